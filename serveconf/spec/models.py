@@ -1,0 +1,254 @@
+"""The spec: what one YAML file may say, as frozen pydantic models. Everyone reads them; nobody else defines a default.
+
+Every field declares, where it stands, its meaning (the docstring below it), examples, and what changing it on a live
+stack costs (``Cost``): plan, ``explain``, the JSON Schema and the docs are all written from here.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+class Cost(StrEnum):
+    """What a change costs the traffic, cheapest first."""
+
+    NONE = "none"  # nothing that runs is touched
+    ROUTE = "route"  # a new generation of the routing table; no replica restarts
+    RECONFIGURE = "reconfigure"  # reconfigure(user_config) on live replicas
+    SCALE = "scale"  # replicas are added or drained
+    ROLL = "roll"  # replicas are replaced, new before old
+    PROXY = "proxy"  # listeners are replaced, new before old
+    REMOVE = "remove"  # a deployment is drained and taken away
+
+
+class Location(StrEnum):
+    """On which nodes an HTTP proxy runs."""
+
+    HEAD_ONLY = "HeadOnly"
+    EVERY_NODE = "EveryNode"
+    NO_SERVER = "NoServer"
+
+
+def check_prefix(prefix: str) -> str:
+    """A route prefix starts with ``/``, does not end with one (but for ``/`` itself), and is a plain path."""
+    if not prefix.startswith("/"):
+        raise PydanticCustomError("prefix", "must start with '/'")
+    if prefix != "/" and prefix.endswith("/"):
+        raise PydanticCustomError("prefix", "must not end with '/'")
+    if "//" in prefix or re.search(r"[\s?#{}%*\\\x00-\x1f\x7f]", prefix):
+        raise PydanticCustomError("prefix", "must be a plain path, without '//', blanks, wildcards, '?', '#', '%' or braces")
+    if any(part in (".", "..") for part in prefix.split("/")):
+        raise PydanticCustomError("prefix", "must not have '.' or '..' segments")
+    if prefix == "/-" or prefix.startswith("/-/"):
+        raise PydanticCustomError("prefix", "'/-' is kept for serveconf's own endpoints")
+    return prefix
+
+
+def _location(value: Any) -> Any:
+    """YAML has strings and null where Python has the enum; null means NoServer."""
+    if value is None:
+        return Location.NO_SERVER
+    if isinstance(value, str) and value in {kind.value for kind in Location}:
+        return Location(value)
+    return value
+
+
+_ATTRIBUTES = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+ImportPath = Annotated[str, Field(pattern=rf"^{_ATTRIBUTES}:{_ATTRIBUTES}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$")]
+RoutePrefix = Annotated[str, AfterValidator(check_prefix)]
+Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Percent = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2})%$")]
+CountOrPercent = Annotated[int, Field(ge=0)] | Percent
+
+
+def costs(cost: Cost) -> dict[str, Any]:
+    """What changing a field costs, as the JSON Schema carries it."""
+    return {"x-change-cost": cost.value}
+
+
+class Strict(BaseModel):
+    """Unknown keys and mistyped values are errors; nothing changes after it was built."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class MiddlewareSpec(Strict):
+    """One Starlette-style middleware: a class or factory, called with the next ASGI app, then args and kwargs."""
+
+    import_path: ImportPath = Field(examples=["starlette.middleware.cors:CORSMiddleware"], json_schema_extra=costs(Cost.ROUTE))
+    """Where the middleware is: module:attribute."""
+    args: list[Any] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.ROUTE))
+    """Positional arguments after the app."""
+    kwargs: dict[str, Any] = Field(default={}, examples=[{"allow_origins": ["*"]}], json_schema_extra=costs(Cost.ROUTE))
+    """Keyword arguments."""
+
+
+class HttpOptions(Strict):
+    """The HTTP front of the cluster. Stacks that share a cluster must not contradict each other here."""
+
+    location: Annotated[Location, BeforeValidator(_location)] = Field(
+        default=Location.HEAD_ONLY, examples=["HeadOnly", "EveryNode", "NoServer", None], json_schema_extra=costs(Cost.PROXY)
+    )
+    """Where proxies run: HeadOnly (one, on the head node), EveryNode, or NoServer (null means NoServer)."""
+    host: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        default="127.0.0.1", examples=["127.0.0.1", "0.0.0.0"], json_schema_extra=costs(Cost.PROXY)
+    )
+    """Address that the proxies listen on."""
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(default=8000, examples=[8000], json_schema_extra=costs(Cost.PROXY))
+    """TCP port that the proxies listen on."""
+    root_path: str = Field(default="", examples=["", "/api"], json_schema_extra=costs(Cost.ROUTE))
+    """ASGI mount point, for an outer proxy that strips a prefix before it forwards."""
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(default=1, examples=[1, 4], json_schema_extra=costs(Cost.PROXY))
+    """Proxy processes per node, sharing the port."""
+    request_timeout_s: PositiveSeconds | None = Field(default=None, examples=[None, 30], json_schema_extra=costs(Cost.ROUTE))
+    """Seconds after which an unanswered request gets a 504; null means no limit."""
+    keep_alive_timeout_s: PositiveSeconds = Field(default=90.0, examples=[90], json_schema_extra=costs(Cost.ROUTE))
+    """Seconds an idle client connection is kept open."""
+    max_request_body_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, examples=[None, 10485760], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Largest request body in bytes; past it 413; null means no limit."""
+    middlewares: list[MiddlewareSpec] = Field(
+        default=[], examples=[[{"import_path": "starlette.middleware.gzip:GZipMiddleware"}]], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Starlette middlewares around every request, 404s and system endpoints included; the first is the outermost."""
+
+
+class AutoscalingConfig(Strict):
+    """How the number of replicas follows the load."""
+
+    min_replicas: Annotated[int, Field(ge=0)] = Field(default=1, examples=[1], json_schema_extra=costs(Cost.SCALE))
+    """Fewest replicas."""
+    max_replicas: Annotated[int, Field(ge=1)] = Field(default=1, examples=[10], json_schema_extra=costs(Cost.SCALE))
+    """Most replicas."""
+    initial_replicas: Annotated[int, Field(ge=0)] | None = Field(default=None, examples=[None, 2], json_schema_extra=costs(Cost.SCALE))
+    """Replicas to begin with; null means min_replicas."""
+    target_ongoing_requests: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=2.0, examples=[2], json_schema_extra=costs(Cost.SCALE)
+    )
+    """Requests that one replica should have at a time, on average."""
+    upscale_delay_s: Seconds = Field(default=30.0, examples=[30], json_schema_extra=costs(Cost.NONE))
+    """Seconds the load must ask for more replicas before they are added."""
+    downscale_delay_s: Seconds = Field(default=600.0, examples=[600], json_schema_extra=costs(Cost.NONE))
+    """Seconds the load must ask for fewer replicas before they are drained."""
+
+
+class RayActorOptions(Strict):
+    """What each replica asks of Ray. Names and meanings are Ray's."""
+
+    num_cpus: Amount = Field(default=0.1, examples=[0.1, 1], json_schema_extra=costs(Cost.ROLL))
+    """CPUs reserved for each replica. 0.1, because a served app mostly waits and a change starts new before old."""
+    num_gpus: Amount = Field(default=0.0, examples=[0, 1], json_schema_extra=costs(Cost.ROLL))
+    """GPUs reserved for each replica."""
+    memory: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, examples=[None, 536870912], json_schema_extra=costs(Cost.ROLL)
+    )
+    """Bytes of memory reserved for each replica."""
+    resources: dict[str, Amount] = Field(default={}, examples=[{"accelerator": 1}], json_schema_extra=costs(Cost.ROLL))
+    """Custom resources reserved for each replica."""
+    accelerator_type: str | None = Field(default=None, examples=[None, "A100"], json_schema_extra=costs(Cost.ROLL))
+    """Kind of accelerator that the node must have."""
+    runtime_env: dict[str, Any] = Field(
+        default={}, examples=[{"env_vars": {"LOG_LEVEL": "info"}}], json_schema_extra=costs(Cost.ROLL)
+    )
+    """Ray runtime environment: env_vars, pip, …. working_dir and py_modules are serveconf's own business (app_dir)."""
+    label_selector: dict[str, str] = Field(default={}, examples=[{"zone": "a"}], json_schema_extra=costs(Cost.ROLL))
+    """Labels that the node must have."""
+
+
+class RolloutSpec(Strict):
+    """How a change replaces replicas."""
+
+    max_surge: CountOrPercent = Field(default="100%", examples=["100%", 1], json_schema_extra=costs(Cost.NONE))
+    """New replicas beyond num_replicas during a change: a count, or a percentage rounded up."""
+    max_unavailable: CountOrPercent = Field(default=0, examples=[0, "25%"], json_schema_extra=costs(Cost.NONE))
+    """How far below num_replicas a change may go: a count, or a percentage rounded down."""
+    ready_timeout_s: PositiveSeconds = Field(default=60.0, examples=[60], json_schema_extra=costs(Cost.NONE))
+    """Seconds a new replica may take until it is ready; past it the change fails and what ran before stays."""
+    bake_s: Seconds = Field(default=0.0, examples=[0, 30], json_schema_extra=costs(Cost.NONE))
+    """Seconds after the switch during which the error rate is watched."""
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(default=0.05, examples=[0.05], json_schema_extra=costs(Cost.NONE))
+    """Share of 5xx answers during bake_s above which the change is taken back."""
+
+
+class DeploymentSpec(Strict):
+    """One served object: what to import, where it is mounted, how many replicas run it."""
+
+    name: Name = Field(examples=["catalog"], json_schema_extra=costs(Cost.ROLL))
+    """Name of the deployment, unique in its stack."""
+    import_path: ImportPath = Field(examples=["shop.catalog:app"], json_schema_extra=costs(Cost.ROLL))
+    """What to serve, as module:attribute (the attribute may be dotted): an ASGI app, a deployment, a class or a function."""
+    route_prefix: RoutePrefix | None = Field(
+        default=None, examples=["/catalog", "/", None], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Path below which requests reach it; left out: /{name}; null: not reachable over HTTP."""
+    num_replicas: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1, examples=[1, 2], json_schema_extra=costs(Cost.SCALE))
+    """Number of replicas."""
+    factory: bool = Field(default=False, examples=[False, True], json_schema_extra=costs(Cost.ROLL))
+    """Call the imported attribute with init_args and init_kwargs and serve what it returns."""
+    init_args: list[Any] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.ROLL))
+    """Positional arguments of the class or factory."""
+    init_kwargs: dict[str, Any] = Field(default={}, examples=[{"model": "small"}], json_schema_extra=costs(Cost.ROLL))
+    """Keyword arguments of the class or factory."""
+    user_config: Any = Field(default=None, examples=[None, {"threshold": 0.5}], json_schema_extra=costs(Cost.RECONFIGURE))
+    """Handed to reconfigure(user_config) of the class, at start and live; changing it restarts nothing."""
+    middlewares: list[MiddlewareSpec] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.ROUTE))
+    """Starlette middlewares for this route only, inside those of http_options; the first is the outermost."""
+    max_ongoing_requests: Annotated[int, Field(ge=1)] = Field(default=100, examples=[100], json_schema_extra=costs(Cost.ROLL))
+    """Requests that one replica handles at a time, strictly held; the others wait at the proxy."""
+    max_queued_requests: Annotated[int, Field(ge=-1)] = Field(default=-1, examples=[-1, 200], json_schema_extra=costs(Cost.ROUTE))
+    """Requests that may wait at one proxy; -1: no limit; past it 503 with Retry-After."""
+    request_timeout_s: PositiveSeconds | None = Field(default=None, examples=[None, 30], json_schema_extra=costs(Cost.ROUTE))
+    """Overrides http_options.request_timeout_s for this deployment."""
+    health_check_path: str | None = Field(default=None, examples=[None, "/health"], json_schema_extra=costs(Cost.ROLL))
+    """Path on the app that is asked for health; else check_health() of the class; else liveness alone."""
+    health_check_period_s: PositiveSeconds = Field(default=10.0, examples=[10], json_schema_extra=costs(Cost.NONE))
+    """Seconds between health checks."""
+    health_check_timeout_s: PositiveSeconds = Field(default=30.0, examples=[30], json_schema_extra=costs(Cost.NONE))
+    """Seconds after which an unanswered health check counts as failed."""
+    graceful_shutdown_timeout_s: Seconds = Field(default=20.0, examples=[20], json_schema_extra=costs(Cost.NONE))
+    """Seconds that a replaced replica may drain."""
+    autoscaling_config: AutoscalingConfig | None = Field(
+        default=None, examples=[None, {"min_replicas": 1, "max_replicas": 4}], json_schema_extra=costs(Cost.SCALE)
+    )
+    """Lets the number of replicas follow the load, instead of num_replicas."""
+    ray_actor_options: RayActorOptions = Field(
+        default=RayActorOptions(), examples=[{"num_cpus": 0.1}], json_schema_extra=costs(Cost.ROLL)
+    )
+    """What each replica asks of Ray."""
+    rollout: RolloutSpec = Field(default=RolloutSpec(), examples=[{"max_surge": "100%"}], json_schema_extra=costs(Cost.NONE))
+    """How a change replaces replicas."""
+
+    @property
+    def prefix(self) -> str | None:
+        """Where it is mounted: the given prefix, ``/{name}`` where the key was left out, None where it is null."""
+        return self.route_prefix if "route_prefix" in self.model_fields_set else f"/{self.name}"
+
+
+class StackSpec(Strict):
+    """One YAML file: a named set of deployments that is applied as a unit."""
+
+    name: Name = Field(default="default", examples=["shop"], json_schema_extra=costs(Cost.NONE))
+    """Name of the stack. Two stacks live side by side and never touch each other."""
+    app_dir: Annotated[str, Field(min_length=1)] = Field(default=".", examples=["."], json_schema_extra=costs(Cost.ROLL))
+    """Folder where import paths start, relative to the file."""
+    http_options: HttpOptions = Field(default=HttpOptions(), examples=[{"port": 8000}], json_schema_extra=costs(Cost.PROXY))
+    """The HTTP front of the cluster."""
+    deployments: list[DeploymentSpec] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.NONE))
+    """What is served."""
+
+
+def as_wire(spec: StackSpec) -> dict[str, Any]:
+    """The spec as plain JSON data with only what was set, so that the defaults can be told from what was said.
+
+    ``StackSpec.model_validate_json(json.dumps(as_wire(spec)))`` gives the spec back.
+    """
+    return spec.model_dump(mode="json", exclude_unset=True)
