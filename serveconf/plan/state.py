@@ -1,0 +1,105 @@
+"""What plan and reconcile compare: what a stack should be, and what is there. Frozen data, no behaviour beyond look-ups.
+
+The controller builds ``DesiredStack`` from a spec and what preflight learned of its code, and ``Observed`` from the
+live actors. Both can be encoded as JSON with msgspec (the store keeps desired stacks as they were applied).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from serveconf.routing import Middleware
+
+
+class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployment as it should run. ``spec`` is its YAML mapping with every default filled in."""
+
+    name: str
+    prefix: str | None  # where it is mounted; None: not reachable over HTTP
+    num_replicas: int
+    version: str  # hash of all that makes a replica different: spec fields of cost roll, and the code it imports
+    code: str  # digest of the code package that its replicas import from
+    modules: dict[str, str] = {}  # files it imports from the package and data files: path -> content hash (for reasons)
+    spec: dict[str, Any] = {}
+    config_hash: str = ""  # hash of user_config
+    middlewares: tuple[Middleware, ...] = ()
+    masks: dict[str, str] = {}  # "init_kwargs.password" -> "${DB_PASSWORD}": what to show instead of the value
+    operations: tuple[str, ...] = ()  # "GET /items/{id}", as preflight found them
+
+
+class DesiredStack(msgspec.Struct, frozen=True, kw_only=True):
+    """One stack as it should be. ``http_options`` holds only the keys that its file sets."""
+
+    name: str
+    revision: int
+    http_options: dict[str, Any] = {}
+    http_middlewares: tuple[Middleware, ...] = ()
+    deployments: tuple[DesiredDeployment, ...] = ()
+    app_dir: str | None = None  # the folder that was applied, for the replicas' working directory
+
+    def deployment(self, name: str) -> DesiredDeployment | None:
+        """The deployment of that name."""
+        return next((d for d in self.deployments if d.name == name), None)
+
+
+class ReplicaPhase(StrEnum):
+    """Where a replica stands in its life."""
+
+    STARTING = "Starting"
+    READY = "Ready"
+    UNHEALTHY = "Unhealthy"
+    DRAINING = "Draining"
+    FAILED = "Failed"  # it ended, or it never got ready; ``message`` says why
+
+
+class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica as it is."""
+
+    id: str
+    stack: str
+    deployment: str
+    version: str
+    phase: ReplicaPhase
+    config_hash: str = ""
+    node_id: str = ""
+    pid: int = 0
+    uds: str = ""
+    tcp: str | None = None
+    ongoing: int = 0
+    message: str = ""
+
+
+class ProxyPhase(StrEnum):
+    """Where a proxy stands in its life."""
+
+    STARTING = "Starting"
+    READY = "Ready"
+    DRAINING = "Draining"
+    FAILED = "Failed"
+
+
+class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
+    """One proxy process as it is. ``listener`` is the hash of host, port and whatever else needs a new listener."""
+
+    id: str
+    node_id: str
+    phase: ProxyPhase
+    listener: str = ""
+    pid: int = 0
+    generation: int = 0
+    address: str = ""
+    message: str = ""
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is there at one moment."""
+
+    replicas: tuple[ReplicaState, ...] = ()
+    proxies: tuple[ProxyState, ...] = ()
+
+    def of(self, stack: str, deployment: str) -> tuple[ReplicaState, ...]:
+        """The replicas of one deployment."""
+        return tuple(r for r in self.replicas if r.stack == stack and r.deployment == deployment)
