@@ -1,0 +1,135 @@
+"""What one look at one stack comes to: pure. From what it should be and what is there, to what is done next.
+
+The loop performs a ``Decision`` and looks again; running it twice on the same view gives the same decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.records import Failure
+from serveconf.reconcile.rollout import Wave, next_wave
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackView:
+    """One stack as the loop sees it. ``served``: ids of the replicas that the committed table names."""
+
+    name: str
+    current: DesiredStack | None
+    target: DesiredStack | None
+    observed: Observed
+    served: frozenset[str]
+    front_ready: bool = True  # every proxy that the goal needs is up
+
+    @property
+    def goal(self) -> DesiredStack | None:
+        """What the stack is being brought to."""
+        return self.target or self.current
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What to do next for one stack."""
+
+    start: tuple[tuple[DesiredDeployment, int], ...] = ()  # so many new replicas of each
+    reconfigure: tuple[tuple[ReplicaState, DesiredDeployment], ...] = ()
+    ready: bool = False  # a target's wave is complete: the table may move
+    final: bool = False  # ... and with this move the target is reached
+    routes: DesiredStack | None = None  # whose routes the next table has
+    serve: tuple[tuple[str, tuple[ReplicaState, ...]], ...] = ()  # deployment -> replicas in the next table
+    wanted: frozenset[str] = frozenset()  # replicas that stay; the others drain once the table is out
+    failed: tuple[ReplicaState, ...] = ()  # ended, and to be cleared away
+    failure: Failure | None = None  # the target can't be reached
+
+
+def decide(view: StackView) -> Decision:
+    """What to do next for the stack."""
+    mine = tuple(r for r in view.observed.replicas if r.stack == view.name)
+    failed = tuple(r for r in mine if r.phase is ReplicaPhase.FAILED)
+    failure = _target_failure(view, failed)
+    if failure is not None:
+        return Decision(failed=failed, failure=failure, wanted=frozenset(r.id for r in mine))
+    goal = view.goal
+    deployments = goal.deployments if goal else ()
+    waves = {d.name: next_wave(d, view.observed.of(view.name, d.name)) for d in deployments}
+    stale = tuple((r, d) for d in deployments for r in _misconfigured(d, view.observed.of(view.name, d.name)))
+    complete = view.front_ready and not stale and all(wave.complete for wave in waves.values())
+    final = complete and all(wave.final for wave in waves.values())
+    switching = view.target is not None and complete
+    routes = view.target if switching and final else view.current
+    serve = _serve(view, routes, waves, moved=switching)
+    return Decision(
+        start=tuple((d, waves[d.name].start) for d in deployments if waves[d.name].start),
+        reconfigure=stale,
+        ready=switching,
+        final=switching and final,
+        routes=routes,
+        serve=tuple(serve.items()),
+        wanted=_wanted(view, deployments, serve),
+        failed=failed,
+    )
+
+
+def _target_failure(view: StackView, failed: tuple[ReplicaState, ...]) -> Failure | None:
+    """A replica that was started for the target and ended before it served means that the target can't be reached."""
+    if view.target is None:
+        return None
+    for replica in failed:
+        deployment = view.target.deployment(replica.deployment)
+        before = view.current.deployment(replica.deployment) if view.current else None
+        new = deployment is not None and deployment.version == replica.version
+        ran_before = before is not None and before.version == replica.version
+        if new and not ran_before and replica.id not in view.served:
+            message, _, traceback = replica.message.partition("\n")
+            return Failure(code="replica_failed", message=message, deployment=replica.deployment, traceback=traceback)
+    return None
+
+
+def _misconfigured(deployment: DesiredDeployment, replicas: tuple[ReplicaState, ...]) -> list[ReplicaState]:
+    return [
+        r
+        for r in replicas
+        if r.phase is ReplicaPhase.READY and r.version == deployment.version and r.config_hash != deployment.config_hash
+    ]
+
+
+def _serve(
+    view: StackView, routes: DesiredStack | None, waves: dict[str, Wave], *, moved: bool
+) -> dict[str, tuple[ReplicaState, ...]]:
+    """Which replicas answer for each routed deployment: the wave's, where the table may move, else what serves already."""
+    serve = {}
+    for deployment in routes.deployments if routes else ():
+        wave = waves.get(deployment.name)
+        settled = view.target is None and wave is not None and wave.complete
+        if wave is not None and (moved or settled):
+            serve[deployment.name] = wave.serve
+        else:
+            serve[deployment.name] = _hold(deployment, view.observed.of(view.name, deployment.name), view.served)
+    return serve
+
+
+def _hold(
+    deployment: DesiredDeployment, replicas: tuple[ReplicaState, ...], served: frozenset[str]
+) -> tuple[ReplicaState, ...]:
+    """What serves already and still lives; where that is too little, ready replicas of the same version fill up."""
+    ready = [r for r in replicas if r.phase is ReplicaPhase.READY]
+    held = [r for r in ready if r.id in served]
+    spare = [r for r in ready if r.id not in served and r.version == deployment.version]
+    return (*held, *spare[: max(0, deployment.num_replicas - len(held))])
+
+
+def _wanted(
+    view: StackView, deployments: tuple[DesiredDeployment, ...], serve: dict[str, tuple[ReplicaState, ...]]
+) -> frozenset[str]:
+    wanted = {r.id for replicas in serve.values() for r in replicas}
+    for deployment in deployments:
+        of_version = [
+            r
+            for r in view.observed.of(view.name, deployment.name)
+            if r.version == deployment.version and r.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY)
+        ]
+        of_version.sort(key=lambda r: (r.id not in wanted, r.phase is not ReplicaPhase.READY, r.id))
+        wanted.update(r.id for r in of_version[: deployment.num_replicas])
+    return frozenset(wanted)

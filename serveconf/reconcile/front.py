@@ -1,0 +1,103 @@
+"""The one HTTP front of the cluster, put together from what its stacks say of it: pure.
+
+Each stack's file sets some keys of ``http_options``; together they must not contradict each other. The result gives the
+``Front`` of the next generation and the listeners (one proxy process each) that must exist on the nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from serveconf.errors import Conflict
+from serveconf.plan.state import DesiredStack
+from serveconf.reconcile.ports import NodeState, ProxyOrder
+from serveconf.routing import Front, Middleware
+from serveconf.spec.models import HttpOptions, Location
+
+
+class HttpFront(msgspec.Struct, frozen=True, kw_only=True):
+    """All http_options of the cluster, with defaults where no stack says anything."""
+
+    options: dict[str, Any]
+    middlewares: tuple[Middleware, ...] = ()
+
+    @property
+    def location(self) -> Location:
+        """Where proxies run."""
+        return Location(self.options["location"])
+
+    def as_front(self) -> Front:
+        """The part that a generation carries."""
+        fields = {name: self.options[name] for name in Front.__struct_fields__ if name in self.options}
+        return Front(**{**fields, "middlewares": self.middlewares})
+
+
+def merge_fronts(stacks: Iterable[DesiredStack]) -> HttpFront:
+    """The front that all stacks together ask for. Raises Conflict, naming both stacks, where two say different things."""
+    said: dict[str, tuple[str, Any]] = {}
+    middlewares: tuple[Middleware, ...] = ()
+    for stack in sorted(stacks, key=lambda s: s.name):
+        for key, value in stack.http_options.items():
+            known = said.setdefault(key, (stack.name, value))
+            if known[1] != value:
+                raise Conflict(
+                    f"http_options.{key} of stack '{stack.name}' is {value!r}, but stack '{known[0]}' serves with {known[1]!r}",
+                    hint="stacks on one cluster share one HTTP front: give both the same value, or leave the key out of one",
+                )
+            if key == "middlewares":
+                middlewares = stack.http_middlewares
+    defaults = HttpOptions().model_dump(mode="json")
+    return HttpFront(options={**defaults, **{key: value for key, (_, value) in said.items()}}, middlewares=middlewares)
+
+
+def check_prefixes(stacks: Iterable[DesiredStack]) -> None:
+    """Raises Conflict, naming both, where two stacks claim one prefix."""
+    owners: dict[str, tuple[str, str]] = {}
+    for stack in sorted(stacks, key=lambda s: s.name):
+        for deployment in stack.deployments:
+            if deployment.prefix is None:
+                continue
+            owner = owners.setdefault(deployment.prefix, (stack.name, deployment.name))
+            if owner != (stack.name, deployment.name):
+                raise Conflict(
+                    f"route_prefix {deployment.prefix} of deployment '{deployment.name}' (stack '{stack.name}') is taken by "
+                    f"deployment '{owner[1]}' (stack '{owner[0]}')",
+                    hint="give one of them another route_prefix",
+                )
+
+
+LISTENER_KEYS = ("host", "port", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "http2")
+
+
+def listener_of(options: Mapping[str, Any]) -> str:
+    """A short hash of what a listening socket is made of: another hash means another proxy process."""
+    said = msgspec.json.encode({key: options.get(key) for key in LISTENER_KEYS})
+    return hashlib.sha256(said).hexdigest()[:8]
+
+
+def wanted_proxies(front: HttpFront, nodes: Sequence[NodeState]) -> tuple[ProxyOrder, ...]:
+    """The proxy processes that should run: on the head node, on every node, or none."""
+    match front.location:
+        case Location.NO_SERVER:
+            places: list[NodeState] = []
+        case Location.HEAD_ONLY:
+            places = [node for node in nodes if node.is_head]
+        case Location.EVERY_NODE:
+            places = list(nodes)
+    listener = listener_of(front.options)
+    return tuple(
+        ProxyOrder(
+            id=f"{node.id[:12]}-{listener}-{index}",
+            node_id=node.id,
+            index=index,
+            host=front.options["host"],
+            port=front.options["port"],
+            listener=listener,
+        )
+        for node in sorted(places, key=lambda node: node.id)
+        for index in range(front.options["workers"])
+    )

@@ -1,0 +1,159 @@
+"""What the reconciler needs of the world, as protocols: a cluster, a store, a clock, and the preflight of code.
+
+``cluster/`` implements them on Ray, ``testing`` in memory; the same contract tests run on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from serveconf.plan.state import DesiredDeployment, Observed
+from serveconf.routing import Generation
+
+
+class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica to start. Its ``id`` is new; everything else comes from the deployment."""
+
+    id: str
+    stack: str
+    deployment: DesiredDeployment
+    app_dir: str | None
+    ready_timeout_s: float
+
+
+class ProxyOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """One proxy process to start on one node. The id is derived from node, index and listener, so it is the same after a crash."""
+
+    id: str
+    node_id: str
+    index: int
+    host: str
+    port: int
+    listener: str
+
+
+class NodeState(msgspec.Struct, frozen=True, kw_only=True):
+    """One live node of the cluster: what it has in all and what is free, in Ray's resource names."""
+
+    id: str
+    is_head: bool
+    ip: str = ""
+    total: dict[str, float] = {}
+    available: dict[str, float] = {}
+
+
+class TargetReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the throw-away process learned of one import path."""
+
+    ok: bool
+    kind: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    hint: str | None = None
+    modules: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+
+
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
+    """What one proxy, or all of them, counted since an apply began."""
+
+    requests: int = 0
+    failed: int = 0
+    retried: int = 0
+    max_gap_ms: float = 0.0
+    streams_kept: int = 0
+    streams_closed: int = 0
+
+
+class Cluster(Protocol):
+    """The engine: replicas and proxies are started, asked and stopped through it; what it observes it tells by ``on_change``."""
+
+    on_change: Callable[[], None]
+
+    def observe(self) -> Observed:
+        """What is there, as last seen; cheap."""
+
+    def nodes(self) -> tuple[NodeState, ...]:
+        """The live nodes."""
+
+    async def refresh(self) -> None:
+        """Find what is there by name: after a restart of the controller, and when nodes come or go."""
+
+    async def start_replica(self, order: ReplicaOrder) -> None:
+        """Begin to start a replica; it is observed as Starting, then Ready or Failed."""
+
+    async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
+        """Hand a new user_config to a live replica. Raises CodeFailed, and then the replica keeps its old one."""
+
+    async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
+        """Begin to drain and then stop a replica; it is observed as Draining, then no more."""
+
+    async def start_proxy(self, order: ProxyOrder) -> None:
+        """Begin to start a proxy; it is observed as Starting, then Ready or Failed."""
+
+    async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:
+        """Begin to drain and then stop a proxy."""
+
+    async def stage(self, proxy_id: str, generation: Generation) -> None:
+        """Have a proxy build a generation beside the one it serves. Raises CodeFailed or OperatorError; then it has none staged."""
+
+    async def commit(self, proxy_id: str, number: int) -> None:
+        """Have a proxy serve the staged generation."""
+
+    async def abort(self, proxy_id: str, number: int) -> None:
+        """Have a proxy forget a staged generation."""
+
+    async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
+        """Begin to count for an operation (answers zeros), or read what was counted since."""
+
+    async def tcp_address(self, replica_id: str) -> str | None:
+        """Where proxies on other nodes reach the replica; it begins to listen there when first asked."""
+
+
+class Store(Protocol):
+    """Small durable values by key. Survives the controller."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Write the value; it is durable when this returns."""
+
+    async def delete(self, key: str) -> None:
+        """Forget the key; no error where there is none."""
+
+    async def keys(self, prefix: str) -> list[str]:
+        """All keys that start so."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can turn it by hand."""
+
+    def now(self) -> float:
+        """Seconds on a clock that only grows."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class Preflight(Protocol):
+    """Imports code in a throw-away process of the target environment."""
+
+    async def inspect(
+        self,
+        *,
+        code: str,
+        app_dir: str | None,
+        targets: list[dict[str, Any]],
+        middlewares: list[dict[str, Any]],
+        runtime_env: Mapping[str, Any],
+        timeout_s: float,
+    ) -> tuple[list[TargetReport], list[TargetReport]]:
+        """What each target and each middleware is, in the given order."""

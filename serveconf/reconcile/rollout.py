@@ -1,0 +1,69 @@
+"""How one deployment gets from the replicas that it has to those that it should have: pure, one wave at a time.
+
+A wave starts as many new replicas as the surge allows. When all of them are ready it is complete, and says which
+replicas the next generation of the table serves from. With the default surge of 100% the first wave is the last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serveconf.plan.state import DesiredDeployment, ReplicaPhase, ReplicaState
+
+ALIVE = (ReplicaPhase.STARTING, ReplicaPhase.READY)  # an unhealthy one is on its way out: it is replaced, not counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wave:
+    """What to do next for one deployment."""
+
+    start: int  # replicas of the wanted version to start now
+    complete: bool  # nothing of it is starting any more: ``serve`` may be switched to
+    final: bool  # after this switch the deployment is what it should be
+    serve: tuple[ReplicaState, ...]  # ready replicas to serve from once the wave is complete
+
+
+def resolve_count(value: int | str, of: int, *, up: bool) -> int:
+    """A count, or a percentage of ``of``, rounded up (surge) or down (unavailable)."""
+    if isinstance(value, int):
+        return value
+    share = of * int(value.rstrip("%")) / 100
+    return math.ceil(share) if up else math.floor(share)
+
+
+def limits(deployment: DesiredDeployment) -> tuple[int, int]:
+    """(max_surge, max_unavailable) as counts; never both 0, or nothing could ever move."""
+    rollout = deployment.spec.get("rollout", {})
+    n = deployment.num_replicas
+    surge = resolve_count(rollout.get("max_surge", "100%"), n, up=True)
+    unavailable = min(n, resolve_count(rollout.get("max_unavailable", 0), n, up=False))
+    return surge, max(unavailable, 1) if surge == 0 else unavailable
+
+
+def next_wave(deployment: DesiredDeployment, replicas: Sequence[ReplicaState]) -> Wave:
+    """What to do next to have ``num_replicas`` ready replicas of the wanted version and no other."""
+    n = deployment.num_replicas
+    surge, unavailable = limits(deployment)
+    new = sorted((r for r in replicas if r.version == deployment.version and r.phase in ALIVE), key=_preference)[:n]
+    old = sorted((r for r in replicas if r.version != deployment.version and r.phase in ALIVE), key=_preference)
+    draining = sum(r.phase is ReplicaPhase.DRAINING and r.version != deployment.version for r in replicas)
+    ready_new = [r for r in new if r.phase is ReplicaPhase.READY]
+    ready_old = [r for r in old if r.phase is ReplicaPhase.READY]
+    room = max(n, len(old)) + surge - len(new) - len(old)
+    if surge < n:
+        room -= draining  # what drains still holds its place on the node
+    start = max(0, min(n - len(new), room))
+    keep = 0 if len(ready_new) >= n else max(0, n - unavailable - len(ready_new))
+    return Wave(
+        start=start,
+        complete=start == 0 and len(ready_new) == len(new),
+        final=len(ready_new) >= n,
+        serve=(*ready_new, *ready_old[:keep]),
+    )
+
+
+def _preference(replica: ReplicaState) -> tuple[bool, str]:
+    """Who stays when there are too many: ready before starting, then by id so that it is stable."""
+    return replica.phase is not ReplicaPhase.READY, replica.id
