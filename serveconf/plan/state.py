@@ -1,4 +1,4 @@
-"""What plan and reconcile compare: what a stack should be, and what is there. Frozen data, no behaviour beyond look-ups.
+"""What plan and reconcile compare: what a stack should be, and what is there. Frozen data, and look-ups in it.
 
 The controller builds ``DesiredStack`` from a spec and what preflight learned of its code, and ``Observed`` from the
 live actors. Both can be encoded as JSON with msgspec (the store keeps desired stacks as they were applied).

@@ -1,0 +1,128 @@
+"""A snapshot as bytes and back: ``pack`` where app_dir is, ``unpack`` on every node that runs a replica.
+
+The archive is a plain zip, the same bytes for the same snapshot; its comment is the snapshot's digest, so a package
+proves its own content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from pathlib import Path
+
+from serveconf.code.snapshot import MAX_BYTES, MAX_FILES, Snapshot, digest_of
+from serveconf.errors import AuthorError, OperatorError
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
+
+
+class SnapshotChanged(AuthorError):
+    """app_dir was edited between the snapshot and the package: take a new snapshot."""
+
+    code = "code_changed"
+
+
+class BadPackage(OperatorError):
+    """The bytes are no code package, or not the one they claim to be."""
+
+    code = "bad_package"
+
+
+def pack(app_dir: Path, snapshot: Snapshot) -> bytes:
+    """The files of ``snapshot`` as a zip. Raises ``SnapshotChanged`` where a file is no longer what it was."""
+    folder = app_dir.resolve()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.comment = snapshot.digest.encode()
+        for path in sorted(snapshot.files):
+            try:
+                content = (folder / path).read_bytes()
+            except OSError as error:
+                raise SnapshotChanged(f"{path} changed while it was packed: {error.strerror}") from error
+            if hashlib.sha256(content).hexdigest() != snapshot.files[path]:
+                raise SnapshotChanged(f"{path} changed while it was packed", hint="run it again once the edit is done")
+            entry = zipfile.ZipInfo(path, _EPOCH)
+            entry.create_system = 3  # Unix: the high half of external_attr is the file mode
+            entry.external_attr = (stat.S_IFREG | (0o755 if path in snapshot.executables else 0o644)) << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, folder: Path, *, digest: str | None = None) -> None:
+    """Write a package to ``folder``, all of it or nothing; several processes may do so at once.
+
+    The files are read-only. Every content is hashed and the whole must be what the package, and ``digest`` where it is
+    given, say it is. A folder that is there already was complete when it appeared and is left as it is.
+    Raises ``BadPackage``.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        found = _extract(data, draft)
+        if digest is not None and found != digest:
+            raise BadPackage(f"package {found[:12]} was given where {digest[:12]} was wanted")
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster: its content is the same
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _extract(data: bytes, folder: Path) -> str:
+    """Write the files below ``folder``; gives the digest of what was written."""
+    files: dict[str, str] = {}
+    executables: set[str] = set()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in _checked(archive):
+                content = archive.read(entry)
+                executable = bool((entry.external_attr >> 16) & stat.S_IXUSR)
+                _write(folder / entry.filename, content, 0o555 if executable else 0o444)
+                files[entry.filename] = hashlib.sha256(content).hexdigest()
+                if executable:
+                    executables.add(entry.filename)
+            claimed = archive.comment.decode(errors="replace")
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+        raise BadPackage(f"not a code package: {error}") from error
+    except RuntimeError as error:  # zipfile's answer to an encrypted entry
+        raise BadPackage(f"not a code package: {error}") from error
+    found = digest_of(files, frozenset(executables))
+    if found != claimed:
+        raise BadPackage("the package does not hold what its digest says")
+    return found
+
+
+def _checked(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The entries, once it is sure that writing them stays inside the folder and within the size that is allowed.
+
+    A declared size is a true bound: zipfile never gives more than that of an entry.
+    """
+    entries = archive.infolist()
+    if len(entries) > MAX_FILES or sum(entry.file_size for entry in entries) > MAX_BYTES:
+        raise BadPackage("the package is larger than a code package may be")
+    seen: set[str] = set()
+    for entry in entries:
+        name = entry.filename
+        if any(part in ("", ".", "..") for part in name.split("/")) or name in seen:
+            raise BadPackage(f"the package has a path that it must not have: {name!r}")
+        seen.add(name)
+    return entries
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise BadPackage(f"the package has two things at one path: {path.name!r}") from error
+    with open(descriptor, "wb") as stream:
+        stream.write(content)

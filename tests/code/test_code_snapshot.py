@@ -1,0 +1,214 @@
+"""What goes into a snapshot and what stays out."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serveconf.code import snapshot as snapshot_module
+from serveconf.code import take_snapshot
+from serveconf.code.snapshot import digest_of
+from serveconf.errors import AuthorError
+
+
+def lay_out(folder: Path, files: dict[str, str]) -> Path:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(take_snapshot(folder).files)
+
+
+def test_same_content_gives_the_same_digest_wherever_and_in_whatever_order_it_was_written(tmp_path: Path) -> None:
+    content = {"a.py": "1", "b/c.py": "2", "b/d.txt": "3"}
+    one = lay_out(tmp_path / "one", content)
+    two = lay_out(tmp_path / "two", dict(reversed(content.items())))
+    assert take_snapshot(one).digest == take_snapshot(two).digest
+
+
+@pytest.mark.parametrize("change", [{"a.py": "x"}, {"new.py": ""}])
+def test_any_change_of_content_or_names_gives_another_digest(tmp_path: Path, change: dict[str, str]) -> None:
+    before = take_snapshot(lay_out(tmp_path, {"a.py": "1"})).digest
+    assert take_snapshot(lay_out(tmp_path, change)).digest != before
+
+
+def test_an_executable_bit_is_part_of_the_digest(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"run.sh": "echo"})
+    before = take_snapshot(tmp_path)
+    (tmp_path / "run.sh").chmod(0o755)
+    after = take_snapshot(tmp_path)
+    assert (before.executables, after.executables) == (frozenset(), frozenset({"run.sh"}))
+    assert before.digest != after.digest
+
+
+def test_total_bytes_is_the_size_of_what_is_in(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"a.py": "12345", "b.bin": "678", ".gitignore": "*.bin"})
+    assert take_snapshot(tmp_path).total_bytes == 5 + len("*.bin")
+
+
+def test_what_can_never_be_code_is_left_out(tmp_path: Path) -> None:
+    kept = {"app.py": "", "pkg.egg-info/PKG-INFO": "", ".github/x.yml": ""}
+    left = {
+        f"{folder}/x.py": ""
+        for folder in (".git", ".hg", ".svn", "__pycache__", "p/__pycache__", ".venv", "node_modules", ".mypy_cache")
+    } | {"app.pyc": "", "myenv/pyvenv.cfg": "", "myenv/lib/x.py": "", ".pytest_cache/a": "", "sub/.tox/b": ""}
+    lay_out(tmp_path, kept | left)
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_ignore_files_of_every_folder_count_and_the_deepest_wins(tmp_path: Path) -> None:
+    lay_out(
+        tmp_path,
+        {
+            ".gitignore": "*.bin\n/top.txt\nbuild/\n",
+            "a.bin": "",
+            "top.txt": "",
+            "build/x.py": "",
+            "sub/.gitignore": "!keep.bin\nlocal.txt\n",
+            "sub/keep.bin": "",
+            "sub/other.bin": "",
+            "sub/top.txt": "",
+            "sub/local.txt": "",
+            "sub/deep/local.txt": "",
+        },
+    )
+    assert names(tmp_path) == [".gitignore", "sub/.gitignore", "sub/keep.bin", "sub/top.txt"]
+
+
+def test_serveconfignore_leaves_more_out_and_brings_back_what_git_ignores(tmp_path: Path) -> None:
+    lay_out(
+        tmp_path,
+        {
+            ".gitignore": "dist/\n*.env\nvar/\n",
+            ".serveconfignore": "!dist/model.bin\n!prod.env\n!var/\ntests/\n",
+            "dist/model.bin": "",
+            "dist/other.bin": "",
+            "prod.env": "",
+            "dev.env": "",
+            "var/a": "",
+            "tests/test_x.py": "",
+        },
+    )
+    assert names(tmp_path) == [".gitignore", ".serveconfignore", "dist/model.bin", "prod.env", "var/a"]
+
+
+def test_a_line_that_is_no_pattern_does_not_switch_the_others_off(tmp_path: Path) -> None:
+    lay_out(tmp_path, {".gitignore": "!\n*.log\n\\\n# note\n", "a.log": "", "b.py": ""})
+    assert names(tmp_path) == [".gitignore", "b.py"]
+
+
+def test_gitignore_files_above_app_dir_count_up_to_the_root_of_the_repository(tmp_path: Path) -> None:
+    lay_out(
+        tmp_path,
+        {
+            ".gitignore": "*.py",  # above the repository: another world
+            "repo/.git/HEAD": "",
+            "repo/.gitignore": "secret.txt\n/apps/shop/data/\n",
+            "repo/apps/.gitignore": "*.bin",
+            "repo/apps/shop/app.py": "",
+            "repo/apps/shop/secret.txt": "",
+            "repo/apps/shop/a.bin": "",
+            "repo/apps/shop/data/x": "",
+        },
+    )
+    assert names(tmp_path / "repo/apps/shop") == ["app.py"]
+
+
+def test_an_app_dir_that_git_itself_ignores_is_not_empty(tmp_path: Path) -> None:
+    lay_out(tmp_path, {".git/HEAD": "", ".gitignore": "build/", "build/app/main.py": ""})
+    assert names(tmp_path / "build/app") == ["main.py"]
+
+
+def test_a_kubernetes_volume_gives_its_visible_files_once(tmp_path: Path) -> None:
+    digests = []
+    for stamp in ("..2026_01_01", "..2026_02_02"):
+        volume = tmp_path / stamp.strip(".")
+        lay_out(volume / stamp, {"app.py": "1", "conf/x.txt": "2"})
+        (volume / "..data").symlink_to(stamp)
+        (volume / "app.py").symlink_to("..data/app.py")
+        (volume / "conf").symlink_to("..data/conf")
+        assert names(volume) == ["app.py", "conf/x.txt"]
+        digests.append(take_snapshot(volume).digest)
+    assert digests[0] == digests[1]
+
+
+def test_links_that_lead_out_or_nowhere_are_skipped_and_named(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"app/a.py": "", "outside/secret.txt": ""})
+    app = tmp_path / "app"
+    (app / "out.txt").symlink_to(tmp_path / "outside/secret.txt")
+    (app / "outdir").symlink_to(tmp_path / "outside")
+    (app / "broken").symlink_to("nothing")
+    found = take_snapshot(app)
+    assert sorted(found.files) == ["a.py"]
+    assert found.skipped == ("broken", "out.txt", "outdir")
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"a/x.py": ""})
+    (tmp_path / "a/up").symlink_to("..")
+    (tmp_path / "self").symlink_to("self")
+    assert [name for name in names(tmp_path) if name.count("/") < 2] == ["a/x.py"]
+
+
+def test_sockets_and_pipes_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_out(tmp_path, {"a.py": ""})
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)  # the path of a unix socket must be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("sock")
+        assert names(tmp_path) == ["a.py"]
+
+
+def test_a_folder_that_is_too_large_names_its_largest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_module, "MAX_BYTES", 100)
+    lay_out(tmp_path, {"small.py": "1", "weights/model.bin": "x" * 90, "data.csv": "y" * 20})
+    with pytest.raises(AuthorError, match=r"weights/model\.bin .*data\.csv .*small\.py") as caught:
+        take_snapshot(tmp_path)
+    assert caught.value.code == "code_too_large"
+    assert ".serveconfignore" in (caught.value.hint or "")
+
+
+def test_a_folder_with_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_module, "MAX_FILES", 3)
+    lay_out(tmp_path, {f"{n}.py": "" for n in range(4)})
+    with pytest.raises(AuthorError, match="more than 3 files"):
+        take_snapshot(tmp_path)
+
+
+def test_a_missing_app_dir_is_its_authors_error(tmp_path: Path) -> None:
+    with pytest.raises(AuthorError, match="not a folder") as caught:
+        take_snapshot(tmp_path / "nothing")
+    assert caught.value.code == "app_dir_missing"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"a.py": ""})
+    (tmp_path / "a.py").chmod(0)
+    with pytest.raises(AuthorError, match=r"cannot read a\.py"):
+        take_snapshot(tmp_path)
+
+
+def test_a_name_that_is_no_text_is_skipped(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"a.py": ""})
+    with open(os.path.join(os.fsencode(tmp_path), b"\xff.py"), "wb"):
+        pass
+    found = take_snapshot(tmp_path)
+    assert sorted(found.files) == ["a.py"]
+    assert len(found.skipped) == 1
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text("0123456789abcdef", min_size=1), min_size=1), st.randoms())
+def test_the_digest_does_not_depend_on_order(files: dict[str, str], dice: random.Random) -> None:
+    shuffled = list(files.items())
+    dice.shuffle(shuffled)
+    assert digest_of(dict(shuffled), frozenset()) == digest_of(files, frozenset())
