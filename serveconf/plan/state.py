@@ -28,6 +28,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     middlewares: tuple[Middleware, ...] = ()
     masks: dict[str, str] = {}  # "init_kwargs.password" -> "${DB_PASSWORD}": what to show instead of the value
     operations: tuple[str, ...] = ()  # "GET /items/{id}", as preflight found them
+    options: dict[str, Any] = {}  # defaults that the imported deployment object brings, under the file's own keys
 
 
 class DesiredStack(msgspec.Struct, frozen=True, kw_only=True):
