@@ -13,6 +13,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from serveconf.code.snapshot import MAX_BYTES, MAX_FILES, Snapshot, digest_of
@@ -49,8 +50,14 @@ def pack(app_dir: Path, snapshot: Snapshot) -> bytes:
             entry = zipfile.ZipInfo(path, _EPOCH)
             entry.create_system = 3  # Unix: the high half of external_attr is the file mode
             entry.external_attr = (stat.S_IFREG | (0o755 if path in snapshot.executables else 0o644)) << 16
-            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+            archive.writestr(entry, content, _method(content))
     return buffer.getvalue()
+
+
+def _method(content: bytes) -> int:
+    """Weights and images do not get smaller, and trying costs seconds: a sample tells."""
+    sample = content[:65536]
+    return zipfile.ZIP_DEFLATED if len(zlib.compress(sample, 1)) < 0.9 * len(sample) else zipfile.ZIP_STORED
 
 
 def unpack(data: bytes, folder: Path, *, digest: str | None = None) -> None:

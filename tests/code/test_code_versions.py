@@ -32,8 +32,10 @@ def test_the_spec_and_the_ignore_files_do_not_count() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["app.db", "data/x.sqlite3", "app.db-wal", "x.sqlite-journal", "server.log", "server.log.1", "a.pid", "main.py~", "x.tmp"]
-    + [".main.py.swp", ".#main.py", "#main.py#", ".DS_Store"],
+    [
+        *("app.db", "data/x.sqlite3", "app.db-wal", "x.sqlite-journal", "server.log", "server.log.1", "a.pid"),
+        *("main.py~", "x.tmp", ".main.py.swp", ".#main.py", "#main.py#", ".DS_Store"),
+    ],
 )
 def test_what_a_running_app_or_an_editor_writes_does_not_count(path: str) -> None:
     assert is_volatile(path)
