@@ -22,7 +22,9 @@ def build_generation(number: int, front: HttpFront, stacks: Iterable[DesiredStac
     return Generation(number=number, front=front.as_front(), routes=tuple(sorted(routes, key=lambda r: r.prefix)))
 
 
-def make_route(stack: str, deployment: DesiredDeployment, replicas: tuple[ReplicaState, ...], front: HttpFront) -> Route:
+def make_route(
+    stack: str, deployment: DesiredDeployment, replicas: tuple[ReplicaState, ...], front: HttpFront
+) -> Route:
     """One deployment's route, served by these replicas."""
     assert deployment.prefix is not None
     spec = deployment.spec
@@ -33,7 +35,8 @@ def make_route(stack: str, deployment: DesiredDeployment, replicas: tuple[Replic
         deployment=deployment.name,
         version=deployment.version,
         replicas=tuple(
-            ReplicaAddress(id=r.id, node_id=r.node_id, uds=r.uds, tcp=r.tcp) for r in sorted(replicas, key=lambda r: r.id)
+            ReplicaAddress(id=r.id, node_id=r.node_id, uds=r.uds, tcp=r.tcp)
+            for r in sorted(replicas, key=lambda r: r.id)
         ),
         middlewares=deployment.middlewares,
         max_ongoing_requests=spec.get("max_ongoing_requests", 100),
@@ -51,5 +54,3 @@ def same_content(one: Generation, other: Generation) -> bool:
 def serving_ids(generation: Generation) -> frozenset[str]:
     """Ids of all replicas that a generation names."""
     return frozenset(replica.id for route in generation.routes for replica in route.replicas)
-
-

@@ -40,7 +40,9 @@ class Reconciler:
         self.cluster = cluster
         self.ledger = ledger
         self.clock = clock
-        self.on_event: Callable[[str, Event], None] = lambda stack, event: None  # (stack, event), for who follows an apply
+        self.on_event: Callable[[str, Event], None] = lambda stack, event: (
+            None
+        )  # (stack, event), for who follows an apply
         self.stopped = False  # set at shutdown: nothing is started any more
         self._wake = asyncio.Event()
         self._backoff: Backoff[tuple[str, ...]] = Backoff(clock)
@@ -59,7 +61,7 @@ class Reconciler:
             self._wake.clear()
             try:
                 pause = await self.pass_once()
-            except Exception:  # noqa: BLE001 - the loop must outlive whatever one pass runs into
+            except Exception:
                 log.exception("a reconcile pass failed")
                 pause = 1.0
             try:
@@ -178,7 +180,10 @@ class Reconciler:
     def _reconfigure(self, stack: str, decision: Decision) -> None:
         """Hand new user_configs to live replicas, beside the loop: user code may take its time."""
         for replica, deployment in decision.reconfigure:
-            if replica.id in self._reconfiguring or self._backoff.wait_s(("config", replica.id, deployment.config_hash)) > 0:
+            if (
+                replica.id in self._reconfiguring
+                or self._backoff.wait_s(("config", replica.id, deployment.config_hash)) > 0
+            ):
                 continue
             task = asyncio.create_task(self._reconfigure_one(stack, replica, deployment))
             self._reconfiguring[replica.id] = task
@@ -191,7 +196,10 @@ class Reconciler:
             log.warning("a replica refused its user_config", extra={"replica": replica.id, "reason": error.message})
             if self.ledger.target(stack) is not None:
                 failure = Failure(
-                    code="reconfigure_failed", message=error.message, deployment=deployment.name, traceback=error.traceback
+                    code="reconfigure_failed",
+                    message=error.message,
+                    deployment=deployment.name,
+                    traceback=error.traceback,
                 )
                 await self.fail_target(stack, failure)
         except ServeconfError as error:  # the replica is gone, or does not answer: the next looks deal with that
@@ -231,7 +239,9 @@ class Reconciler:
             self._stage_failures = 0
             traceback = error.traceback if isinstance(error, CodeFailed) else ""
             for name in [name for name, decision in decisions.items() if decision.ready]:
-                await self.fail_target(name, Failure(code=error.code, message=error.message, traceback=traceback, hint=error.hint))
+                await self.fail_target(
+                    name, Failure(code=error.code, message=error.message, traceback=traceback, hint=error.hint)
+                )
         return False
 
     async def _settle(self, stack: str) -> None:
@@ -241,7 +251,10 @@ class Reconciler:
         assert revision is not None
         await self.ledger.put_head(replace(head, current=revision.number, target=None))
         await self.ledger.put_revision(replace(revision, outcome="applied"))
-        self.on_event(stack, {"event": "phase", "phase": "draining", "message": f"generation {self.ledger.generation.number} is live"})
+        self.on_event(
+            stack,
+            {"event": "phase", "phase": "draining", "message": f"generation {self.ledger.generation.number} is live"},
+        )
         self.on_event(stack, {"event": "resolved", "revision": revision.number})
 
     async def _drain_surplus(self, decisions: Mapping[str, Decision], observed: Observed) -> None:

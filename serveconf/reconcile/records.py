@@ -25,6 +25,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str | None = None
     traceback: str = ""
     hint: str | None = None
+    path: str = ""  # the key of the spec that it is about
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,271 @@
+"""One apply, from request to result: prepare, plan, write the target, wait until the reconciler has settled it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from serveconf.errors import Conflict, ServeconfError
+from serveconf.plan.diff import Plan, make_plan
+from serveconf.plan.state import DesiredStack
+from serveconf.reconcile.front import check_prefixes, merge_fronts
+from serveconf.reconcile.loop import Reconciler
+from serveconf.reconcile.operation import Event, Operation
+from serveconf.reconcile.placement import check_placement
+from serveconf.reconcile.ports import Clock, Cluster, Counters
+from serveconf.reconcile.prepare import CodeRefused
+from serveconf.reconcile.receipt import Receipt, add_up
+from serveconf.reconcile.records import Failure, Ledger, Revision, StackHead
+from serveconf.reconcile.requests import ApplyRequest
+
+log = logging.getLogger("serveconf.control")
+
+SETTLE_S = 2.0  # how long an apply waits for idle old replicas to go; busy ones drain on without it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What an apply is to reach: the request, how to get from what serves to what is wanted, and what it leaves behind."""
+
+    request: ApplyRequest
+    desired: Callable[[DesiredStack | None, int], Awaitable[DesiredStack]]  # (current, new revision number)
+    pin: bool = False  # a rollback pins
+    deleting: bool = False  # the whole stack goes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deps:
+    """What an apply works with."""
+
+    reconciler: Reconciler
+    cluster: Cluster
+    ledger: Ledger
+    clock: Clock
+
+
+async def perform(deps: Deps, operation: Operation, ask: Ask) -> None:
+    """Run the apply to its end; whatever happens, the operation gets its result."""
+    began = deps.clock.now()
+    try:
+        result = await _apply(deps, operation, ask)
+    except asyncio.CancelledError:
+        failure = Failure(code="cancelled", message="the apply was cancelled before anything was touched")
+        result = make_result(operation.stack, outcome="rolled_back", failures=[failure])
+    except CodeRefused as refused:
+        result = make_result(operation.stack, outcome="rolled_back", failures=code_failures(refused))
+    except ServeconfError as error:
+        outcome = "conflict" if isinstance(error, Conflict) else "failed"
+        failure = Failure(code=error.code, message=error.message, hint=error.hint)
+        result = make_result(operation.stack, outcome=outcome, failures=[failure])
+    except Exception as error:
+        log.exception("an apply failed")
+        failure = Failure(
+            code="internal", message=f"{type(error).__name__}: {error}", hint="this is a fault of serveconf"
+        )
+        result = make_result(operation.stack, outcome="failed", failures=[failure])
+    result["receipt"]["duration_s"] = round(deps.clock.now() - began, 3)
+    operation.finish(result)
+
+
+async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
+    stack, request = operation.stack, ask.request
+    operation.tell({"event": "phase", "phase": "preflight", "message": "looking at the spec and the code"})
+    current = deps.ledger.current(stack)
+    if request.base_revision is not None and request.base_revision != (current.revision if current else 0):
+        raise stale(stack, request.base_revision, current)
+    desired = await ask.desired(current, deps.ledger.next_number(stack))
+    check_desired(deps, desired)
+    plan = make_plan(current, desired, deps.cluster.observe())
+    operation.tell({"event": "plan", **plan.as_json()})
+    if not plan.changed and current is not None and not ask.deleting:
+        await _set_pin(deps, ask, stack)
+        return make_result(stack, outcome="unchanged", revision=current.revision)
+    await _count(deps, operation, begin=True)
+    await _write_target(deps, ask, desired, plan)
+    operation.tell({"event": "phase", "phase": "starting", "message": f"revision {desired.revision} of stack {stack}"})
+    await _wait(deps, operation, request)
+    receipt = add_up(await _count(deps, operation, begin=False), duration_s=0)
+    revision = deps.ledger.revision(stack, desired.revision)
+    assert revision is not None
+    receipt_json = msgspec.to_builtins(receipt)
+    await deps.ledger.put_revision(replace(revision, receipt=receipt_json))
+    failures = [revision.failure] if revision.failure else []
+    return make_result(
+        stack,
+        outcome=revision.outcome,
+        revision=desired.revision,
+        changed=revision.outcome == "applied",
+        actions=plan.as_json()["actions"],
+        receipt=receipt_json,
+        failures=failures,
+    )
+
+
+def check_desired(deps: Deps, desired: DesiredStack) -> None:
+    """Raises Conflict where another stack claims a prefix or another front, AuthorError where a replica fits nowhere."""
+    others = [
+        goal
+        for name in deps.ledger.heads
+        if name != desired.name and (goal := deps.ledger.target(name) or deps.ledger.current(name)) is not None
+    ]
+    merge_fronts([*others, desired])
+    check_prefixes([*others, desired])
+    check_placement(desired, deps.cluster.nodes())
+
+
+async def _write_target(deps: Deps, ask: Ask, desired: DesiredStack, plan: Plan) -> None:
+    """From here on a controller that comes back goes on with it."""
+    head = deps.ledger.heads.get(desired.name, StackHead(name=desired.name))
+    actions = plan.as_json()["actions"]
+    revision = Revision(
+        number=desired.revision,
+        stack=desired.name,
+        time=deps.clock.wall(),
+        desired=desired,
+        spec=masked(ask.request.spec, ask.request.masks),
+        author=ask.request.author,
+        source=ask.request.source,
+        commit=ask.request.commit,
+        summary=summarise(actions),
+        actions=actions,
+    )
+    await deps.ledger.put_revision(revision)
+    await deps.ledger.put_head(
+        replace(head, target=desired.revision, last=desired.revision, deleting=ask.deleting, pinned=ask.pin)
+    )
+    deps.reconciler.look_again()
+
+
+async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None:
+    """Until the reconciler has settled the target or given it up; past the deadline it is given up here."""
+    try:
+        await asyncio.wait_for(operation.resolved.wait(), request.timeout_s)
+    except TimeoutError:
+        failure = Failure(
+            code="deadline", message=f"not done after {request.timeout_s:g} s; what was started is removed"
+        )
+        await deps.reconciler.fail_target(operation.stack, failure, outcome="timeout")
+    deadline = deps.clock.now() + SETTLE_S
+    while deps.clock.now() < deadline and _unsettled(deps, operation.stack):
+        await deps.clock.sleep(0.02)
+
+
+def _unsettled(deps: Deps, stack: str) -> bool:
+    """Whether replicas that nobody needs are still there."""
+    current = deps.ledger.current(stack)
+    versions = {(d.name, d.version): d.num_replicas for d in current.deployments} if current else {}
+    for replica in deps.cluster.observe().replicas:
+        if replica.stack == stack:
+            key = (replica.deployment, replica.version)
+            versions[key] = versions.get(key, 0) - 1
+    return any(left < 0 for left in versions.values())
+
+
+async def _count(deps: Deps, operation: Operation, *, begin: bool) -> list[Counters]:
+    proxies = deps.cluster.observe().proxies
+    counted = await asyncio.gather(
+        *(deps.cluster.count(p.id, operation.id, begin=begin) for p in proxies), return_exceptions=True
+    )
+    return [c for c in counted if isinstance(c, Counters)]
+
+
+async def _set_pin(deps: Deps, ask: Ask, stack: str) -> None:
+    head = deps.ledger.heads[stack]
+    if head.pinned != ask.pin:
+        await deps.ledger.put_head(replace(head, pinned=ask.pin))
+
+
+def stale(stack: str, base: int, current: DesiredStack | None) -> Conflict:
+    """The stack has moved on since the caller looked."""
+    at = f"at revision {current.revision}" if current else "not there"
+    return Conflict(
+        f"stack '{stack}' is {at}, the request was made for revision {base}",
+        hint="plan again and apply that",
+        code="stale",
+    )
+
+
+def make_result(
+    stack: str,
+    *,
+    outcome: str,
+    revision: int | None = None,
+    changed: bool = False,
+    actions: list[dict[str, Any]] | None = None,
+    receipt: dict[str, Any] | None = None,
+    failures: list[Failure] | None = None,
+) -> Event:
+    """The contract's apply JSON."""
+    return {
+        "stack": stack,
+        "revision": revision,
+        "changed": changed,
+        "outcome": outcome,
+        "actions": actions or [],
+        "receipt": dict(receipt or msgspec.to_builtins(Receipt())),
+        "problems": [_problem(failure) for failure in failures or ()],
+    }
+
+
+def code_failures(refused: CodeRefused) -> list[Failure]:
+    """Every piece of code that could not be taken."""
+    return [
+        Failure(
+            code=refused.code,
+            message=p.message,
+            deployment=p.deployment,
+            traceback=p.traceback,
+            hint=p.hint,
+            path=p.path,
+        )
+        for p in refused.problems
+    ]
+
+
+def _problem(failure: Failure) -> dict[str, Any]:
+    return {
+        "file": "",
+        "line": 0,
+        "column": 0,
+        "path": failure.path,
+        "message": failure.message,
+        "code": failure.code,
+        "severity": "error",
+        "hint": failure.hint,
+        "deployment": failure.deployment,
+        "traceback": failure.traceback,
+    }
+
+
+def masked(spec: dict[str, Any], masks: dict[str, str]) -> dict[str, Any]:
+    """The spec as it may be shown: values that came from variables stand as the variables."""
+    return {key: _mask(value, key, masks) for key, value in spec.items()}
+
+
+def _mask(value: Any, path: str, masks: dict[str, str]) -> Any:
+    if path in masks:
+        return masks[path]
+    if isinstance(value, dict):
+        return {key: _mask(item, f"{path}.{key}", masks) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mask(item, f"{path}[{index}]", masks) for index, item in enumerate(value)]
+    return value
+
+
+VERBS = {"create": "created", "roll": "rolled", "scale": "scaled", "route": "rerouted", "remove": "removed"}
+VERBS |= {"reconfigure": "reconfigured", "proxy": "proxies changed", "update": "updated"}
+
+
+def summarise(actions: list[dict[str, Any]]) -> str:
+    """``1 created, 2 rolled``."""
+    counts: dict[str, int] = {}
+    for action in actions:
+        verb = VERBS.get(action["action"], action["action"])
+        counts[verb] = counts.get(verb, 0) + 1
+    return ", ".join(f"{count} {verb}" for verb, count in counts.items()) or "nothing changed"

@@ -1,0 +1,35 @@
+"""What the control API is asked for, and how an apply is followed. Plain data, shared by server and client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class ApplyRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One spec to plan or apply.
+
+    ``spec`` holds only the keys that its file sets, values filled in; ``masks`` says which of them came from variables.
+    ``code`` is the digest of the code package, ``files`` its content by path.
+    """
+
+    spec: dict[str, Any]
+    masks: dict[str, str] = {}
+    code: str = ""
+    files: dict[str, str] = {}
+    app_dir: str | None = None
+    source: str = ""
+    author: str = ""
+    commit: str | None = None
+    base_revision: int | None = None  # refused when the stack is at another one
+    automatic: bool = False  # from a watcher: it respects a pin
+    timeout_s: float | None = None
+    max_failed: int | None = None
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request to stop an apply: whether it was still time."""
+
+    undone: bool
+    message: str
