@@ -6,6 +6,7 @@ stack costs (``Cost``): plan, ``explain``, the JSON Schema and the docs are all 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from enum import StrEnum
 from typing import Annotated, Any
@@ -41,7 +42,9 @@ def check_prefix(prefix: str) -> str:
     if prefix != "/" and prefix.endswith("/"):
         raise PydanticCustomError("prefix", "must not end with '/'")
     if "//" in prefix or re.search(r"[\s?#{}%*\\\x00-\x1f\x7f]", prefix):
-        raise PydanticCustomError("prefix", "must be a plain path, without '//', blanks, wildcards, '?', '#', '%' or braces")
+        raise PydanticCustomError(
+            "prefix", "must be a plain path, without '//', blanks, wildcards, '?', '#', '%' or braces"
+        )
     if any(part in (".", "..") for part in prefix.split("/")):
         raise PydanticCustomError("prefix", "must not have '.' or '..' segments")
     if prefix == "/-" or prefix.startswith("/-/"):
@@ -49,24 +52,128 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_path(path: str) -> str:
+    """A path below the mount point: it starts with ``/`` and holds no blanks, query or fragment."""
+    if not path.startswith("/"):
+        raise PydanticCustomError("path", "must start with '/'")
+    if re.search(r"[\s#\x00-\x1f\x7f]", path):
+        raise PydanticCustomError("path", "must not hold blanks or '#'")
+    return path
+
+
+def check_root_path(path: str) -> str:
+    """Empty, or a mount point with the form of a route prefix (a trailing slash would be doubled in every URL)."""
+    if path in ("", "/"):
+        if path:
+            raise PydanticCustomError("path", "must be empty or a path such as '/api', not '/'")
+        return path
+    return check_prefix(path)
+
+
+def check_host(host: str) -> str:
+    """An IP address or a host name, without scheme and port."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host) or ".." in host:
+            raise PydanticCustomError("host", "must be an IP address or a host name, without scheme and port") from None
+    return host
+
+
+def check_import_path(path: str) -> str:
+    """``module:attribute``, both dotted Python names."""
+    if not re.fullmatch(_IMPORT_PATH, path):
+        raise PydanticCustomError("import_path", "must read module:attribute, such as main:app")
+    if path.split(":")[0].endswith(".py"):
+        raise PydanticCustomError("import_path", "must name the module without '.py'")
+    return path
+
+
+def check_name(name: str) -> str:
+    """A name that can stand in a URL, a file name and a log line."""
+    if len(name) > 100:
+        raise PydanticCustomError("name", "must have at most 100 characters")
+    if not re.fullmatch(_NAME, name):
+        raise PydanticCustomError(
+            "name", "must hold only letters, digits, '_', '-' and '.', with no '-' or '.' at the ends"
+        )
+    return name
+
+
+def check_count_or_percent(value: Any) -> Any:
+    """A count from 0, or a percentage from 0% to 100%."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise PydanticCustomError("greater_than_equal", "must be at least 0")
+        return value
+    if isinstance(value, str):
+        if not re.fullmatch(_PERCENT, value):
+            raise PydanticCustomError("percent", 'must be a count such as 1 or a percentage from "0%" to "100%"')
+        return value
+    raise PydanticCustomError("type", "must be a count or a percentage")
+
+
+def check_runtime_env(env: dict[str, Any]) -> dict[str, Any]:
+    """Ray's keys, but for the two that serveconf sets itself."""
+    for key in ("working_dir", "py_modules"):
+        if key in env:
+            raise PydanticCustomError(
+                "runtime_env", "must not hold '{key}': app_dir is what replicas import from", {"key": key}
+            )
+    variables = env.get("env_vars", {})
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        raise PydanticCustomError(
+            "runtime_env", "must have strings as the values of env_vars; quote numbers and booleans"
+        )
+    return env
+
+
+def check_resources(resources: dict[str, float]) -> dict[str, float]:
+    """Custom resources only: Ray refuses its own ones here."""
+    for key, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "memory")):
+        if key in resources:
+            raise PydanticCustomError(
+                "resources", "must not hold '{key}': set {option}", {"key": key, "option": option}
+            )
+    return resources
+
+
 def _location(value: Any) -> Any:
     """YAML has strings and null where Python has the enum; null means NoServer."""
     if value is None:
         return Location.NO_SERVER
-    if isinstance(value, str) and value in {kind.value for kind in Location}:
+    if isinstance(value, str):
+        if value not in {kind.value for kind in Location}:
+            raise PydanticCustomError("choice", "must be HeadOnly, EveryNode, NoServer or null")
         return Location(value)
     return value
 
 
 _ATTRIBUTES = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
-ImportPath = Annotated[str, Field(pattern=rf"^{_ATTRIBUTES}:{_ATTRIBUTES}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$")]
-RoutePrefix = Annotated[str, AfterValidator(check_prefix)]
+_IMPORT_PATH = rf"^{_ATTRIBUTES}:{_ATTRIBUTES}$"
+_NAME = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$"
+_PERCENT = r"^(100|[0-9]{1,2})%$"
+
+
+def _pattern(pattern: str) -> Any:
+    """A pattern for the JSON Schema alone: the validator beside it gives the better message."""
+    return Field(json_schema_extra={"pattern": pattern})
+
+
+ImportPath = Annotated[str, AfterValidator(check_import_path), _pattern(_IMPORT_PATH)]
+Name = Annotated[str, AfterValidator(check_name), _pattern(_NAME)]
+RoutePrefix = Annotated[str, AfterValidator(check_prefix), _pattern(r"^/([^\s?#{}%*\\/]+(/[^\s?#{}%*\\/]+)*)?$")]
+UrlPath = Annotated[str, AfterValidator(check_path), _pattern(r"^/[^\s#]*$")]
+RootPath = Annotated[str, AfterValidator(check_root_path), _pattern(r"^(/[^\s?#{}%*\\/]+)*$")]
+Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
 Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Percent = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2})%$")]
-CountOrPercent = Annotated[int, Field(ge=0)] | Percent
+Percent = Annotated[str, Field(pattern=_PERCENT)]
+CountOrPercent = Annotated[
+    int | str,
+    BeforeValidator(check_count_or_percent, json_schema_input_type=Annotated[int, Field(ge=0)] | Percent),
+]
 
 
 def costs(cost: Cost) -> dict[str, Any]:
@@ -83,7 +190,9 @@ class Strict(BaseModel):
 class MiddlewareSpec(Strict):
     """One Starlette-style middleware: a class or factory, called with the next ASGI app, then args and kwargs."""
 
-    import_path: ImportPath = Field(examples=["starlette.middleware.cors:CORSMiddleware"], json_schema_extra=costs(Cost.ROUTE))
+    import_path: ImportPath = Field(
+        examples=["starlette.middleware.cors:CORSMiddleware"], json_schema_extra=costs(Cost.ROUTE)
+    )
     """Where the middleware is: module:attribute."""
     args: list[Any] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.ROUTE))
     """Positional arguments after the app."""
@@ -94,21 +203,25 @@ class MiddlewareSpec(Strict):
 class HttpOptions(Strict):
     """The HTTP front of the cluster. Stacks that share a cluster must not contradict each other here."""
 
-    location: Annotated[Location, BeforeValidator(_location)] = Field(
-        default=Location.HEAD_ONLY, examples=["HeadOnly", "EveryNode", "NoServer", None], json_schema_extra=costs(Cost.PROXY)
+    location: Annotated[Location, BeforeValidator(_location, json_schema_input_type=Location | None)] = Field(
+        default=Location.HEAD_ONLY,
+        examples=["HeadOnly", "EveryNode", "NoServer", None],
+        json_schema_extra=costs(Cost.PROXY),
     )
     """Where proxies run: HeadOnly (one, on the head node), EveryNode, or NoServer (null means NoServer)."""
-    host: Annotated[str, Field(min_length=1, max_length=253)] = Field(
-        default="127.0.0.1", examples=["127.0.0.1", "0.0.0.0"], json_schema_extra=costs(Cost.PROXY)
-    )
+    host: Host = Field(default="127.0.0.1", examples=["127.0.0.1", "0.0.0.0"], json_schema_extra=costs(Cost.PROXY))
     """Address that the proxies listen on."""
-    port: Annotated[int, Field(ge=1, le=65535)] = Field(default=8000, examples=[8000], json_schema_extra=costs(Cost.PROXY))
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        default=8000, examples=[8000], json_schema_extra=costs(Cost.PROXY)
+    )
     """TCP port that the proxies listen on."""
-    root_path: str = Field(default="", examples=["", "/api"], json_schema_extra=costs(Cost.ROUTE))
+    root_path: RootPath = Field(default="", examples=["", "/api"], json_schema_extra=costs(Cost.ROUTE))
     """ASGI mount point, for an outer proxy that strips a prefix before it forwards."""
     workers: Annotated[int, Field(ge=1, le=64)] = Field(default=1, examples=[1, 4], json_schema_extra=costs(Cost.PROXY))
     """Proxy processes per node, sharing the port."""
-    request_timeout_s: PositiveSeconds | None = Field(default=None, examples=[None, 30], json_schema_extra=costs(Cost.ROUTE))
+    request_timeout_s: PositiveSeconds | None = Field(
+        default=None, examples=[None, 30], json_schema_extra=costs(Cost.ROUTE)
+    )
     """Seconds after which an unanswered request gets a 504; null means no limit."""
     keep_alive_timeout_s: PositiveSeconds = Field(default=90.0, examples=[90], json_schema_extra=costs(Cost.ROUTE))
     """Seconds an idle client connection is kept open."""
@@ -117,7 +230,9 @@ class HttpOptions(Strict):
     )
     """Largest request body in bytes; past it 413; null means no limit."""
     middlewares: list[MiddlewareSpec] = Field(
-        default=[], examples=[[{"import_path": "starlette.middleware.gzip:GZipMiddleware"}]], json_schema_extra=costs(Cost.ROUTE)
+        default=[],
+        examples=[[{"import_path": "starlette.middleware.gzip:GZipMiddleware"}]],
+        json_schema_extra=costs(Cost.ROUTE),
     )
     """Starlette middlewares around every request, 404s and system endpoints included; the first is the outermost."""
 
@@ -129,7 +244,9 @@ class AutoscalingConfig(Strict):
     """Fewest replicas."""
     max_replicas: Annotated[int, Field(ge=1)] = Field(default=1, examples=[10], json_schema_extra=costs(Cost.SCALE))
     """Most replicas."""
-    initial_replicas: Annotated[int, Field(ge=0)] | None = Field(default=None, examples=[None, 2], json_schema_extra=costs(Cost.SCALE))
+    initial_replicas: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, examples=[None, 2], json_schema_extra=costs(Cost.SCALE)
+    )
     """Replicas to begin with; null means min_replicas."""
     target_ongoing_requests: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=2.0, examples=[2], json_schema_extra=costs(Cost.SCALE)
@@ -152,11 +269,13 @@ class RayActorOptions(Strict):
         default=None, examples=[None, 536870912], json_schema_extra=costs(Cost.ROLL)
     )
     """Bytes of memory reserved for each replica."""
-    resources: dict[str, Amount] = Field(default={}, examples=[{"accelerator": 1}], json_schema_extra=costs(Cost.ROLL))
+    resources: Annotated[dict[str, Amount], AfterValidator(check_resources)] = Field(
+        default={}, examples=[{"accelerator": 1}], json_schema_extra=costs(Cost.ROLL)
+    )
     """Custom resources reserved for each replica."""
     accelerator_type: str | None = Field(default=None, examples=[None, "A100"], json_schema_extra=costs(Cost.ROLL))
     """Kind of accelerator that the node must have."""
-    runtime_env: dict[str, Any] = Field(
+    runtime_env: Annotated[dict[str, Any], AfterValidator(check_runtime_env)] = Field(
         default={}, examples=[{"env_vars": {"LOG_LEVEL": "info"}}], json_schema_extra=costs(Cost.ROLL)
     )
     """Ray runtime environment: env_vars, pip, …. working_dir and py_modules are serveconf's own business (app_dir)."""
@@ -175,12 +294,14 @@ class RolloutSpec(Strict):
     """Seconds a new replica may take until it is ready; past it the change fails and what ran before stays."""
     bake_s: Seconds = Field(default=0.0, examples=[0, 30], json_schema_extra=costs(Cost.NONE))
     """Seconds after the switch during which the error rate is watched."""
-    max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(default=0.05, examples=[0.05], json_schema_extra=costs(Cost.NONE))
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, examples=[0.05], json_schema_extra=costs(Cost.NONE)
+    )
     """Share of 5xx answers during bake_s above which the change is taken back."""
 
 
-class DeploymentSpec(Strict):
-    """One served object: what to import, where it is mounted, how many replicas run it."""
+class Identity(Strict):
+    """What only a deployment itself can say."""
 
     name: Name = Field(examples=["catalog"], json_schema_extra=costs(Cost.ROLL))
     """Name of the deployment, unique in its stack."""
@@ -190,7 +311,14 @@ class DeploymentSpec(Strict):
         default=None, examples=["/catalog", "/", None], json_schema_extra=costs(Cost.ROUTE)
     )
     """Path below which requests reach it; left out: /{name}; null: not reachable over HTTP."""
-    num_replicas: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1, examples=[1, 2], json_schema_extra=costs(Cost.SCALE))
+
+
+class DeploymentOptions(Strict):
+    """What ``defaults`` may say for all deployments of a file, and each deployment for itself."""
+
+    num_replicas: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1, examples=[1, 2], json_schema_extra=costs(Cost.SCALE)
+    )
     """Number of replicas."""
     factory: bool = Field(default=False, examples=[False, True], json_schema_extra=costs(Cost.ROLL))
     """Call the imported attribute with init_args and init_kwargs and serve what it returns."""
@@ -198,17 +326,27 @@ class DeploymentSpec(Strict):
     """Positional arguments of the class or factory."""
     init_kwargs: dict[str, Any] = Field(default={}, examples=[{"model": "small"}], json_schema_extra=costs(Cost.ROLL))
     """Keyword arguments of the class or factory."""
-    user_config: Any = Field(default=None, examples=[None, {"threshold": 0.5}], json_schema_extra=costs(Cost.RECONFIGURE))
+    user_config: Any = Field(
+        default=None, examples=[None, {"threshold": 0.5}], json_schema_extra=costs(Cost.RECONFIGURE)
+    )
     """Handed to reconfigure(user_config) of the class, at start and live; changing it restarts nothing."""
     middlewares: list[MiddlewareSpec] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.ROUTE))
     """Starlette middlewares for this route only, inside those of http_options; the first is the outermost."""
-    max_ongoing_requests: Annotated[int, Field(ge=1)] = Field(default=100, examples=[100], json_schema_extra=costs(Cost.ROLL))
+    max_ongoing_requests: Annotated[int, Field(ge=1)] = Field(
+        default=100, examples=[100], json_schema_extra=costs(Cost.ROLL)
+    )
     """Requests that one replica handles at a time, strictly held; the others wait at the proxy."""
-    max_queued_requests: Annotated[int, Field(ge=-1)] = Field(default=-1, examples=[-1, 200], json_schema_extra=costs(Cost.ROUTE))
+    max_queued_requests: Annotated[int, Field(ge=-1)] = Field(
+        default=-1, examples=[-1, 200], json_schema_extra=costs(Cost.ROUTE)
+    )
     """Requests that may wait at one proxy; -1: no limit; past it 503 with Retry-After."""
-    request_timeout_s: PositiveSeconds | None = Field(default=None, examples=[None, 30], json_schema_extra=costs(Cost.ROUTE))
+    request_timeout_s: PositiveSeconds | None = Field(
+        default=None, examples=[None, 30], json_schema_extra=costs(Cost.ROUTE)
+    )
     """Overrides http_options.request_timeout_s for this deployment."""
-    health_check_path: str | None = Field(default=None, examples=[None, "/health"], json_schema_extra=costs(Cost.ROLL))
+    health_check_path: UrlPath | None = Field(
+        default=None, examples=[None, "/health"], json_schema_extra=costs(Cost.ROLL)
+    )
     """Path on the app that is asked for health; else check_health() of the class; else liveness alone."""
     health_check_period_s: PositiveSeconds = Field(default=10.0, examples=[10], json_schema_extra=costs(Cost.NONE))
     """Seconds between health checks."""
@@ -224,8 +362,14 @@ class DeploymentSpec(Strict):
         default=RayActorOptions(), examples=[{"num_cpus": 0.1}], json_schema_extra=costs(Cost.ROLL)
     )
     """What each replica asks of Ray."""
-    rollout: RolloutSpec = Field(default=RolloutSpec(), examples=[{"max_surge": "100%"}], json_schema_extra=costs(Cost.NONE))
+    rollout: RolloutSpec = Field(
+        default=RolloutSpec(), examples=[{"max_surge": "100%"}], json_schema_extra=costs(Cost.NONE)
+    )
     """How a change replaces replicas."""
+
+
+class DeploymentSpec(DeploymentOptions, Identity):
+    """One served object: what to import, where it is mounted, how many replicas run it."""
 
     @property
     def prefix(self) -> str | None:
@@ -238,12 +382,29 @@ class StackSpec(Strict):
 
     name: Name = Field(default="default", examples=["shop"], json_schema_extra=costs(Cost.NONE))
     """Name of the stack. Two stacks live side by side and never touch each other."""
-    app_dir: Annotated[str, Field(min_length=1)] = Field(default=".", examples=["."], json_schema_extra=costs(Cost.ROLL))
+    app_dir: Annotated[str, Field(min_length=1)] = Field(
+        default=".", examples=["."], json_schema_extra=costs(Cost.ROLL)
+    )
     """Folder where import paths start, relative to the file."""
-    http_options: HttpOptions = Field(default=HttpOptions(), examples=[{"port": 8000}], json_schema_extra=costs(Cost.PROXY))
+    http_options: HttpOptions = Field(
+        default=HttpOptions(), examples=[{"port": 8000}], json_schema_extra=costs(Cost.PROXY)
+    )
     """The HTTP front of the cluster."""
     deployments: list[DeploymentSpec] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.NONE))
     """What is served."""
+
+
+class SpecFile(StackSpec):
+    """One YAML file as it is written: a stack, and what the loader resolves before anyone else sees it."""
+
+    include: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], examples=[["team/models.yaml"]], json_schema_extra=costs(Cost.NONE)
+    )
+    """Files whose deployments and http_options are merged into this one; relative to this file."""
+    defaults: DeploymentOptions = Field(
+        default=DeploymentOptions(), examples=[{"num_replicas": 2}], json_schema_extra=costs(Cost.NONE)
+    )
+    """Values for what a deployment of this file, or of a file that it includes, leaves out."""
 
 
 def as_wire(spec: StackSpec) -> dict[str, Any]:

@@ -1,0 +1,225 @@
+"""One reading against the models: the models' errors come out as problems in our words, with our codes.
+
+Only this module knows what a validation error of the models looks like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from serveconf.spec.fields import SPEC_FILE, Shape
+from serveconf.spec.hints import explain_unknown_key, place_of
+from serveconf.spec.models import SpecFile
+from serveconf.spec.problems import Problem, join
+from serveconf.spec.reading import Broken, Reading
+from serveconf.spec.scalars import quoted
+
+_WHAT = {
+    "string": "a string",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "list": "a list",
+    "mapping": "a mapping",
+    "null": "null",
+}
+_BOUNDS = {
+    "greater_than_equal": ("must be at least {}", "ge"),
+    "greater_than": ("must be greater than {}", "gt"),
+    "less_than_equal": ("must be at most {}", "le"),
+    "less_than": ("must be less than {}", "lt"),
+}
+
+
+def check(reading: Reading) -> list[Problem]:
+    """All that the models have against the reading's data, each place once."""
+    try:
+        SpecFile.model_validate(reading.data)
+    except ValidationError as error:
+        found: dict[str, Problem] = {}
+        for detail in error.errors(include_url=False):
+            if problem := _translate(detail, reading):
+                found.setdefault(problem.path, problem)
+        return list(found.values())
+    return []
+
+
+def _translate(error: ErrorDetails, reading: Reading) -> Problem | None:
+    path, shape, rest = _locate(error["loc"], reading.data)
+    kind, value = error["type"], error["input"]
+    if kind == "missing":
+        message, code, hint = _missing(str(rest[0]) if rest else "", place_of(path))
+        return reading.problem(join(path, str(rest[0])), message, code, hint)
+    if kind == "extra_forbidden":
+        holder, _, _ = _locate(error["loc"][:-1], reading.data)
+        holder_shape = _locate(error["loc"][:-1], reading.data)[1]
+        unknown = explain_unknown_key(holder, str(error["loc"][-1]), holder_shape)
+        return reading.problem(path, unknown.message, unknown.code, unknown.hint, key=True)
+    if isinstance(value, Broken):
+        return None
+    message, code, hint = _value_error(error, shape, path, reading)
+    if origin := reading.origins.get(path):
+        message = f"{message} (the text comes from {origin})"
+    return reading.problem(path, message, code, hint)
+
+
+def _locate(loc: tuple[int | str, ...], data: Any) -> tuple[str, Shape, tuple[int | str, ...]]:
+    """The path as far as the data has it, the shape that belongs there, and what is left of the location."""
+    path, shape = "", SPEC_FILE
+    for index, step in enumerate(loc):
+        inside = (isinstance(data, Mapping) and step in data) or (
+            isinstance(data, list) and isinstance(step, int) and step < len(data)
+        )
+        if not inside:
+            return path, shape, loc[index:]
+        path, shape, data = join(path, step), shape.child(step), data[step]
+    return path, shape, ()
+
+
+def _missing(key: str, place: str) -> tuple[str, str, str | None]:
+    hints = {
+        "import_path": "write what to serve as module:attribute, such as 'import_path: main:app'",
+        "name": "every deployment has a name",
+    }
+    return f"the key '{key}' is missing", "missing_key", hints.get(key)
+
+
+def _value_error(error: ErrorDetails, shape: Shape, path: str, reading: Reading) -> tuple[str, str, str | None]:
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    if kind in _BOUNDS:
+        text, key = _BOUNDS[kind]
+        return text.format(_number(context[key])) if key in context else error["msg"], "range", None
+    if kind == "string_too_short":
+        return "must not be empty", "length", None
+    if kind == "string_too_long":
+        return f"must have at most {context['max_length']} characters", "length", None
+    if kind in _OUR_KINDS:
+        return error["msg"], _OUR_KINDS[kind], _hint_for_text(kind, value)
+    return _type_error(value, shape, path, reading)
+
+
+_OUR_KINDS = {
+    kind: kind
+    for kind in ("prefix", "path", "host", "import_path", "name", "percent", "choice", "runtime_env", "resources")
+}  # raised by the models' own validators, with wording of ours
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _type_error(value: Any, shape: Shape, path: str, reading: Reading) -> tuple[str, str, str | None]:
+    wanted = " or ".join(words for kind, words in _WHAT.items() if kind in shape.kinds)
+    if shape.choices:
+        wanted = ", ".join(shape.choices) + (" or null" if "null" in shape.kinds else "")
+    got = _got(value)
+    message = f"must be {wanted}" + ("" if path in reading.origins else f", not {got}")
+    return message, "type", _type_hint(value, shape, reading.texts.get(path), place_of(path))
+
+
+def _got(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def _type_hint(value: Any, shape: Shape, text: str | None, place: str) -> str | None:
+    kinds = shape.kinds
+    match value:
+        case None:
+            return "give it a value, or leave the key out"
+        case bool() | int() | float() if "string" in kinds and text:
+            return f"write {quoted(text)}"
+        case "auto" if place.endswith("num_replicas"):
+            return "for a number that follows the load, set autoscaling_config"
+        case str() if "boolean" in kinds and value.lower() in ("yes", "on", "true", "no", "off", "false"):
+            return f"write {'true' if value.lower() in ('yes', 'on', 'true') else 'false'}, without quotes"
+        case str() if kinds & {"integer", "number"} and _is_number(value):
+            return f"write {value} without quotes"
+        case str() if "number" in kinds and value[:1].isdigit() and place.endswith("_s"):
+            return "write the number of seconds, without a unit"
+        case str() if "integer" in kinds and value[:1].isdigit() and place.endswith("_bytes"):
+            return "write the number of bytes, without a unit"
+        case dict() if "list" in kinds:
+            return "begin each item with '- '"
+        case list() if "mapping" in kinds:
+            return "write 'key: value' lines, without '- '"
+        case str() if "list" in kinds:
+            return "write a list, such as [one]" if value else None
+        case _:
+            return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return len(text) < 20
+
+
+def _hint_for_text(kind: str, value: Any) -> str | None:
+    if not isinstance(value, str):
+        return None
+    if kind == "import_path":
+        return _import_hint(value)
+    if kind == "prefix" and not value.startswith("/") and value and not set(value) & set("?#{}%*\\ "):
+        return f"write {'/' + value.rstrip('/')}"
+    if kind == "prefix" and value.endswith("/") and value.rstrip("/"):
+        return f"write {value.rstrip('/')}"
+    if kind == "choice":
+        meant = [
+            word for word in ("HeadOnly", "EveryNode", "NoServer") if word.lower() == value.lower().replace("_", "")
+        ]
+        return f"did you mean '{meant[0]}'?" if meant else "Disabled is NoServer here" if value == "Disabled" else None
+    return None
+
+
+def _import_hint(value: str) -> str | None:
+    module, colon, attribute = value.partition(":")
+    module = module.removesuffix(".py").strip("./").replace("/", ".")
+    if not colon and "." in module and module.replace(".", "").isidentifier():
+        module, _, attribute = module.rpartition(".")
+    meant = f"{module}:{attribute or 'app'}"
+    return (
+        f"did you mean '{meant}'?"
+        if meant.replace(":", "").replace(".", "").isidentifier() and meant != value
+        else None
+    )
+
+
+def not_supported(reading: Reading, unsupported: frozenset[str]) -> Iterator[Problem]:
+    """Fields that are set to more than their default although their behaviour is not built yet."""
+    yield from _not_supported(reading, unsupported, reading.data, SPEC_FILE, "")
+
+
+def _not_supported(
+    reading: Reading, unsupported: frozenset[str], data: Any, shape: Shape, path: str
+) -> Iterator[Problem]:
+    if isinstance(data, list) and shape.item and shape.item.model:
+        for index, item in enumerate(data):
+            yield from _not_supported(reading, unsupported, item, shape.item, join(path, index))
+    if not isinstance(data, dict):
+        return
+    for key, field in shape.fields.items():
+        if key not in data or isinstance(data[key], Broken):
+            continue
+        here = join(path, key)
+        if place_of(here) in unsupported and data[key] != field.info.default:
+            yield reading.problem(here, "not supported yet", "not_supported", "leave it out for now", key=True)
+        else:
+            yield from _not_supported(reading, unsupported, data[key], field.shape, here)

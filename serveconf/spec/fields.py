@@ -1,0 +1,110 @@
+"""What every field may hold, read off the models: for the loader's typing, for hints, ``explain``, schema and docs."""
+
+from __future__ import annotations
+
+import enum
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
+
+from serveconf.spec.models import SpecFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The kinds of value that may stand somewhere: string, integer, number, boolean, null, list, mapping or any."""
+
+    kinds: frozenset[str]
+    model: type[BaseModel] | None = None  # of a mapping with fixed keys
+    item: Shape | None = None  # of a list's items, or a free mapping's values
+    choices: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> Mapping[str, FieldShape]:
+        """The fixed keys of a mapping."""
+        return fields_of(self.model) if self.model else {}
+
+    def child(self, key: str | int) -> Shape:
+        """The shape of a child; anything goes where the models do not say."""
+        if isinstance(key, str) and self.model:
+            found = self.fields.get(key)
+            return found.shape if found else ANY
+        return self.item or ANY
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldShape:
+    """One key of a mapping with fixed keys."""
+
+    name: str
+    shape: Shape
+    info: FieldInfo
+
+    @property
+    def cost(self) -> str:
+        """What changing it costs."""
+        extra = self.info.json_schema_extra
+        return str(extra["x-change-cost"]) if isinstance(extra, dict) else "none"
+
+
+ANY = Shape(kinds=frozenset({"any"}))
+_KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+@cache
+def fields_of(model: type[BaseModel]) -> Mapping[str, FieldShape]:
+    """The keys of a model, in the order in which an author would write them."""
+    return {
+        name: FieldShape(name=name, shape=_shape(info.annotation, tuple(info.metadata)), info=info)
+        for name, info in model.model_fields.items()
+    }
+
+
+def _shape(annotation: Any, metadata: tuple[Any, ...] = ()) -> Shape:
+    for item in metadata:
+        if isinstance(item, BeforeValidator) and item.json_schema_input_type is not None:
+            return _shape(item.json_schema_input_type)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _shape(args[0], args[1:])
+    if origin in (typing.Union, types.UnionType):
+        return _union([_shape(arg) for arg in args])
+    if origin is list:
+        return Shape(kinds=frozenset({"list"}), item=_shape(args[0]))
+    if origin is dict:
+        return Shape(kinds=frozenset({"mapping"}), item=_shape(args[1]))
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return Shape(kinds=frozenset({"string"}), choices=tuple(member.value for member in annotation))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return Shape(kinds=frozenset({"mapping"}), model=annotation)
+    return Shape(kinds=frozenset({_KINDS[annotation]})) if annotation in _KINDS else ANY
+
+
+def _union(shapes: list[Shape]) -> Shape:
+    return Shape(
+        kinds=frozenset().union(*(shape.kinds for shape in shapes)),
+        model=next((shape.model for shape in shapes if shape.model), None),
+        item=next((shape.item for shape in shapes if shape.item), None),
+        choices=tuple(choice for shape in shapes for choice in shape.choices),
+    )
+
+
+SPEC_FILE = Shape(kinds=frozenset({"mapping"}), model=SpecFile)
+
+
+def walk_fields(shape: Shape = SPEC_FILE, path: str = "") -> Iterator[tuple[str, FieldShape]]:
+    """Every field with its path, parents first: ``deployments``, ``deployments[].name``, …"""
+    for field in shape.fields.values():
+        here = f"{path}.{field.name}" if path else field.name
+        yield here, field
+        inner = field.shape
+        if inner.item and inner.item.model:
+            yield from walk_fields(inner.item, f"{here}[]")
+        elif inner.model:
+            yield from walk_fields(inner, here)

@@ -1,0 +1,120 @@
+"""What an author may have meant by a key that is not known where it stands."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import NamedTuple
+
+from serveconf.spec.fields import Shape, walk_fields
+
+# Names that other tools, first of all Ray Serve, use: where they stand -> what is written here instead.
+# An instruction that begins with a blank is a whole sentence's end; others are a key's path.
+_ELSEWHERE: dict[str, dict[str, str]] = {
+    "": {
+        "proxy_location": "http_options.location",
+        "applications": "deployments",
+        "apps": "deployments",
+        "services": "deployments",
+        "routes": "deployments, each with a route_prefix",
+        "runtime_env": "deployments[].ray_actor_options.runtime_env",
+        "http": "http_options",
+        "working_dir": "app_dir",
+        "includes": "include",
+    },
+    "http_options": {
+        "proxy_location": "location",
+        "timeout": "request_timeout_s",
+        "middleware": "middlewares",
+        "max_body_size": "max_request_body_bytes",
+    },
+    "deployments[]": {
+        "max_concurrent_queries": "max_ongoing_requests",
+        "replicas": "num_replicas",
+        "prefix": "route_prefix",
+        "path": "route_prefix",
+        "app": "import_path",
+        "args": "init_kwargs (or init_args)",
+        "kwargs": "init_kwargs",
+        "env": "ray_actor_options.runtime_env.env_vars",
+        "env_vars": "ray_actor_options.runtime_env.env_vars",
+        "cpus": "ray_actor_options.num_cpus",
+        "gpus": "ray_actor_options.num_gpus",
+        "timeout": "request_timeout_s",
+        "middleware": "middlewares",
+        "autoscaling": "autoscaling_config",
+        "deployments": "one entry of the top-level list for each deployment",
+    },
+    "deployments[].autoscaling_config": {
+        "target_num_ongoing_requests_per_replica": "target_ongoing_requests",
+    },
+    "deployments[].ray_actor_options": {
+        "cpus": "num_cpus",
+        "gpus": "num_gpus",
+    },
+}
+_NO_EQUAL: dict[str, set[str]] = {
+    "": {"grpc_options", "logging_config", "target_capacity"},
+    "http_options": {"num_cpus", "ssl_keyfile_password"},
+    "deployments[]": {
+        "external_scaler_enabled", "graceful_shutdown_wait_loop_s", "logging_config", "max_replicas_per_node",
+        "placement_group_bundles", "placement_group_strategy", "request_router_config",
+    },
+    "deployments[].autoscaling_config": {
+        "aggregation_function", "downscale_smoothing_factor", "downscale_to_zero_delay_s", "downscaling_factor",
+        "look_back_period_s", "metrics_interval_s", "policy", "smoothing_factor", "upscale_smoothing_factor",
+        "upscaling_factor",
+    },
+}  # fmt: skip
+
+
+class UnknownKey(NamedTuple):
+    """What to say about a key."""
+
+    message: str
+    code: str
+    hint: str | None
+
+
+def place_of(path: str) -> str:
+    """A path without its indexes, ``defaults`` read as what it gives defaults for."""
+    return re.sub(r"^defaults(?=\.|$)", "deployments[]", re.sub(r"\[\d+\]", "[]", path))
+
+
+def explain_unknown_key(holder: str, key: str, shape: Shape) -> UnknownKey:
+    """Why ``key`` cannot stand in the mapping at path ``holder``, and what may be meant."""
+    place = place_of(holder)
+    if holder == "defaults" and key in ("name", "import_path", "route_prefix"):
+        return UnknownKey(f"'{key}' cannot have a default", "misplaced_key", "every deployment says its own")
+    if instead := _ELSEWHERE.get(place, {}).get(key):
+        return UnknownKey(f"unknown key '{key}'", "unknown_key", f"here it is {instead}")
+    homes = sorted({_holder(path) for path, field in walk_fields() if field.name == key} - {place})
+    homes = [home for home in homes if not home.startswith("defaults")]
+    if homes and key not in ("args", "kwargs"):
+        return UnknownKey(f"'{key}' does not belong here", "misplaced_key", f"'{key}' belongs {_places(homes, place)}")
+    if key in _NO_EQUAL.get(place, ()):
+        return UnknownKey(f"unknown key '{key}'", "unknown_key", "serveconf has no equal of this key; leave it out")
+    near = difflib.get_close_matches(_letters(key), {_letters(name): name for name in shape.fields}, n=1, cutoff=0.7)
+    if near:
+        meant = next(name for name in shape.fields if _letters(name) == near[0])
+        return UnknownKey(f"unknown key '{key}'", "unknown_key", f"did you mean '{meant}'?")
+    allowed = ", ".join(shape.fields)
+    return UnknownKey(f"unknown key '{key[:60]}'", "unknown_key", f"keys here: {allowed}")
+
+
+def _letters(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
+
+
+def _holder(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _places(homes: list[str], place: str) -> str:
+    def phrase(home: str) -> str:
+        inner = home.removeprefix(f"{place}.") if place else home
+        if not home:
+            return "at the top level"
+        return "in an entry of deployments" if inner == "deployments[]" else f"in {inner}"
+
+    return " or ".join(phrase(home) for home in homes[:3])

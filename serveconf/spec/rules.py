@@ -1,0 +1,128 @@
+"""Rules between fields, on the merged data of a spec. The data may be wrong in itself, so nothing here trusts a type.
+
+Each rule yields ``Finding``s; the loader gives them their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from serveconf.spec.models import AutoscalingConfig, DeploymentSpec, RolloutSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A contradiction. ``{first}`` in the message stands for the place of ``first``."""
+
+    path: str
+    message: str
+    code: str
+    hint: str | None = None
+    severity: str = "error"
+    first: str | None = None
+
+
+def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
+    """All contradictions of a spec's data."""
+    deployments = data.get("deployments")
+    entries = [
+        (f"deployments[{index}]", entry)
+        for index, entry in enumerate(deployments if isinstance(deployments, list) else [])
+        if isinstance(entry, dict)
+    ]
+    yield from _duplicate_names(entries)
+    yield from _duplicate_prefixes(entries)
+    options = data.get("http_options")
+    front_timeout = options.get("request_timeout_s") if isinstance(options, dict) else None
+    for path, entry in entries:
+        yield from _scaling(path, entry)
+        yield from _rollout(path, entry)
+        yield from _timeouts(path, entry, front_timeout)
+
+
+def _duplicate_names(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for path, entry in entries:
+        name = entry.get("name")
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            message = f"the name '{name}' is taken, first at {{first}}"
+            yield Finding(path=f"{path}.name", message=message, code="duplicate_name", first=f"{seen[name]}.name")
+        seen.setdefault(name, path)
+
+
+def _duplicate_prefixes(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    seen: dict[str, tuple[str, Any]] = {}
+    for path, entry in entries:
+        name = entry.get("name")
+        own = "route_prefix" in entry
+        prefix = entry["route_prefix"] if own else f"/{name}" if isinstance(name, str) else None
+        if not isinstance(prefix, str):
+            continue
+        here = f"{path}.{'route_prefix' if own else 'name'}"
+        if prefix in seen and (own or seen[prefix][1] != name):  # two of one name were reported already
+            message = f"the prefix '{prefix}' is taken, first at {{first}}"
+            hint = None if own else "set route_prefix"
+            yield Finding(path=here, message=message, code="duplicate_prefix", hint=hint, first=seen[prefix][0])
+        seen.setdefault(prefix, (here, name))
+
+
+def _number(value: Any, default: Any = None) -> float | None:
+    """The value as a number; the default where nothing was said; None where what was said is no number."""
+    value = default if value is None else value
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _scaling(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
+    config = entry.get("autoscaling_config")
+    if not isinstance(config, dict):
+        return
+    path = f"{path}.autoscaling_config"
+    if entry.get("num_replicas") is not None:
+        message = "contradicts num_replicas at {first}"
+        first = path.replace("autoscaling_config", "num_replicas")
+        yield Finding(path=path, message=message, code="conflict", hint="keep one of the two", first=first)
+    fields = AutoscalingConfig.model_fields
+    low = _number(config.get("min_replicas"), fields["min_replicas"].default)
+    high = _number(config.get("max_replicas"), fields["max_replicas"].default)
+    start = _number(config.get("initial_replicas"))
+    if low is not None and high is not None and low > high:
+        key = "min_replicas" if "min_replicas" in config else "max_replicas"
+        message = f"min_replicas ({low}) is greater than max_replicas ({high})"
+        yield Finding(path=f"{path}.{key}", message=message, code="conflict")
+    elif start is not None and low is not None and high is not None and not low <= start <= high:
+        message = f"initial_replicas ({start}) is not between min_replicas ({low}) and max_replicas ({high})"
+        yield Finding(path=f"{path}.initial_replicas", message=message, code="conflict")
+
+
+def _rollout(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
+    rollout = entry.get("rollout")
+    if not isinstance(rollout, dict):
+        return
+    fields = RolloutSpec.model_fields
+    surge = rollout.get("max_surge", fields["max_surge"].default)
+    unavailable = rollout.get("max_unavailable", fields["max_unavailable"].default)
+    if surge in (0, "0%") and unavailable in (0, "0%") and not isinstance(surge, bool):
+        message = "max_surge and max_unavailable are both 0, so that no change could ever begin"
+        hint = "let at least one of them be 1"
+        yield Finding(path=f"{path}.rollout.max_surge", message=message, code="conflict", hint=hint)
+
+
+def _timeouts(path: str, entry: dict[str, Any], front: Any) -> Iterator[Finding]:
+    """A request that is allowed more time than a replaced replica drains is cut by every change."""
+    own = "request_timeout_s" in entry and entry["request_timeout_s"] is not None
+    timeout = _number(entry["request_timeout_s"] if own else front)
+    drain = _number(
+        entry.get("graceful_shutdown_timeout_s"), DeploymentSpec.model_fields["graceful_shutdown_timeout_s"].default
+    )
+    if timeout is None or drain is None or timeout <= drain:
+        return
+    if not own and "graceful_shutdown_timeout_s" not in entry:
+        return
+    key = "request_timeout_s" if own else "graceful_shutdown_timeout_s"
+    message = f"a request may take {timeout:g} s, but a replaced replica drains for {drain:g} s only"
+    hint = "raise graceful_shutdown_timeout_s, or a change may cut slow requests"
+    yield Finding(path=f"{path}.{key}", message=message, code="conflict", hint=hint, severity="warning")
