@@ -22,6 +22,7 @@ from serveconf.reconcile.records import Failure, Revision, StackHead
 from serveconf.reconcile.requests import ApplyRequest, Cancelled
 
 KEPT_OPERATIONS = 100
+SHUTDOWN_DRAIN_S = 10.0  # for requests that are being answered
 
 
 class ControlPlane:
@@ -121,6 +122,19 @@ class ControlPlane:
         current = self.ledger.current(stack)
         if base is not None and base != (current.revision if current else 0):
             raise stale(stack, base, current)
+
+    async def stop_everything(self) -> None:
+        """Drain and stop every replica and every proxy; nothing is started any more. Returns when they are gone."""
+        self._deps.reconciler.stopped = True
+        observed = self.cluster.observe()
+        for proxy in observed.proxies:
+            await self.cluster.stop_proxy(proxy.id, drain_s=SHUTDOWN_DRAIN_S)
+        while self.cluster.observe().proxies:
+            await self._deps.clock.sleep(0.02)
+        for replica in observed.replicas:
+            await self.cluster.stop_replica(replica.id, drain_s=SHUTDOWN_DRAIN_S)
+        while self.cluster.observe().replicas:
+            await self._deps.clock.sleep(0.02)
 
     def _begin(self, stack: str, ask: Ask) -> Operation:
         operation = Operation(stack)

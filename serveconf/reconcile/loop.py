@@ -215,7 +215,11 @@ class Reconciler:
         generation = self.ledger.generation
         routed = {name: decision.routes for name, decision in decisions.items() if decision.routes is not None}
         front = merge_fronts(routed.values())
-        serving = {(name, deployment): reps for name, d in decisions.items() for deployment, reps in d.serve}
+        serving = {
+            (name, deployment): await self._reachable(replicas, observed)
+            for name, decision in decisions.items()
+            for deployment, replicas in decision.serve
+        }
         following = build_generation(generation.number + 1, front, routed.values(), serving)
         proxies = [p for p in observed.proxies if p.phase is ProxyPhase.READY]
         if same_content(following, generation):
@@ -231,6 +235,19 @@ class Reconciler:
             if decision.final:
                 await self._settle(name)
         return True
+
+    async def _reachable(self, replicas: tuple[ReplicaState, ...], observed: Observed) -> tuple[ReplicaState, ...]:
+        """The replicas with an address for proxies on other nodes, where there are such proxies."""
+        places = {proxy.node_id for proxy in observed.proxies}
+        reached = []
+        for replica in replicas:
+            if replica.tcp is None and places - {replica.node_id}:
+                try:
+                    replica = replace(replica, tcp=await self.cluster.tcp_address(replica.id))
+                except ServeconfError:  # it is gone; the next look sees that
+                    continue
+            reached.append(replica)
+        return tuple(reached)
 
     async def _stage_failed(self, error: ServeconfError, decisions: Mapping[str, Decision]) -> bool:
         log.warning("the proxies did not take the generation", extra={"reason": error.message})

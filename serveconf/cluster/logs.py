@@ -1,0 +1,57 @@
+"""Log lines of the actors: a fixed phrase plus keys, to stderr, where Ray keeps them per process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+
+class KeyLogger:
+    """``log.info("replica ready", deployment="chat")`` gives ``replica ready deployment=chat``."""
+
+    def __init__(self, name: str) -> None:
+        self._log = logging.getLogger(f"serveconf.{name}")
+
+    def info(self, phrase: str, **keys: Any) -> None:
+        """Something that is as it should be."""
+        self._log.info(phrase, extra=keys)
+
+    def warning(self, phrase: str, **keys: Any) -> None:
+        """Something that someone may have to look at."""
+        self._log.warning(phrase, extra=keys)
+
+    def error(self, phrase: str, **keys: Any) -> None:
+        """Something that has failed."""
+        self._log.error(phrase, extra=keys)
+
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+class KeyFormatter(logging.Formatter):
+    """Time, level, logger, phrase, then the keys that the line brings."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        keys = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        return " ".join([super().format(record), *(f"{key}={value}" for key, value in keys.items())])
+
+
+def get_logger(name: str) -> KeyLogger:
+    """The logger of one room."""
+    return KeyLogger(name)
+
+
+def write_logs() -> None:
+    """Have serveconf's own lines written to this process's stderr; the user's logging is left as it is."""
+    root = logging.getLogger("serveconf")
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(KeyFormatter())
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        root.propagate = False

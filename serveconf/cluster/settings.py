@@ -1,0 +1,41 @@
+"""What every actor of one cluster is told at its start, and the names under which Ray knows them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+NAMESPACE = "serveconf"
+CONTROLLER = "controller"
+REPLICA_PREFIX = "replica:"
+PROXY_PREFIX = "proxy:"
+HEAD_RESOURCE = "node:__internal_head__"
+
+
+class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One cluster's identity. ``secret`` is what proxies and replicas prove to each other that they know."""
+
+    cluster_id: str
+    secret: bytes
+
+
+class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the control API listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+
+
+def node_folder(cluster_id: str) -> Path:
+    """This node's folder for sockets and unpacked code, ours alone (0700). Short, because a socket's path holds 107 bytes."""
+    root = Path(tempfile.gettempdir()) / f"serveconf-{os.getuid()}"
+    folder = root / cluster_id
+    for path in (root, folder):
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.stat().st_uid != os.getuid():
+            raise PermissionError(f"{path} belongs to someone else")
+        path.chmod(0o700)
+    return folder
