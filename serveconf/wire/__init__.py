@@ -1,0 +1,24 @@
+"""An ASGI application at the other end of a socket.
+
+A replica runs a ``WireServer``; a proxy has one ``WireClient`` per replica. Requests and answers are frames on one
+connection (``frames.py`` draws them), many at a time.
+"""
+
+from serveconf.wire.client import WireClient
+from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
+from serveconf.wire.requests import CLIENT_LEFT, BodyMode, StreamCut, StreamLost, StreamRefused, body_mode
+from serveconf.wire.server import WireServer
+
+__all__ = [
+    "CLIENT_LEFT",
+    "BodyMode",
+    "FrameTooLarge",
+    "Limits",
+    "ProtocolError",
+    "StreamCut",
+    "StreamLost",
+    "StreamRefused",
+    "WireClient",
+    "WireServer",
+    "body_mode",
+]

@@ -1,0 +1,214 @@
+"""The proxy's side: one connection to one replica, on which requests are ASGI applications' calls.
+
+``WireClient`` is the connection. ``requests.py`` runs one request on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from serveconf.wire.connection import Connection
+from serveconf.wire.frames import (
+    DEFAULT_LIMITS,
+    AnyFrame,
+    Body,
+    Credit,
+    End,
+    FrameTooLarge,
+    Limits,
+    Open,
+    ProtocolError,
+    Refused,
+    Reply,
+    Room,
+)
+from serveconf.wire.handshake import ClientHandshake
+from serveconf.wire.requests import ClientStream, StreamRefused, run_http, run_websocket
+
+WATCH_AFTER_S = 0.05  # an answer that takes longer has its client watched; most need no such task
+
+
+class WireClient(Connection):
+    """One connection to one replica. It is an ASGI application: a call is a stream.
+
+    ``open`` says whether it takes streams; ``ongoing`` counts those of this connection whose handler has not ended;
+    ``load`` is that of the whole replica, as far as it is known. ``on_close`` is called once when the connection is
+    gone, ``on_room`` whenever a stream has ended or the replica has room again.
+    """
+
+    def __init__(self, secret: bytes, limits: Limits) -> None:
+        super().__init__(ClientHandshake(secret), limits)
+        self.open = False
+        self.closed = False
+        self.full = False  # the replica has refused a stream, and has not said that there is room again
+        self.ongoing = 0
+        self.on_close: Callable[[], None] | None = None
+        self.on_room: Callable[[], None] | None = None
+        self._retiring = False
+        self._others = 0
+        self._newest = 0
+        self._streams: dict[int, ClientStream] = {}
+        self._unwatched: list[ClientStream] = []
+        self._shaken: asyncio.Future[None] = self.loop.create_future()
+        self._gone: asyncio.Event = asyncio.Event()
+
+    @classmethod
+    async def connect(
+        cls, address: str, *, secret: bytes, limits: Limits = DEFAULT_LIMITS, timeout_s: float = 5.0
+    ) -> WireClient:
+        """Connect to ``unix:/path`` or ``tcp:host:port``. OSError (TimeoutError is one) when that fails."""
+        loop = asyncio.get_running_loop()
+        kind, _, where = address.partition(":")
+        async with asyncio.timeout(timeout_s):
+            if kind == "unix":
+                _, client = await loop.create_unix_connection(lambda: cls(secret, limits), where)
+            elif kind == "tcp":
+                host, _, port = where.rpartition(":")
+                _, client = await loop.create_connection(lambda: cls(secret, limits), host.strip("[]"), int(port))
+            else:
+                raise ValueError(f"not an address of a replica: {address}")
+            try:
+                await client._shaken
+            except BaseException:
+                client.abort()
+                raise
+        return client
+
+    @property
+    def load(self) -> int:
+        """How many streams the replica handles, as far as this side knows."""
+        return self._others + self.ongoing
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> int:
+        """Run one request on the replica; the status that was sent.
+
+        StreamRefused when the replica did not take it, StreamLost when the connection died before it was answered in
+        full. When the client leaves, or when this call is cancelled, the replica's handler is cancelled.
+        """
+        if not self.open:
+            raise StreamRefused("the connection takes no more requests")
+        self.ongoing += 1
+        self._newest = number = self._newest + 1
+        stream = self._streams[number] = ClientStream(self, number)
+        try:
+            if scope["type"] == "http":
+                return await run_http(stream, scope, receive, send)
+            return await run_websocket(stream, scope, receive, send)
+        finally:
+            self._left(stream)
+
+    async def retire(self) -> None:
+        """Take no more streams; returns when the last one has ended and the connection is closed."""
+        self.retire_soon()
+        await self._gone.wait()
+
+    def retire_soon(self) -> None:
+        """As ``retire``, without waiting."""
+        self._retiring = True
+        self.open = False
+        if not self._streams:
+            self.close()
+
+    # streams
+
+    def begin(self, stream: ClientStream, first: Open) -> None:
+        """Send the request's first frame."""
+        stream.opened = True
+        self.queue(first)
+        if self.ongoing == 1:
+            self.flush()  # nobody else is there to share the write with
+
+    def watch_later(self, stream: ClientStream) -> None:
+        """Watch the client of this stream if the answer is not there within ``WATCH_AFTER_S``."""
+        if not self._unwatched:
+            self.loop.call_later(WATCH_AFTER_S, self._watch)
+        self._unwatched.append(stream)
+
+    def _watch(self) -> None:
+        streams, self._unwatched = self._unwatched, []
+        for stream in streams:
+            stream.watch()
+
+    def _left(self, stream: ClientStream) -> None:
+        """The call is over; the stream ends when the replica says so, or never began."""
+        if stream.leave_call() or self.lost:
+            self._end(stream)
+
+    def _end(self, stream: ClientStream) -> None:
+        if self._streams.pop(stream.number, None) is None:
+            return
+        stream.over = True
+        self.ongoing -= 1
+        self.full = False
+        if self._retiring and not self._streams:
+            self.close()
+        elif self.on_room is not None:
+            self.on_room()
+
+    # Connection
+
+    def ready(self) -> None:
+        self.open = True
+        if not self._shaken.done():
+            self._shaken.set_result(None)
+
+    def frames_received(self, frames: list[AnyFrame]) -> None:
+        for frame in frames:
+            kind = type(frame)
+            if kind is Room:
+                self._room(frame.others)  # type: ignore[union-attr]
+                continue
+            stream = self._streams.get(frame.stream)
+            if stream is None:
+                if frame.stream > self._newest:
+                    raise ProtocolError(f"{kind.__name__} for stream {frame.stream}, which was never opened")
+            elif kind is Reply or kind is Body:
+                stream.arrived(frame)
+                if frame.done:  # type: ignore[union-attr]
+                    self._others = frame.others  # type: ignore[union-attr]
+                    self._end(stream)
+            elif kind is Credit:
+                stream.credited(frame.size)  # type: ignore[union-attr]
+            elif kind is End:
+                self._others = frame.others  # type: ignore[union-attr]
+                stream.arrived(frame)
+                self._end(stream)
+            elif kind is Refused:
+                self._refused(stream, frame)  # type: ignore[arg-type]
+            else:
+                stream.arrived(frame)
+
+    def _refused(self, stream: ClientStream, frame: Refused) -> None:
+        self._others = frame.others
+        stream.arrived(frame)
+        self._end(stream)
+        self.full = True
+        if frame.closing:
+            self.open = False
+
+    def _room(self, others: int) -> None:
+        self._others = others
+        self.full = False
+        if self.on_room is not None:
+            self.on_room()
+
+    def frame_unsendable(self, frame: AnyFrame) -> None:
+        stream = self._streams.get(frame.stream)
+        if stream is not None:
+            stream.fail(FrameTooLarge("the request's headers cannot be sent"))
+            self._end(stream)
+
+    def disconnected(self, error: Exception | None) -> None:
+        self.closed = True
+        self.open = False
+        if not self._shaken.done():
+            self._shaken.set_exception(error or ConnectionRefusedError("the replica closed the connection"))
+        for stream in list(self._streams.values()):
+            stream.leave()
+        self._streams.clear()
+        self.ongoing = 0
+        self._gone.set()
+        if self.on_close is not None:
+            self.on_close()

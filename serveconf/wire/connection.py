@@ -1,0 +1,232 @@
+"""One end of a connection: handshake, bytes to frames and back, one write per loop turn, turns for large bodies.
+
+``WireClient`` and the server's connections are built on it; what frames mean is theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from typing import Any, cast
+
+from serveconf.wire.frames import AnyFrame, FrameTooLarge, Limits, ProtocolError, decode, encode, encode_each
+from serveconf.wire.handshake import ClientHandshake, ServerHandshake
+
+log = logging.getLogger("serveconf.wire")
+
+BATCH_BYTES = 256 << 10  # of body per loop turn; the streams that have more wait for the next one
+
+
+class Connection(asyncio.Protocol):
+    """What both ends have in common. Subclasses say what to do with a frame, and when it is over."""
+
+    def __init__(self, handshake: ServerHandshake | ClientHandshake, limits: Limits) -> None:
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.turn = 0  # counts the writes: a frame queued in this turn may still be added to
+        self.lost = False
+        self._handshake = handshake
+        self._deadline: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._batch: list[AnyFrame] = []
+        self._batch_bytes = 0
+        self._paused = False
+        self._turns: deque[asyncio.Future[None]] = deque()
+
+    # what a subclass adds
+
+    def ready(self) -> None:
+        """The handshake is done."""
+
+    def frames_received(self, frames: list[AnyFrame]) -> None:
+        """A batch came in. ProtocolError closes the connection."""
+        raise NotImplementedError
+
+    def frame_unsendable(self, frame: AnyFrame) -> None:
+        """``frame`` was queued, and is too large or holds a text that is none."""
+        raise NotImplementedError
+
+    def disconnected(self, error: Exception | None) -> None:
+        """The connection is gone, for whatever reason; nothing comes after."""
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+        self._transport = transport
+        transport.set_write_buffer_limits(high=2 * BATCH_BYTES, low=BATCH_BYTES)
+        _watch_peer(transport.get_extra_info("socket"))
+        self._deadline = self.loop.call_later(self.limits.handshake_timeout_s, self._handshake_late)
+        hello = self._handshake.hello()
+        if hello:
+            transport.write(hello)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            if not self._handshake.done:
+                data = self._shake_hands(data)
+            if data:
+                self._take(data)
+        except ProtocolError as error:
+            log.warning("connection closed: %s", error)
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._batch.clear()
+        self._buffer.clear()
+        self._let_writers_go()
+        self.disconnected(exc)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._next_turns()
+
+    # reading
+
+    def _shake_hands(self, data: bytes) -> bytes:
+        self._buffer += data
+        while not self._handshake.done and len(self._buffer) >= self._handshake.wants:
+            size = self._handshake.wants
+            part = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            answer = self._handshake.feed(part)
+            if answer and self._transport is not None:
+                self._transport.write(answer)
+        if not self._handshake.done:
+            return b""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self.ready()
+        return rest
+
+    def _handshake_late(self) -> None:
+        log.warning("connection closed: no handshake in time")
+        self.abort()
+
+    def _take(self, data: bytes) -> None:
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+            if len(buffer) < 4 or len(buffer) < 4 + self._announced(buffer, 0):
+                return
+            data = bytes(buffer)
+            buffer.clear()
+        view = memoryview(data)
+        start, end = 0, len(data)
+        while end - start >= 4:
+            stop = start + 4 + self._announced(data, start)
+            if stop > end:
+                break
+            self.frames_received(decode(view[start + 4 : stop], self.limits))
+            start = stop
+        if start < end:
+            buffer += view[start:]
+
+    def _announced(self, data: bytes | bytearray, start: int) -> int:
+        size = int.from_bytes(data[start : start + 4], "big")
+        if size > self.limits.max_batch_bytes:
+            raise ProtocolError(f"a batch of {size} bytes")
+        return size
+
+    # writing
+
+    def queue(self, frame: AnyFrame) -> None:
+        """Send ``frame`` with the other frames of this loop turn."""
+        batch = self._batch
+        if not batch:
+            if self.lost:
+                return
+            self.loop.call_soon(self.flush)
+        batch.append(frame)
+
+    def flush(self) -> None:
+        """Write what is queued, now rather than at the end of the turn."""
+        batch = self._batch
+        if not batch:
+            return
+        transport = self._transport
+        assert transport is not None
+        self.turn += 1
+        self._batch = []
+        self._batch_bytes = 0
+        try:
+            transport.write(encode(batch, self.limits))
+        except (FrameTooLarge, UnicodeEncodeError):
+            self._write_each(transport, batch)
+        if self._turns:
+            self._next_turns()
+
+    def _write_each(self, transport: asyncio.Transport, batch: list[AnyFrame]) -> None:
+        for frame, data in encode_each(batch, self.limits):
+            if data is None:
+                self.frame_unsendable(frame)
+            else:
+                transport.write(data)
+
+    @property
+    def clogged(self) -> bool:
+        """Whether a piece of a body must wait for its turn."""
+        return self._paused or self._batch_bytes >= BATCH_BYTES
+
+    def count(self, size: int) -> None:
+        """``size`` bytes of body were queued."""
+        self._batch_bytes += size
+
+    async def wait_turn(self) -> None:
+        """Wait until a piece of a body may go, first come, first served."""
+        while self.clogged and not self.lost:
+            turn = self.loop.create_future()
+            self._turns.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._next_turns()  # the turn may have been given to us already
+                raise
+
+    def _next_turns(self) -> None:
+        turns = BATCH_BYTES // self.limits.piece_bytes
+        while self._turns and turns > 0 and not self._paused:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                turns -= 1
+
+    def _let_writers_go(self) -> None:
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+
+    # ending
+
+    def close(self) -> None:
+        """Send what is queued, then close."""
+        if self._transport is not None and not self.lost:
+            self.flush()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, dropping what is queued."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _watch_peer(sock: Any) -> None:
+    """Notice within seconds when the node at the other end is gone: TCP alone would wait for many minutes."""
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 20_000)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

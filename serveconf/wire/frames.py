@@ -1,0 +1,206 @@
+"""The frame codec: frames in, bytes out, and back. ``Connection`` is its only caller.
+
+After the handshake (``handshake.py``) each direction of a connection is a row of batches, one per loop turn::
+
+    batch  := length (u32, big-endian) | msgpack array of frames       length <= Limits.max_batch_bytes
+    frame  := msgpack array [tag, stream, field, field, ...]           fields in the order of the classes below
+
+    tag  frame    from     meaning
+    1    Open     proxy    a request: the ASGI scope and the first piece of its body
+    2    Body     both     a piece of an http body; from the replica also: the end of the stream
+    3    Credit   both     the receiver has used up this much, as much again may be sent
+    4    Cancel   proxy    nobody waits for this stream any more
+    5    Message  both     a WebSocket message, or a fragment of one
+    6    Close    both     the WebSocket ends
+    7    Reply    replica  status and headers, with the first piece of the body
+    8    Accept   replica  the WebSocket is accepted
+    9    Cut      replica  the application failed, what it began cannot be finished
+    10   Refused  replica  the replica did not take the stream; nothing of it was handled
+    11   End      replica  the handler has ended, background tasks included
+    12   Room     replica  after a refusal: there is room again
+
+Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
+stream's credit, which starts at ``Limits.window_bytes``. ``others`` is the replica's load in band: the streams that it
+handles for other connections than this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+PIECE_COST = 64  # what an empty piece costs, so that a flood of small ones is bounded like a flood of bytes
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
+Code = Annotated[int, msgspec.Meta(ge=1000, le=4999)]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one end of a connection takes from the other. Both ends of one connection must agree on the window."""
+
+    max_batch_bytes: int = 1 << 20
+    max_headers: int = 1_000
+    max_streams: int = 10_000  # open at a time on one connection
+    max_message_bytes: int = 64 << 20  # of one WebSocket message
+    window_bytes: int = 512 << 10  # unread data per stream and direction
+    piece_bytes: int = 64 << 10  # large bodies are cut into pieces of this size, and the streams take turns
+    handshake_timeout_s: float = 5.0
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class ProtocolError(Exception):
+    """The other end does not speak this protocol; its connection is closed."""
+
+
+class FrameTooLarge(Exception):
+    """A single frame, in practice the headers of one request or response, is beyond the limit."""
+
+
+class Frame(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
+    """What all frames have: the number of their stream."""
+
+    stream: Number
+
+
+class Open(Frame, tag=1):
+    """A request. ``hold``: send nothing more of its body before the first Credit (``Expect: 100-continue``)."""
+
+    websocket: bool
+    method: str
+    scheme: str
+    http_version: str
+    path: str
+    raw_path: bytes | None
+    query_string: bytes
+    root_path: str
+    headers: Headers
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    subprotocols: list[str] = []
+    denial: bool = False  # the client's end can answer a WebSocket handshake with an http response
+    body: bytes = b""
+    more: bool = False
+    hold: bool = False
+
+
+class Body(Frame, tag=2):
+    """A piece of a body. ``done``: the handler has ended too."""
+
+    data: bytes
+    more: bool = False
+    done: bool = False
+    others: Count = 0
+
+
+class Credit(Frame, tag=3):
+    """``size`` bytes of the data sent so far were used."""
+
+    size: Count
+
+
+class Cancel(Frame, tag=4):
+    """Nobody waits for this stream any more."""
+
+
+class Message(Frame, tag=5):
+    """A WebSocket message; ``more``: it goes on in the next one. Text is cut as bytes and decoded when it is whole."""
+
+    data: bytes
+    text: bool
+    more: bool = False
+
+
+class Close(Frame, tag=6):
+    """The end of a WebSocket, or of an attempt at one."""
+
+    code: Code
+    reason: str = ""
+
+
+class Reply(Frame, tag=7):
+    """The beginning of a response, and often all of it. ``done``: the handler has ended too."""
+
+    status: Status
+    headers: Headers
+    body: bytes = b""
+    more: bool = True
+    done: bool = False
+    others: Count = 0
+
+
+class Accept(Frame, tag=8):
+    """The WebSocket is accepted."""
+
+    subprotocol: str | None
+    headers: Headers
+
+
+class Cut(Frame, tag=9):
+    """The application failed; what it began cannot be finished."""
+
+
+class Refused(Frame, tag=10):
+    """The replica did not take the stream. ``closing``: nor will it take another one."""
+
+    closing: bool
+    others: Count
+
+
+class End(Frame, tag=11):
+    """The handler has ended, background tasks included."""
+
+    others: Count
+
+
+class Room(Frame, tag=12):
+    """A replica that refused a stream of this connection has room again. Its stream number means nothing."""
+
+    others: Count
+
+
+AnyFrame: TypeAlias = Open | Body | Credit | Cancel | Message | Close | Reply | Accept | Cut | Refused | End | Room
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(
+    list[Open | Body | Credit | Cancel | Message | Close | Reply | Accept | Cut | Refused | End | Room]
+).decode
+
+
+def encode(frames: list[AnyFrame], limits: Limits) -> bytes:
+    """One batch. FrameTooLarge when it is beyond the limit; see ``encode_each``."""
+    payload = _encode(frames)
+    size = len(payload)
+    if size > limits.max_batch_bytes:
+        raise FrameTooLarge(f"{size} bytes")
+    return size.to_bytes(4, "big") + payload
+
+
+def encode_each(frames: list[AnyFrame], limits: Limits) -> Iterator[tuple[AnyFrame, bytes | None]]:
+    """Every frame as a batch of its own, for when ``encode`` raised; None where the fault is with that frame."""
+    for frame in frames:
+        try:
+            yield frame, encode([frame], limits)
+        except (FrameTooLarge, UnicodeEncodeError):
+            yield frame, None
+
+
+def decode(payload: memoryview, limits: Limits) -> list[AnyFrame]:
+    """The frames of one batch, without its length; every field is checked. ProtocolError when they are none."""
+    try:
+        frames = _decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
+        raise ProtocolError(f"not a batch of frames: {error}") from error
+    for frame in frames:
+        kind = type(frame)
+        if (kind is Reply or kind is Open) and len(frame.headers) > limits.max_headers:  # type: ignore[union-attr]
+            raise ProtocolError(f"{len(frame.headers)} headers")  # type: ignore[union-attr]
+    return frames

@@ -1,0 +1,302 @@
+"""The replica's end of a stream: runs the application on one request, and speaks ASGI with it.
+
+A handler starts with an Open frame and ends when the application's coroutine does, background tasks included. When the
+client leaves, the application is told, and cancelled if it does not end by itself. ``server.py`` makes them;
+``websockets.py`` holds the one for WebSockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from serveconf.wire.frames import AnyFrame, Body, Cut, End, Headers, Open, ProtocolError, Reply
+from serveconf.wire.stream import Stream
+
+if TYPE_CHECKING:
+    from serveconf.wire.server import ServerConnection
+
+log = logging.getLogger("serveconf.wire")
+
+_BAD_NAME = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\\[\]={}"/?]')
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_ERROR_TEXT = b"Internal Server Error"
+_ERROR_HEADERS: Headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")]
+
+
+class ClientDisconnected(OSError):
+    """The application sends to a client that has left."""
+
+
+class Handler(Stream):
+    """What HTTP and WebSocket handlers have in common: the task, and its end."""
+
+    connection: ServerConnection
+    told_grace_s = 0.0  # until it is cancelled, for an application that has heard in receive() that its client left
+    untold_grace_s = 0.0  # the same for one that was not listening
+
+    def __init__(self, connection: ServerConnection, scope: dict[str, Any], number: int) -> None:
+        super().__init__(connection, number)
+        self.complete = False  # the answer was given in full
+        self._scope = scope
+        self._cancelling: asyncio.TimerHandle | None = None
+        self._cancelled = False
+        self.task = connection.loop.create_task(self._run())
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI receive."""
+        raise NotImplementedError
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """ASGI send."""
+        raise NotImplementedError
+
+    def frame_received(self, frame: AnyFrame) -> None:
+        """Body, Message or Close for this stream."""
+        raise NotImplementedError
+
+    def fail(self) -> None:
+        """The application has raised or ended too early: say so, as far as that is still possible."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """The application has returned: see that the answer is complete."""
+        raise NotImplementedError
+
+    def last_words(self) -> None:
+        """Tell the proxy that the handler has ended."""
+        self.connection.queue(End(self.number, self.connection.others))
+
+    def give_up(self) -> None:
+        """The replica stops: end what cannot be finished."""
+        if not self.complete:
+            self.connection.queue(Cut(self.number))
+        self.client_left()
+
+    async def _run(self) -> None:
+        try:
+            result = await self.connection.server.app(self._scope, self.receive, self.send)
+            if result is None:
+                self.finish()
+            else:
+                log.error("ASGI callable should return None, but returned '%s'.", result)
+                self.fail()
+        except ClientDisconnected:
+            self.fail()
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                log.error("ASGI application was cancelled, though its client is still there")
+            self.fail()
+        except BaseException as error:
+            log.error("Exception in ASGI application\n", exc_info=error)
+            self.fail()
+        finally:
+            if self._cancelling is not None:
+                self._cancelling.cancel()
+            self.connection.ended(self)
+
+    def client_left(self) -> None:
+        """Tell the application; cancel it soon if it has not answered yet."""
+        if self.gone:
+            return
+        grace_s = self.told_grace_s if self.read_by_someone else self.untold_grace_s
+        self.leave()
+        if not self.complete:
+            self._cancelling = self.connection.loop.call_later(grace_s, self.cancel)
+
+    def cancel(self) -> None:
+        """Cancel the application, as asked for."""
+        self._cancelled = True
+        self.task.cancel()
+
+
+class HttpHandler(Handler):
+    """One http request."""
+
+    told_grace_s = 1.0
+
+    def __init__(self, connection: ServerConnection, first: Open) -> None:
+        super().__init__(connection, http_scope(first, connection.server.state), first.stream)
+        self._head = first.method == "HEAD"
+        self._hold = first.hold
+        self._body_ended = not first.more
+        self._last: Reply | Body | None = None  # the last answering frame, and the turn that it was queued in
+        self._last_turn = 0
+        self._left: int | None = None  # of content-length
+        if first.body or not first.more:
+            self.received(len(first.body))
+            self._inbox.append(first.body)
+
+    # the request
+
+    def frame_received(self, frame: AnyFrame) -> None:
+        if type(frame) is not Body or self._body_ended:
+            raise ProtocolError(f"stream {self.number}: {type(frame).__name__} does not belong here")
+        self.received(len(frame.data))
+        self._body_ended = not frame.more
+        if not self.complete:
+            self._inbox.append(frame.data)
+            self.wake()
+
+    async def receive(self) -> dict[str, Any]:
+        while True:
+            if self.gone or self.complete:
+                return {"type": "http.disconnect"}
+            if self._inbox:
+                data = self._inbox.popleft()
+                self.used(len(data))
+                return {"type": "http.request", "body": data, "more_body": not (self._body_ended and not self._inbox)}
+            if self._hold:
+                self._hold = False
+                self.grant()
+            await self.wait()
+
+    # the response
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if self.gone:
+            raise ClientDisconnected
+        kind = message["type"]
+        if self._last is None:
+            if kind != "http.response.start":
+                raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{kind}'.")
+            self._start(message)
+        elif self.complete:
+            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+        elif kind != "http.response.body":
+            raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
+        else:
+            await self._send_body(as_bytes(message.get("body", b"")), bool(message.get("more_body", False)))
+
+    def _start(self, message: dict[str, Any]) -> None:
+        status = as_status(message["status"])
+        headers, length = checked_headers(message.get("headers", ()))
+        if length is not None and not self._head and status not in (204, 304):
+            self._left = length
+        self.sending(Reply(self.number, status, headers, others=self.connection.others))
+
+    async def _send_body(self, body: bytes, more: bool) -> None:
+        if self._head:
+            body = b""
+        size = len(body)
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                raise RuntimeError("Response content longer than Content-Length")
+            if self._left and not more:
+                raise RuntimeError("Response content shorter than Content-Length")
+        if not self._send_at_once(body, size, more):
+            await self.send_pieces(body, None, more)
+            if self.gone:
+                raise ClientDisconnected
+        if not more:
+            self.complete = True
+            self.wake()
+
+    def _send_at_once(self, body: bytes, size: int, more: bool) -> bool:
+        last = self._last
+        if type(last) is Reply and self._last_turn == self.connection.turn and not last.body and last.more:
+            if not self.spend(size):
+                return False
+            last.body = body
+            last.more = more
+            return True
+        if more and not size:
+            return True
+        frame = Body(self.number, body, more)
+        if not self.spend(size):
+            return False
+        self.sending(frame)
+        return True
+
+    def sending(self, frame: Reply | Body) -> None:
+        self.connection.queue(frame)
+        self._last = frame
+        self._last_turn = self.connection.turn
+
+    # the end
+
+    def finish(self) -> None:
+        if self.gone or self.complete:
+            return
+        if self._last is None:
+            log.error("ASGI callable returned without starting response.")
+        else:
+            log.error("ASGI callable returned without completing response.")
+        self.fail()
+
+    def fail(self) -> None:
+        if self.gone or self.complete:
+            return
+        self.complete = True
+        if self._last is None:
+            self.sending(
+                Reply(self.number, 500, _ERROR_HEADERS, _ERROR_TEXT, more=False, others=self.connection.others)
+            )
+        else:
+            self.connection.queue(Cut(self.number))
+
+    def last_words(self) -> None:
+        last = self._last
+        if last is not None and not last.more and self._last_turn == self.connection.turn:
+            last.done = True
+            last.others = self.connection.others
+        else:
+            super().last_words()
+
+
+def http_scope(first: Open, state: dict[str, Any]) -> dict[str, Any]:
+    """The ASGI scope of an http request."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": first.http_version,
+        "method": first.method,
+        "scheme": first.scheme,
+        "path": first.path,
+        "raw_path": first.raw_path,
+        "query_string": first.query_string,
+        "root_path": first.root_path,
+        "headers": first.headers,
+        "client": first.client,
+        "server": first.server,
+        "state": state.copy(),
+    }
+
+
+def as_status(status: Any) -> int:
+    """A status that can go over the wire."""
+    if not isinstance(status, int) or not 100 <= status <= 599:
+        raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
+    return int(status)
+
+
+def as_bytes(data: Any) -> bytes:
+    """A body as bytes that nobody can change before they are sent."""
+    if type(data) is bytes:
+        return data
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(f"a body must be bytes, not {type(data).__name__}")
+
+
+def checked_headers(headers: Iterable[Iterable[bytes]]) -> tuple[Headers, int | None]:
+    """The application's headers as they go over the wire, and their content-length. RuntimeError for bad ones."""
+    checked: Headers = []
+    length = None
+    for name, value in headers:
+        if type(name) is not bytes or type(value) is not bytes:
+            name, value = as_bytes(name), as_bytes(value)
+        if not name or _BAD_NAME.search(name):
+            raise RuntimeError("Invalid HTTP header name.")
+        if _BAD_VALUE.search(value):
+            raise RuntimeError("Invalid HTTP header value.")
+        checked.append((name, value))
+        if len(name) == 14 and name.lower() == b"content-length":
+            if not value.isdigit():
+                raise RuntimeError("Invalid Content-Length.")
+            length = int(value)
+    return checked, length

@@ -1,0 +1,318 @@
+"""The proxy's end of a stream: carries one ASGI call over to the replica, and its answer back.
+
+``WireClient`` calls ``run_http`` and ``run_websocket``. A small request is one frame there and one frame back: a task
+of its own, to send the rest of the body or to hear that the client left, exists only where there is something to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from serveconf.wire.frames import Accept, AnyFrame, Body, Cancel, Close, Message, Open, Refused, Reply
+from serveconf.wire.stream import Stream
+from serveconf.wire.websockets import Assembly
+
+if TYPE_CHECKING:
+    from serveconf.wire.client import WireClient
+
+CLIENT_LEFT = 499  # what a call returns for a client that did not wait for its answer
+NO_STATUS = 1005  # RFC 6455 §7.4.1
+TOO_BIG = 1009
+
+
+class StreamRefused(Exception):
+    """The replica did not take the request; nothing of it was handled."""
+
+
+class StreamLost(Exception):
+    """The connection died under the request."""
+
+    def __init__(self, response_started: bool) -> None:
+        super().__init__("the replica was lost " + ("while it answered" if response_started else "before it answered"))
+        self.response_started = response_started
+
+
+class StreamCut(StreamLost):
+    """The replica is there, but the application failed and cannot finish what it began."""
+
+
+class BodyMode(Enum):
+    """When the request's body is there."""
+
+    PULL = "now or soon: the first piece goes with the head"
+    STREAM = "perhaps only when the answer has begun"
+    HOLD = "when the application asks for it (RFC 9110 §10.1.1)"
+
+
+def body_mode(scope: dict[str, Any]) -> BodyMode:
+    """How to go about the body of this request, told from its headers."""
+    if scope["method"] in ("GET", "HEAD"):
+        return BodyMode.PULL
+    mode = BodyMode.PULL if scope["http_version"].startswith("1.") else BodyMode.STREAM
+    for name, value in scope["headers"]:
+        if name == b"expect" and value.lower() == b"100-continue":
+            return BodyMode.HOLD
+        if name == b"transfer-encoding":
+            mode = BodyMode.STREAM
+        elif name == b"content-length":
+            mode = BodyMode.PULL
+    return mode
+
+
+class ClientStream(Stream):
+    """One request on its way."""
+
+    connection: WireClient
+
+    def __init__(self, connection: WireClient, number: int) -> None:
+        super().__init__(connection, number)
+        self.opened = False
+        self.over = False  # the replica's handler has ended, or never began
+        self.started = False  # the response has begun
+        self.answered = False  # nothing of the response is missing any more
+        self._client_gone = False
+        self._call_over = False
+        self._holding = False
+        self._failure: Exception | None = None
+        self._receive: Any = None
+        self._pump: asyncio.Task[None] | None = None
+
+    # from the replica
+
+    def arrived(self, frame: AnyFrame) -> None:
+        """A frame for this stream."""
+        if self._call_over:
+            return
+        if type(frame) is Reply:
+            self.received(len(frame.body))
+        elif type(frame) is Body:
+            self.received(len(frame.data))
+        self._inbox.append(frame)
+        self.wake()
+
+    def credited(self, size: int) -> None:
+        self._holding = False
+        super().credited(size)
+
+    async def next(self) -> AnyFrame | None:
+        """The next frame; None when the client has left."""
+        while True:
+            if self._client_gone:
+                return None
+            if self._inbox:
+                frame: AnyFrame = self._inbox.popleft()
+                if type(frame) is Refused:
+                    raise StreamRefused("the replica is full" if not frame.closing else "the replica is closing")
+                return frame
+            if self._failure is not None:
+                raise self._failure
+            if self.gone:
+                raise StreamLost(self.started)
+            await self.wait()
+
+    def fail(self, error: Exception) -> None:
+        """The call cannot go on."""
+        self._failure = error
+        self.leave()
+
+    # from the client
+
+    def client_left(self) -> None:
+        """Nobody waits for the answer."""
+        self._client_gone = True
+        self.wake()
+
+    def watch(self) -> None:
+        """The answer takes its time: listen whether the client is still there."""
+        if not self._call_over and self._pump is None:
+            self._pump = self.connection.loop.create_task(self._pump_body(None, False))
+
+    def begin_http(self, scope: dict[str, Any], receive: Any, mode: BodyMode, body: bytes, more: bool) -> None:
+        """Send the head and, if it is there already, the first piece of the body; see to the rest."""
+        self._receive = receive
+        self._holding = mode is BodyMode.HOLD
+        rest: bytes | None = None
+        if len(body) > self.connection.limits.piece_bytes:
+            body, rest = b"", body
+        self.spend(len(body))
+        first = as_open(scope, self.number, body, more or rest is not None, self._holding)
+        self.connection.begin(self, first)
+        if more or rest is not None:
+            self._pump = self.connection.loop.create_task(self._pump_body(rest, more))
+        else:
+            self.connection.watch_later(self)
+
+    async def _pump_body(self, rest: bytes | None, more: bool) -> None:
+        try:
+            if rest is not None:
+                await self.send_pieces(rest, None, more)
+            while more:
+                await self.may_pull()
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    return self.client_left()
+                body, more = message.get("body", b""), message.get("more_body", False)
+                if self.spend(len(body)):
+                    self.connection.queue(Body(self.number, body, more))
+                else:
+                    await self.send_pieces(body, None, more)
+            if (await self._receive())["type"] == "http.disconnect":
+                self.client_left()
+        except Exception as error:  # noqa: BLE001 the client's side failed: the call raises it, where someone is listening
+            self.fail(error)
+
+    async def may_pull(self) -> None:
+        """Until the replica has use for more: what was not pulled yet stays with the client."""
+        while self._holding and not self.gone:
+            await self._credit_changed()
+        await self._may_send(self.connection.limits.piece_bytes)
+
+    def begin_websocket(self, scope: dict[str, Any], receive: Any) -> None:
+        """Send the handshake on, and from then on what the client sends."""
+        self._receive = receive
+        self.spend(0)
+        self.connection.begin(self, as_open(scope, self.number, b"", False, False))
+        self._pump = self.connection.loop.create_task(self._pump_messages())
+
+    async def _pump_messages(self) -> None:
+        try:
+            while True:
+                await self.may_pull()
+                message = await self._receive()
+                kind = message["type"]
+                if kind == "websocket.receive":
+                    await self._send_message(message)
+                elif kind == "websocket.disconnect":
+                    return self._send_disconnect(message.get("code"), message.get("reason"))
+        except Exception as error:  # noqa: BLE001 as in _pump_body
+            self.fail(error)
+
+    async def _send_message(self, message: dict[str, Any]) -> None:
+        data, text = message.get("bytes"), False
+        if data is None:
+            data, text = message["text"].encode(), True
+        if len(data) > self.connection.limits.max_message_bytes:
+            self._send_disconnect(TOO_BIG, "message too big")
+        elif self.spend(len(data)):
+            self.connection.queue(Message(self.number, data, text))
+        else:
+            await self.send_pieces(data, text, False)
+
+    def _send_disconnect(self, code: int | None, reason: str | None) -> None:
+        code = code if code is not None and 1000 <= code <= 4999 else NO_STATUS
+        if not self.over:
+            self.connection.queue(Close(self.number, code, reason or ""))
+        self.answered = True
+        self.client_left()
+
+    # the end
+
+    def leave_call(self) -> bool:
+        """The call is over. Whether the stream is over with it: the replica has never heard of it."""
+        self._call_over = True
+        if self._pump is not None:
+            self._pump.cancel()
+        self._inbox.clear()
+        if self.opened and not self.over and not self.answered and not self.gone:
+            self.connection.queue(Cancel(self.number))
+        return not self.opened
+
+
+async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, send: Any) -> int:
+    """One http request; the status that was sent, or CLIENT_LEFT."""
+    mode = body_mode(scope)
+    body, more = b"", True
+    if mode is BodyMode.PULL:
+        message = await receive()
+        if message["type"] != "http.request":
+            return CLIENT_LEFT
+        body, more = message.get("body", b""), message.get("more_body", False)
+    stream.begin_http(scope, receive, mode, body, more)
+    status = CLIENT_LEFT
+    while True:
+        frame = await stream.next()
+        kind = type(frame)
+        if kind is Reply:
+            status = frame.status  # type: ignore[union-attr]
+            stream.started = True
+            stream.answered = not frame.more  # type: ignore[union-attr]
+            await send({"type": "http.response.start", "status": status, "headers": frame.headers})  # type: ignore[union-attr]
+            data = frame.body  # type: ignore[union-attr]
+            if data or stream.answered:
+                await send({"type": "http.response.body", "body": data, "more_body": not stream.answered})
+        elif kind is Body and stream.started:
+            data = frame.data  # type: ignore[union-attr]
+            stream.answered = not frame.more  # type: ignore[union-attr]
+            await send({"type": "http.response.body", "body": data, "more_body": not stream.answered})
+        elif frame is None:
+            return CLIENT_LEFT
+        else:
+            raise StreamCut(stream.started)
+        if stream.answered:
+            return status
+        stream.used(len(data))
+
+
+async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: Any, send: Any) -> int:
+    """One WebSocket; 101 if it was accepted, else the status that it was denied with."""
+    stream.begin_websocket(scope, receive)
+    assembly = Assembly(stream)
+    status = CLIENT_LEFT
+    while True:
+        frame = await stream.next()
+        if frame is None:
+            return status
+        if isinstance(frame, Message):
+            whole = assembly.add(frame)
+            if whole is not None:
+                content, size = whole
+                await send({"type": "websocket.send", "text" if frame.text else "bytes": content})
+                stream.used(size)
+        elif isinstance(frame, Accept):
+            status, stream.started = 101, True
+            await send({"type": "websocket.accept", "subprotocol": frame.subprotocol, "headers": frame.headers})
+        elif isinstance(frame, Close):
+            stream.answered = True
+            await send({"type": "websocket.close", "code": frame.code, "reason": frame.reason})
+            return status if stream.started else 403
+        elif isinstance(frame, Reply):
+            status, stream.started = frame.status, True
+            await send({"type": "websocket.http.response.start", "status": status, "headers": frame.headers})
+        elif isinstance(frame, Body):
+            stream.answered = not frame.more
+            await send({"type": "websocket.http.response.body", "body": frame.data, "more_body": frame.more})
+            stream.used(len(frame.data))
+            if stream.answered:
+                return status
+        else:
+            raise StreamCut(stream.started)
+
+
+def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: bool) -> Open:
+    """The scope as it goes over the wire: what ASGI names, and nothing else."""
+    websocket = scope["type"] == "websocket"
+    headers = scope["headers"]
+    for name, value in headers:
+        if type(name) is not bytes or type(value) is not bytes:
+            raise TypeError("headers must be pairs of bytes")
+    return Open(
+        number,
+        websocket,
+        "GET" if websocket else scope["method"],
+        scope["scheme"],
+        scope["http_version"],
+        scope["path"],
+        scope.get("raw_path"),
+        scope["query_string"],
+        scope.get("root_path", ""),
+        headers,
+        scope.get("client"),
+        scope.get("server"),
+        scope.get("subprotocols", []),
+        websocket and "websocket.http.response" in scope.get("extensions", ()),
+        body,
+        more,
+        hold,
+    )

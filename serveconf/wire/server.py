@@ -1,0 +1,211 @@
+"""The replica's side: listens for proxies, and runs the application on every stream that they open.
+
+Whoever runs a replica makes one ``WireServer`` on the application's own event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from serveconf.wire.connection import Connection
+from serveconf.wire.frames import DEFAULT_LIMITS, AnyFrame, Cancel, Credit, Limits, Open, ProtocolError, Refused, Room
+from serveconf.wire.handlers import Handler, HttpHandler
+from serveconf.wire.handshake import ServerHandshake
+from serveconf.wire.websockets import WebSocketHandler
+
+log = logging.getLogger("serveconf.wire")
+
+App = Callable[
+    [dict[str, Any], Callable[[], Awaitable[dict[str, Any]]], Callable[[dict[str, Any]], Awaitable[None]]],
+    Awaitable[Any],
+]
+
+
+class WireServer:
+    """Serves one ASGI application to the proxies that know the secret.
+
+    ``max_ongoing`` streams are handled at a time, over all connections; more are refused in band. ``state`` is what the
+    application's lifespan left: every scope gets a shallow copy. ``ongoing`` counts the handlers that have not ended.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        secret: bytes,
+        max_ongoing: int,
+        limits: Limits = DEFAULT_LIMITS,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        self.app: App = app
+        self.max_ongoing = max_ongoing
+        self.limits = limits
+        self.state = {} if state is None else state
+        self.ongoing = 0
+        self.closing = False  # nothing is taken any more
+        self._secret = secret
+        self._listeners: list[asyncio.Server] = []
+        self._connections: set[ServerConnection] = set()
+        self._turned_away: set[ServerConnection] = set()  # told of it when there is room again
+        self._handlers: set[Handler] = set()
+        self._changed = asyncio.Event()
+
+    async def listen_unix(self, path: str) -> None:
+        """Listen on a unix socket that only this user may open; a stale one in its place is removed."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        before = os.umask(0o177)
+        try:
+            listener = await asyncio.get_running_loop().create_unix_server(self._connection, path)
+        finally:
+            os.umask(before)
+        os.chmod(path, 0o600)
+        self._listeners.append(listener)
+
+    async def listen_tcp(self, host: str, port: int = 0) -> tuple[str, int]:
+        """Listen for proxies on other nodes; the address that it listens on."""
+        listener = await asyncio.get_running_loop().create_server(self._connection, host, port)
+        self._listeners.append(listener)
+        address = listener.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Finish what is there and what still comes, until every proxy has left; True if all ended by itself.
+
+        Past ``timeout_s`` nothing more is taken, WebSockets are closed with 1012, and http answers are cut.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._quiet()
+        except TimeoutError:
+            self.closing = True
+            for handler in list(self._handlers):
+                handler.give_up()
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop listening, drop every connection, cancel every handler, and wait until they have ended."""
+        self.closing = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self._connections):
+            connection.close()
+        for handler in list(self._handlers):
+            handler.cancel()
+        await self._quiet()
+
+    async def _quiet(self) -> None:
+        while self._handlers or self._connections:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _connection(self) -> ServerConnection:
+        return ServerConnection(self, ServerHandshake(self._secret))
+
+    # called by the connections
+
+    def joined(self, connection: ServerConnection) -> None:
+        """A proxy has connected."""
+        self._connections.add(connection)
+
+    def parted(self, connection: ServerConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self._turned_away.discard(connection)
+        self._changed.set()
+
+    def began(self, handler: Handler) -> None:
+        """A stream was taken."""
+        self._handlers.add(handler)
+        self.ongoing += 1
+
+    def ended(self, handler: Handler) -> None:
+        """Its handler has ended."""
+        self._handlers.discard(handler)
+        self.ongoing -= 1
+        if self._turned_away and not self.closing:
+            for connection in self._turned_away:
+                connection.queue(Room(1, connection.others))
+            self._turned_away.clear()
+        if not self._handlers:
+            self._changed.set()
+
+    def turned_away(self, connection: ServerConnection) -> None:
+        """A stream of this connection was refused."""
+        self._turned_away.add(connection)
+
+
+class ServerConnection(Connection):
+    """One proxy's connection."""
+
+    def __init__(self, server: WireServer, handshake: ServerHandshake) -> None:
+        super().__init__(handshake, server.limits)
+        self.server = server
+        self._handlers: dict[int, Handler] = {}
+        self._newest = 0
+
+    @property
+    def others(self) -> int:
+        """How many streams of other connections the replica handles."""
+        return self.server.ongoing - len(self._handlers)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.server.joined(self)
+
+    def frames_received(self, frames: list[AnyFrame]) -> None:
+        for frame in frames:
+            kind = type(frame)
+            if kind is Open:
+                self._open(frame)  # type: ignore[arg-type]
+                continue
+            handler = self._handlers.get(frame.stream)
+            if handler is None:
+                if frame.stream > self._newest:
+                    raise ProtocolError(f"{kind.__name__} for stream {frame.stream}, which was never opened")
+            elif kind is Credit:
+                handler.credited(frame.size)  # type: ignore[union-attr]
+            elif kind is Cancel:
+                handler.client_left()
+            elif not handler.gone:
+                handler.frame_received(frame)
+
+    def _open(self, first: Open) -> None:
+        number = first.stream
+        if number <= self._newest:
+            raise ProtocolError(f"stream {number} was opened before")
+        self._newest = number
+        server = self.server
+        if server.closing or len(self._handlers) >= self.limits.max_streams or server.ongoing >= server.max_ongoing:
+            self.queue(Refused(number, server.closing, self.others))
+            server.turned_away(self)
+            return
+        handler = WebSocketHandler(self, first) if first.websocket else HttpHandler(self, first)
+        self._handlers[number] = handler
+        server.began(handler)
+
+    def ended(self, handler: Handler) -> None:
+        """The handler's coroutine has ended."""
+        del self._handlers[handler.number]
+        self.server.ended(handler)
+        if not self.lost:
+            handler.last_words()
+            if not self._handlers:
+                self.flush()  # nobody is left who could add to this turn
+
+    def frame_unsendable(self, frame: AnyFrame) -> None:
+        log.error("response cut: its headers cannot be sent")
+        handler = self._handlers.get(frame.stream)
+        if handler is not None:
+            handler.give_up()
+
+    def disconnected(self, error: Exception | None) -> None:
+        self.server.parted(self)
+        for handler in list(self._handlers.values()):
+            handler.client_left()

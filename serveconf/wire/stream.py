@@ -1,0 +1,155 @@
+"""What both ends of a stream have in common: credit for what they send, account of what they receive, waking a reader.
+
+The proxy's streams (``client.py``) and the replica's handlers (``handlers.py``) are built on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from serveconf.wire.frames import PIECE_COST, Body, Credit, Message, ProtocolError
+
+if TYPE_CHECKING:
+    from serveconf.wire.connection import Connection
+
+
+class Stream:
+    """One request as one end sees it."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection = connection
+        self.number = number
+        self.gone = False  # the other end has left: nothing is sent any more, and nothing comes
+        self._credit = connection.limits.window_bytes
+        self._held = 0  # received from the other end and not granted again yet
+        self._owed = 0  # the part of it that was used up already
+        self._inbox: deque[Any] = deque()
+        self._readers: list[asyncio.Future[None]] = []
+        self._senders: list[asyncio.Future[None]] | None = None  # waiting for credit
+        self._lock: asyncio.Lock | None = None  # held while a large body or message goes out in pieces
+
+    # receiving
+
+    def received(self, size: int) -> None:
+        """A piece of ``size`` bytes came in. ProtocolError when the other end had no credit for it."""
+        self._held += size + PIECE_COST
+        if self._held > self.connection.limits.window_bytes:
+            raise ProtocolError(f"stream {self.number}: more data than was granted")
+
+    def used(self, size: int) -> None:
+        """A piece of ``size`` bytes was used up; as much again may come."""
+        self._owed += size + PIECE_COST
+        if self._owed >= self.connection.limits.window_bytes >> 1 and not self.gone:
+            self.grant()
+
+    def grant(self) -> None:
+        """Tell the other end what was used up."""
+        self._held -= self._owed
+        self.connection.queue(Credit(self.number, self._owed))
+        self._owed = 0
+
+    def wake(self) -> None:
+        """Something came in, or nothing will come any more."""
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
+        self._readers.clear()
+
+    async def wait(self) -> None:
+        """Until ``wake``."""
+        reader = self.connection.loop.create_future()
+        self._readers.append(reader)
+        try:
+            await reader
+        finally:
+            if reader in self._readers:
+                self._readers.remove(reader)
+
+    @property
+    def read_by_someone(self) -> bool:
+        """Whether someone waits for what comes in."""
+        return bool(self._readers)
+
+    # sending
+
+    def credited(self, size: int) -> None:
+        """The other end has used up ``size``."""
+        self._credit += size
+        if self._credit > self.connection.limits.window_bytes:
+            raise ProtocolError(f"stream {self.number}: more credit than was used")
+        self._wake_senders()
+
+    def leave(self) -> None:
+        """The other end is gone: whoever waits to send or to receive goes on, and finds ``gone`` set."""
+        self.gone = True
+        self._wake_senders()
+        self.wake()
+
+    def _wake_senders(self) -> None:
+        if self._senders:
+            for sender in self._senders:
+                if not sender.done():
+                    sender.set_result(None)
+            self._senders.clear()
+
+    def spend(self, size: int) -> bool:
+        """Take the credit for ``size`` bytes that are to be queued in this turn, if they can go at once and whole."""
+        connection = self.connection
+        if (
+            size > connection.limits.piece_bytes
+            or self._credit < size + PIECE_COST
+            or connection.clogged
+            or (self._lock is not None and self._lock.locked())
+        ):
+            return False
+        self._credit -= size + PIECE_COST
+        connection.count(size)
+        return True
+
+    async def send_pieces(self, data: bytes, text: bool | None, more: bool) -> None:
+        """Send ``data`` as Body frames (``text`` None) or as fragments of a message, as credit and turns allow."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        piece_bytes = self.connection.limits.piece_bytes
+        view = memoryview(data)
+        async with self._lock:
+            for start in range(0, max(len(data), 1), piece_bytes):
+                piece = view[start : start + piece_bytes]
+                rest = start + piece_bytes < len(data)
+                await self._may_send(len(piece))
+                if self.gone:
+                    return
+                self._credit -= len(piece) + PIECE_COST
+                self.connection.count(len(piece))
+                if text is None:
+                    self.sending(Body(self.number, piece, rest or more))  # type: ignore[arg-type]
+                else:
+                    self.connection.queue(Message(self.number, piece, text, rest))  # type: ignore[arg-type]
+
+    async def last_in_line(self) -> None:
+        """Until no large message is on its way any more."""
+        if self._lock is not None:
+            async with self._lock:
+                pass
+
+    def sending(self, frame: Body) -> None:
+        """Queue a Body frame; the replica's end adds to the last one."""
+        self.connection.queue(frame)
+
+    async def _may_send(self, size: int) -> None:
+        while not self.gone:
+            if self._credit < size + PIECE_COST:
+                await self._credit_changed()
+            elif self.connection.clogged:
+                await self.connection.wait_turn()
+            else:
+                return
+
+    async def _credit_changed(self) -> None:
+        sender = self.connection.loop.create_future()
+        if self._senders is None:
+            self._senders = []
+        self._senders.append(sender)
+        await sender
