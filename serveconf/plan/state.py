@@ -26,6 +26,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     spec: dict[str, Any] = {}
     config_hash: str = ""  # hash of user_config
     middlewares: tuple[Middleware, ...] = ()
+    middleware_modules: dict[str, str] = {}  # files that its middlewares import: path -> content hash
     masks: dict[str, str] = {}  # "init_kwargs.password" -> "${DB_PASSWORD}": what to show instead of the value
     operations: tuple[str, ...] = ()  # "GET /items/{id}", as preflight found them
     options: dict[str, Any] = {}  # defaults that the imported deployment object brings, under the file's own keys
@@ -38,8 +39,13 @@ class DesiredStack(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     http_options: dict[str, Any] = {}
     http_middlewares: tuple[Middleware, ...] = ()
+    http_middleware_modules: dict[str, str] = {}  # files that they import: path -> content hash
+    masks: dict[
+        str, str
+    ] = {}  # "middlewares[0].kwargs.key" -> "${KEY}": what to show of http_options instead of the value
     deployments: tuple[DesiredDeployment, ...] = ()
     app_dir: str | None = None  # the folder that was applied, for the replicas' working directory
+    said_app_dir: str = "."  # how the file names it
 
     def deployment(self, name: str) -> DesiredDeployment | None:
         """The deployment of that name."""

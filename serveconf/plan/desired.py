@@ -1,0 +1,157 @@
+"""From a spec, and what preflight learned of its code, to the stack as it should be.
+
+The controller calls ``make_desired`` for every plan and apply. Equal input gives equal output, whatever the order of
+deployments in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from serveconf.code.versions import version_of
+from serveconf.plan.costs import canonical, field_costs, roll_fields, same
+from serveconf.plan.state import DesiredDeployment, DesiredStack
+from serveconf.routing import Middleware
+from serveconf.spec.models import DeploymentSpec, HttpOptions, MiddlewareSpec, StackSpec
+
+Files = Mapping[str, str]  # path -> content hash
+
+
+def make_desired(
+    spec: StackSpec,
+    *,
+    revision: int,
+    code: str,
+    files_for: Callable[[str], Files],
+    middleware_files_for: Callable[[str | None], Files] | None = None,
+    masks: Mapping[str, str] | None = None,
+    app_dir: str | None = None,
+    operations: Mapping[str, Sequence[str]] | None = None,
+    current: DesiredStack | None = None,
+) -> DesiredStack:
+    """The stack that ``spec`` asks for.
+
+    ``files_for``: the files that make a deployment what it is (``code.relevant_files``), by its name;
+    ``middleware_files_for``: the same for its middlewares, and for those of http_options under None; where it is not
+    given nobody knows, and every new code package makes new middlewares.
+    ``masks``: paths in the spec, such as ``deployments[0].init_kwargs.password``, and what to show for their values.
+    ``current``: what the stack is now. What is the same there keeps the code package it came from, so that a change of
+    one deployment's code leaves the others, and the middlewares that did not change, exactly as they are.
+    """
+    masks = masks or {}
+    look = middleware_files_for or (lambda _deployment: {})
+    deployments = []
+    for index, deployment in enumerate(spec.deployments):
+        one = _make_deployment(
+            deployment,
+            code=code,
+            said_app_dir=spec.app_dir,
+            files=files_for(deployment.name),
+            middleware_files=look(deployment.name),
+            masks=_below(masks, f"deployments[{index}]."),
+            operations=(operations or {}).get(deployment.name, ()),
+        )
+        deployments.append(one)
+    made = DesiredStack(
+        name=spec.name,
+        revision=revision,
+        http_options=_said(spec.http_options),
+        http_middlewares=_middlewares(spec.http_options.middlewares, code),
+        http_middleware_modules=dict(look(None)),
+        masks=_below(masks, "http_options."),
+        deployments=tuple(sorted(deployments, key=lambda d: d.name)),
+        app_dir=app_dir,
+        said_app_dir=spec.app_dir,
+    )
+    return made if current is None else _keep_code(made, current, middlewares=middleware_files_for is not None)
+
+
+def config_hash(user_config: Any) -> str:
+    """A short hash of a user_config."""
+    return hashlib.sha256(canonical(user_config)).hexdigest()[:12]
+
+
+def _make_deployment(
+    spec: DeploymentSpec,
+    *,
+    code: str,
+    said_app_dir: str,
+    files: Files,
+    middleware_files: Files,
+    masks: dict[str, str],
+    operations: Sequence[str],
+) -> DesiredDeployment:
+    filled = spec.model_dump(mode="json") | {"route_prefix": spec.prefix}
+    different = roll_fields(filled, field_costs(DeploymentSpec))
+    del different["name"]  # another name is another deployment, never another version
+    return DesiredDeployment(
+        name=spec.name,
+        prefix=spec.prefix,
+        num_replicas=_replicas(spec),
+        version=version_of(different | {"app_dir": said_app_dir}, files),
+        code=code,
+        modules=dict(files),
+        spec=filled,
+        config_hash=config_hash(filled["user_config"]),
+        middlewares=_middlewares(spec.middlewares, code),
+        middleware_modules=dict(middleware_files),
+        masks=masks,
+        operations=tuple(sorted(set(operations))),
+    )
+
+
+def _replicas(spec: DeploymentSpec) -> int:
+    """How many replicas to begin with."""
+    scaling = spec.autoscaling_config
+    if scaling is None:
+        return spec.num_replicas
+    return scaling.min_replicas if scaling.initial_replicas is None else scaling.initial_replicas
+
+
+def _middlewares(specs: Sequence[MiddlewareSpec], code: str) -> tuple[Middleware, ...]:
+    return tuple(
+        Middleware(import_path=m.import_path, args=tuple(m.args), kwargs=m.kwargs, code=code or None) for m in specs
+    )
+
+
+def _said(options: HttpOptions) -> dict[str, Any]:
+    """The keys that the file sets, each value in full."""
+    return options.model_dump(mode="json", include=options.model_fields_set)
+
+
+def _below(masks: Mapping[str, str], start: str) -> dict[str, str]:
+    return {path.removeprefix(start): mask for path, mask in masks.items() if path.startswith(start)}
+
+
+def _keep_code(made: DesiredStack, current: DesiredStack, *, middlewares: bool) -> DesiredStack:
+    known = {deployment.name: deployment for deployment in current.deployments}
+    deployments = []
+    for deployment in made.deployments:
+        before = known.get(deployment.name)
+        if before is not None and before.version == deployment.version:
+            deployment = replace(deployment, code=before.code)
+        if before is not None and middlewares and same_middlewares(deployment, before):
+            deployment = replace(deployment, middlewares=before.middlewares)
+        deployments.append(deployment)
+    if middlewares and same_http_middlewares(made, current):
+        made = replace(made, http_middlewares=current.http_middlewares)
+    return replace(made, deployments=tuple(deployments))
+
+
+def same_middlewares(one: DesiredDeployment, other: DesiredDeployment) -> bool:
+    """Whether two deployments have the same middlewares, built from the same code, whatever package it came in."""
+    return one.middleware_modules == other.middleware_modules and _same_words(one.middlewares, other.middlewares)
+
+
+def same_http_middlewares(one: DesiredStack, other: DesiredStack) -> bool:
+    """``same_middlewares``, for those of http_options."""
+    same_code = one.http_middleware_modules == other.http_middleware_modules
+    return same_code and _same_words(one.http_middlewares, other.http_middlewares)
+
+
+def _same_words(one: Sequence[Middleware], other: Sequence[Middleware]) -> bool:
+    return same([replace(m, code=None) for m in one], [replace(m, code=None) for m in other])

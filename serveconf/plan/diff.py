@@ -1,0 +1,199 @@
+"""The plan: from what a stack is and what it should be to the actions in between. Pure; the controller calls it.
+
+Besides what changed in the spec and the code it finds drift: replicas that are missing, too many, or not what they
+should be, and proxies that are gone or listen elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from math import ceil
+from typing import Any
+
+from serveconf.plan.actions import Action, Plan, Reason, Why
+from serveconf.plan.costs import Change, canonical, changes, field_costs
+from serveconf.plan.desired import same_middlewares
+from serveconf.plan.fields import field_action, fields_changed, files_changed, values_after, values_before
+from serveconf.plan.front import diff_front
+from serveconf.plan.masks import shown
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.spec.models import Cost, DeploymentSpec
+
+Replicas = Sequence[ReplicaState]
+
+_ACTION_OF = {
+    Cost.SCALE: "scale",
+    Cost.RECONFIGURE: "reconfigure",
+    Cost.ROUTE: "route",
+    Cost.NONE: "update",
+}
+
+
+def make_plan(
+    current: DesiredStack | None, desired: DesiredStack, observed: Observed, *, listener: str | None = None
+) -> Plan:
+    """What has to be done so that the stack, which is ``current`` and ``observed``, becomes ``desired``.
+
+    ``listener``: what the cluster's proxies should listen on (``ProxyState.listener``), to find those that do not;
+    None: nobody asks.
+    """
+    before = {deployment.name: deployment for deployment in current.deployments} if current else {}
+    after = {deployment.name: deployment for deployment in desired.deployments}
+    moved = current is not None and current.said_app_dir != desired.said_app_dir
+    live = _live_replicas(desired.name, observed)
+    actions = list(diff_front(current, desired, observed.proxies, listener))
+    for name in sorted(after):
+        known = before.get(name)
+        if known is None:
+            actions.append(_create(after[name]))
+        else:
+            actions += _change(known, after[name], live.get(name, ()), moved=moved)
+    gone = sorted((before.keys() | live.keys()) - after.keys())
+    actions += [_remove(name, before.get(name), live.get(name, ())) for name in gone]
+    return Plan(stack=desired.name, base_revision=current.revision if current else 0, actions=tuple(actions))
+
+
+def _live_replicas(stack: str, observed: Observed) -> Mapping[str, Replicas]:
+    live: defaultdict[str, list[ReplicaState]] = defaultdict(list)
+    for replica in observed.replicas:
+        if replica.stack == stack and replica.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY):
+            live[replica.deployment].append(replica)
+    return live
+
+
+def _create(deployment: DesiredDeployment) -> Action:
+    return Action(
+        action="create",
+        deployment=deployment.name,
+        cost=Cost.SCALE,
+        why=(Why(Reason.NEW),),
+        after=_settings(deployment) | _operations(deployment.operations),
+    )
+
+
+def _settings(deployment: DesiredDeployment) -> dict[str, Any]:
+    """What tells a new deployment from any other: where it is, how many, and every field that is not its default."""
+    blank = _defaults()
+    always = ("import_path", "route_prefix", "num_replicas")
+    said = {
+        key: shown(value, key, deployment.masks)
+        for key, value in deployment.spec.items()
+        if key != "name" and (key in always or blank.get(key) != value)
+    }
+    return said | {"num_replicas": deployment.num_replicas}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return DeploymentSpec(name="blank", import_path="blank:blank").model_dump(mode="json")
+
+
+def _remove(name: str, deployment: DesiredDeployment | None, live: Replicas) -> Action:
+    before = {"route_prefix": deployment.prefix} if deployment else {}
+    return Action(
+        action="remove",
+        deployment=name,
+        cost=Cost.REMOVE,
+        why=(Why(Reason.GONE),),
+        before=before | {"replicas": len(live)},
+    )
+
+
+def _change(before: DesiredDeployment, after: DesiredDeployment, live: Replicas, *, moved: bool) -> Iterator[Action]:
+    """The actions of one deployment that stays, the dearest first."""
+    fields: defaultdict[Cost, list[Change]] = defaultdict(list)
+    if canonical(before.spec) != canonical(after.spec):
+        # a field that is newer than what the store holds was at its default
+        for change in changes(_defaults() | before.spec, _defaults() | after.spec, field_costs(DeploymentSpec)):
+            fields[change.cost].append(change)
+    rolled = before.version != after.version or any(replica.version != after.version for replica in live)
+    if rolled:
+        yield _roll(before, after, fields[Cost.ROLL], live, moved=moved)
+    for action, cost in _CHEAPER_THAN_ROLL:
+        if fields[cost]:
+            yield field_action(action, after.name, cost, fields[cost], masks=(before.masks, after.masks))
+        elif drift := _drift(cost, before, after, live, rolled=rolled):
+            why, was, wanted = drift
+            yield Action(action=action, deployment=after.name, cost=cost, why=(why,), before=was, after=wanted)
+
+
+_CHEAPER_THAN_ROLL = (
+    ("scale", Cost.SCALE),
+    ("reconfigure", Cost.RECONFIGURE),
+    ("route", Cost.ROUTE),
+    ("update", Cost.NONE),
+)
+
+
+def _roll(
+    before: DesiredDeployment, after: DesiredDeployment, changed: Sequence[Change], live: Replicas, *, moved: bool
+) -> Action:
+    """All live replicas are replaced. Operations that go are named in ``before``, those that come in ``after``."""
+    why = []
+    if code := files_changed(before.modules, after.modules).about:
+        why.append(Why(Reason.CODE_CHANGED, code))
+    if changed:
+        why.append(fields_changed(changed))
+    if moved:
+        why.append(Why(Reason.SPEC_CHANGED, ("app_dir",)))
+    if not why:
+        others = {replica.version for replica in live} - {after.version} or {before.version}
+        why.append(Why(Reason.OTHER_VERSION, tuple(sorted(others))))
+    gone = sorted(set(before.operations) - set(after.operations))
+    new = sorted(set(after.operations) - set(before.operations))
+    counts = {"replicas": after.num_replicas, "surge": _surge(after)}
+    return Action(
+        action="roll",
+        deployment=after.name,
+        cost=Cost.ROLL,
+        why=tuple(why),
+        before={"version": before.version, "replicas": len(live)}
+        | values_before(changed, before.masks)
+        | _operations(gone),
+        after={"version": after.version} | counts | values_after(changed, after.masks) | _operations(new),
+    )
+
+
+def _operations(operations: Sequence[str]) -> dict[str, list[str]]:
+    return {"operations": list(operations)} if operations else {}
+
+
+def _surge(deployment: DesiredDeployment) -> int:
+    """How many replicas there may be beyond num_replicas during a roll."""
+    surge: int | str = deployment.spec.get("rollout", _defaults()["rollout"])["max_surge"]
+    if isinstance(surge, str):
+        return ceil(deployment.num_replicas * int(surge.removesuffix("%")) / 100)
+    return min(surge, deployment.num_replicas)
+
+
+Drift = tuple[Why, dict[str, Any] | None, dict[str, Any] | None]
+
+
+def _drift(
+    cost: Cost, before: DesiredDeployment, after: DesiredDeployment, live: Replicas, *, rolled: bool
+) -> Drift | None:
+    """What is not as it should be although no field says anything new. Replicas that are rolled are no drift."""
+    match cost:
+        case Cost.ROUTE if not same_middlewares(before, after):
+            return files_changed(before.middleware_modules, after.middleware_modules), None, None
+        case Cost.SCALE if not rolled:
+            return _count_drift(after, live)
+        case Cost.RECONFIGURE if not rolled:
+            other = [replica.id for replica in live if replica.config_hash not in ("", after.config_hash)]
+            return (Why(Reason.OTHER_CONFIG, tuple(sorted(other))), None, None) if other else None
+        case _:
+            return None
+
+
+def _count_drift(deployment: DesiredDeployment, live: Replicas) -> Drift | None:
+    least = most = deployment.num_replicas
+    if scaling := deployment.spec.get("autoscaling_config"):
+        least, most = scaling["min_replicas"], scaling["max_replicas"]
+    there, wanted = len(live), min(max(len(live), least), most)
+    if there == wanted:
+        return None
+    reason = Reason.REPLICAS_MISSING if there < wanted else Reason.REPLICAS_SURPLUS
+    why = Why(reason, (f"{there} of {wanted} live",))
+    return why, {"replicas": there}, {"replicas": wanted}

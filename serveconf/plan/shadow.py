@@ -1,0 +1,41 @@
+"""Operations that no request can reach, because a longer prefix belongs to another deployment. A warning of the plan."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from serveconf.plan.state import DesiredDeployment, DesiredStack
+from serveconf.routing import PrefixTable
+
+_NAMED = 3
+
+
+def shadowed(desired: DesiredStack) -> tuple[str, ...]:
+    """One line for each pair of deployments of which one takes operations away from the other."""
+    table = PrefixTable({d.prefix: d for d in desired.deployments if d.prefix is not None})
+    lines = []
+    for deployment in sorted(desired.deployments, key=lambda d: d.name):
+        for owner, operations in sorted(_taken(deployment, table).items()):
+            more = f" and {len(operations) - _NAMED} more" if len(operations) > _NAMED else ""
+            prefix = next(d.prefix for d in desired.deployments if d.name == owner)
+            lines.append(
+                f"{', '.join(operations[:_NAMED])}{more} of '{deployment.name}' cannot be reached: "
+                f"{prefix} belongs to '{owner}'"
+            )
+    return tuple(lines)
+
+
+def _taken(deployment: DesiredDeployment, table: PrefixTable[DesiredDeployment]) -> dict[str, list[str]]:
+    """The operations of ``deployment`` that others answer, by the name of the one that does."""
+    taken: defaultdict[str, list[str]] = defaultdict(list)
+    if deployment.prefix is None:
+        return taken
+    for operation in deployment.operations:
+        path = deployment.prefix.rstrip("/") + operation.partition(" ")[2]
+        literal = path.split("{")[0]  # behind a parameter the path can be anything
+        if literal != path:
+            literal = literal[: literal.rfind("/")]
+        owner = table.match(literal or "/")
+        if owner is not None and owner.name != deployment.name:
+            taken[owner.name].append(operation)
+    return taken
