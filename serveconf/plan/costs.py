@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, get_args
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin
 
 import msgspec
 from pydantic import BaseModel
@@ -102,7 +103,8 @@ def _changes(before: Any, after: Any, field: FieldCost, path: str) -> Iterator[C
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    return (annotation, *get_args(annotation))
+    """The annotation, or the alternatives of a union; a list of models is one value, compared as a whole."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _is_model(kind: Any) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from serveconf.plan import make_desired, make_plan
-from serveconf.plan.costs import FieldCost, changes, field_costs, same
+from serveconf.plan.costs import FieldCost, changes, field_costs
 from serveconf.plan.state import DesiredStack, Observed
 from serveconf.spec.models import Cost, DeploymentSpec, HttpOptions, StackSpec
 
@@ -28,7 +28,7 @@ OTHER: dict[str, Any] = {
     "import_path": "other:app",
     "autoscaling_config": {"min_replicas": 2, "max_replicas": 4},
     "autoscaling_config.min_replicas": 0,
-    "rollout.ready_timeout_s": 61,
+    "rollout.max_error_rate": 0.5,
 }
 
 
@@ -55,7 +55,7 @@ def other_value(path: str, model: type[BaseModel], name: str) -> Any:
         return OTHER[path]
     info = model.model_fields[name]
     for example in info.examples or []:
-        if example is not None and not same(example, info.default) and example != info.default:
+        if example is not None and example != info.default:
             return example
     if isinstance(info.default, bool):
         return not info.default
@@ -88,21 +88,14 @@ def test_changing_one_field_of_a_deployment_costs_what_it_declares(path: str, co
     if path == "num_replicas":
         value = 5
     before, after = desired({"deployments": [base]}), desired({"deployments": [with_value(base, path, value)]})
-    replicas_that_follow = Observed()
-    actions = [a for a in make_plan(before, after, replicas_that_follow).actions if "replicas missing" not in a.reason]
+    actions = [a for a in make_plan(before, after, Observed()).actions if "replicas missing" not in a.reason]
     assert [(a.action, a.deployment, a.cost) for a in actions] == [(ACTION_OF[cost], "a", cost)]
     assert path in actions[0].reason
-    assert (
-        make_plan(before, before, replicas_that_follow).actions == make_plan(after, after, Observed()).actions or True
-    )
 
 
 @pytest.mark.parametrize(("path", "cost", "value"), HTTP_FIELDS, ids=[path for path, _, _ in HTTP_FIELDS])
 def test_changing_one_http_option_costs_what_it_declares(path: str, cost: Cost, value: Any) -> None:
-    before, after = (
-        desired({"http_options": {path: None} if path == "location" else {}}),
-        desired({"http_options": {path: value}}),
-    )
+    before, after = desired({}), desired({"http_options": {path: value}})
     actions = [a for a in make_plan(before, after, Observed()).actions if a.action != "update"]
     assert [(a.action, a.deployment, a.cost) for a in actions] == [(ACTION_OF[cost], None, cost)]
     assert path in actions[0].reason
