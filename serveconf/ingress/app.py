@@ -1,0 +1,229 @@
+"""What a replica runs: any served object behind one ASGI app, with its start, its health, its reconfiguration and its end.
+
+The replica calls ``build`` and then ``startup`` on the loop that will serve, so that what a constructor makes for
+asyncio belongs to that loop. Order: ``__init__``, ``reconfigure``, lifespan startup; the end runs backwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import logging
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serveconf.errors import AuthorError, ServeconfError
+from serveconf.ingress.callables import as_app
+from serveconf.ingress.class_routes import is_ingress, routed_app
+from serveconf.ingress.deployment import Deployment
+from serveconf.ingress.failures import code_failed
+from serveconf.ingress.kinds import Kind, Shape, shape_of
+from serveconf.ingress.lifespan import Lifespan
+
+log = logging.getLogger("serveconf.replica")
+
+
+class ServedApp:
+    """One served object. ``app`` answers http and websocket scopes; its lifespan is run from here."""
+
+    def __init__(
+        self, *, app: ASGIApp, kind: Kind, name: str, instance: object | None, has_lifespan: bool, user_config: Any
+    ) -> None:
+        self.app = app
+        self.kind = kind
+        self.state: dict[str, Any] = {}  # what lifespan start-up yielded, for the scope of every request
+        self._name = name
+        self._instance = instance
+        self._user_config = user_config
+        self._lifespan = Lifespan(app, self.state) if has_lifespan else None
+
+    async def startup(self) -> None:
+        """Raises ``CodeFailed`` or ``AuthorError``; then nothing of it is to be served."""
+        if self._user_config is not None:
+            await self.reconfigure(self._user_config)
+        if self._lifespan is not None:
+            await self._lifespan.startup()
+
+    async def shutdown(self) -> None:
+        """Lifespan shutdown, then the instance's end. Never raises."""
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None:
+            await lifespan.shutdown()
+        self._release()
+
+    async def reconfigure(self, user_config: Any) -> None:
+        """Hand ``user_config`` to the object's own ``reconfigure``; it decides what None means when a config is taken away."""
+        handler = getattr(self._instance, "reconfigure", None)
+        if handler is not None:
+            try:
+                await _call(handler, user_config)
+            except Exception as exc:
+                raise code_failed(f"{self._name}.reconfigure", exc) from exc
+        elif user_config is not None:
+            raise AuthorError(
+                f"user_config is given, but {self._name} has no reconfigure(user_config)",
+                hint="define reconfigure(self, user_config) on the class, or take user_config away",
+            )
+
+    @property
+    def has_check_health(self) -> bool:
+        """Whether the object has an opinion on its own health."""
+        return hasattr(self._instance, "check_health")
+
+    async def check_health(self) -> None:
+        """Return where the object is well; raise what its ``check_health`` raises where it is not."""
+        if self.has_check_health:
+            await _call(getattr(self._instance, "check_health"))  # noqa: B009 - the instance is an object of any type
+
+    def _release(self) -> None:
+        """End the instance: its ``__del__`` runs now, not whenever a last reference happens to go."""
+        instance, self._instance = self._instance, None
+        finalize = getattr(type(instance), "__del__", None)
+        if instance is None or finalize is None:
+            return
+        self.app = _ended
+        alive = _weakly(instance)
+        del instance
+        gc.collect()  # routes, closures and the instance hold each other
+        kept = alive()
+        if kept is not None:
+            try:
+                finalize(kept)
+            except Exception:  # user code at its very end: the replica still has to end in order
+                log.exception("__del__ of %s raised", self._name)
+
+
+def _weakly(instance: object) -> Callable[[], object | None]:
+    try:
+        return weakref.ref(instance)
+    except TypeError:  # __slots__ without __weakref__: it is held, and ended by hand
+        return lambda: instance
+
+
+def build(
+    target: object,
+    *,
+    factory: bool = False,
+    init_args: Sequence[Any] = (),
+    init_kwargs: Mapping[str, Any] | None = None,
+    user_config: Any = None,
+) -> ServedApp:
+    """Construct what ``target`` names. Blocks as long as its constructor does.
+
+    The options of a Deployment are not looked at here: they were merged under the YAML's before.
+    Raises ``AuthorError`` for what cannot be served and ``CodeFailed`` for what raised.
+    """
+    init_kwargs = init_kwargs or {}
+    kind: Kind | None = "deployment" if isinstance(target, Deployment) else None
+    if isinstance(target, Deployment):
+        target = target.func_or_class
+    if factory:
+        target = call_factory(target, init_args, init_kwargs)
+        init_args, init_kwargs = (), {}
+        if isinstance(target, Deployment):
+            spec = target.spec()
+            target, init_args, init_kwargs, kind = target.func_or_class, spec.init_args, spec.init_kwargs, "deployment"
+    shape = shape_of(target)
+    instance: object = target
+    if shape == "class":
+        instance = _construct(target, init_args, init_kwargs)
+    elif init_args or init_kwargs:
+        refuse_arguments(target)
+    app, has_lifespan = _asgi_app(target, instance, shape)
+    return ServedApp(
+        app=app,
+        kind=kind or kind_of(shape),
+        name=name_of(target),
+        instance=instance,
+        has_lifespan=has_lifespan,
+        user_config=user_config,
+    )
+
+
+def call_factory(target: object, init_args: Sequence[Any], init_kwargs: Mapping[str, Any]) -> object:
+    """What the factory returns."""
+    if not callable(target):
+        raise AuthorError(
+            f"factory: true, but {name_of(target)} is not callable", hint="take factory away to serve it as it is"
+        )
+    made = _construct(target, init_args, init_kwargs)
+    if inspect.iscoroutine(made):
+        made.close()
+        raise AuthorError(
+            f"the factory {name_of(target)} is async",
+            hint="make it a plain function and do what must be awaited in the app's lifespan",
+        )
+    return made
+
+
+def refuse_arguments(target: object) -> None:
+    """Arguments that nobody would ever see are a mistake."""
+    raise AuthorError(
+        f"init_args and init_kwargs are given, but {name_of(target)} is not constructed",
+        hint="set factory: true if it returns the app",
+    )
+
+
+def kind_of(shape: Shape) -> Kind:
+    """The contract's word for a shape."""
+    match shape:
+        case "asgi3" | "asgi2":
+            return "asgi"
+        case "class":
+            return "class"
+        case "callable":
+            return "function"
+
+
+def name_of(target: object) -> str:
+    """How messages call it."""
+    name = getattr(target, "__qualname__", None)
+    return name if isinstance(name, str) else type(target).__qualname__
+
+
+def _construct(target: Any, init_args: Sequence[Any], init_kwargs: Mapping[str, Any]) -> object:
+    try:
+        return target(*init_args, **init_kwargs)
+    except ServeconfError:
+        raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # user code: it may raise anything, SystemExit too
+        raise code_failed(f"{name_of(target)}()", exc) from exc
+
+
+def _asgi_app(target: object, instance: Any, shape: Shape) -> tuple[ASGIApp, bool]:
+    """The app, and whether it may have a lifespan."""
+    if shape == "class":
+        if is_ingress(target):
+            return routed_app(instance), True
+        shape = shape_of(instance)
+    match shape:
+        case "asgi3":
+            return instance, True
+        case "asgi2":
+            return _from_asgi2(instance), True
+    return as_app(instance), False
+
+
+def _from_asgi2(target: Callable[[Scope], Callable[[Receive, Send], Any]]) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await target(scope)(receive, send)
+
+    return app
+
+
+async def _ended(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("the app was shut down")
+
+
+async def _call(func: Callable[..., Any], *args: Any) -> Any:
+    """Control calls have threads of their own: a pool full of requests does not delay them."""
+    if inspect.iscoroutinefunction(func):
+        return await func(*args)
+    result = await asyncio.to_thread(func, *args)
+    return await result if inspect.isawaitable(result) else result

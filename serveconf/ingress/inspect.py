@@ -1,0 +1,171 @@
+"""``python -m serveconf.ingress.inspect``: look at code before it is served, in a process that is thrown away.
+
+One JSON object on stdin, one on stdout; the user's own output goes to stderr. Each target is imported in a forked child
+of its own. Factories are called, because what they return is what is served; classes are not constructed.
+
+in:  {"code_dir": str|null, "cwd": str|null, "timeout_s": number|null,
+      "targets": [{"import_path", "factory", "init_args", "init_kwargs"}], "middlewares": [{"import_path", "args", "kwargs"}]}
+out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "operations", "options"}],
+      "middlewares": [{"ok", "error", "traceback", "hint", "modules"}]}
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from serveconf.errors import AuthorError, CodeFailed
+from serveconf.ingress.app import call_factory, kind_of, name_of, refuse_arguments
+from serveconf.ingress.class_routes import is_ingress, routed_app
+from serveconf.ingress.deployment import Deployment, deployment_options
+from serveconf.ingress.failures import code_failed
+from serveconf.ingress.forked import run_forked
+from serveconf.ingress.importing import import_target
+from serveconf.ingress.kinds import shape_of
+from serveconf.ingress.operations import operations_of
+
+_AT_ONCE = 2
+
+
+def inspect_all(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer one request as the module's description says."""
+    code_dir = Path(request["code_dir"]) if request.get("code_dir") else None
+    targets, middlewares = request.get("targets", []), request.get("middlewares", [])
+    jobs = [functools.partial(_report, look_at_target, code_dir, target) for target in targets]
+    jobs += [functools.partial(_report, look_at_middleware, code_dir, middleware) for middleware in middlewares]
+    results = run_forked(jobs, at_once=_AT_ONCE, timeout_s=request.get("timeout_s"))
+    reports = [
+        {**_EMPTY, "error": f"importing {asked['import_path']} {result}"} if isinstance(result, str) else result
+        for asked, result in zip([*targets, *middlewares], results, strict=True)
+    ]
+    return {"targets": reports[: len(targets)], "middlewares": reports[len(targets) :]}
+
+
+_EMPTY: dict[str, Any] = {
+    "ok": False, "kind": None, "error": None, "traceback": None, "hint": None, "modules": [], "operations": [], "options": {},
+}  # fmt: skip
+
+
+def look_at_target(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Import it, see that it can be served with its arguments, and tell what it is and answers."""
+    target = import_target(asked["import_path"], code_dir)
+    options = deployment_options(target)
+    init_args = asked.get("init_args") or options.get("init_args", [])
+    init_kwargs = asked.get("init_kwargs") or options.get("init_kwargs", {})
+    is_deployment = isinstance(target, Deployment)
+    if isinstance(target, Deployment):
+        target = target.func_or_class
+    if asked.get("factory"):
+        target, init_args, init_kwargs = call_factory(target, init_args, init_kwargs), [], {}
+        if isinstance(target, Deployment):
+            is_deployment, spec = True, target.spec()
+            target, init_args, init_kwargs = target.func_or_class, spec.init_args, spec.init_kwargs
+    shape = shape_of(target)
+    if shape == "class":
+        _check_arguments(target, init_args, init_kwargs)
+    elif init_args or init_kwargs:
+        refuse_arguments(target)
+    return {
+        "kind": "deployment" if is_deployment else kind_of(shape),
+        "operations": operations_of(_unconstructed_app(target)),
+        "options": options,
+    }
+
+
+def look_at_middleware(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Import it and build it once around an app that does nothing."""
+    middleware = import_target(asked["import_path"], code_dir)
+    if not callable(middleware):
+        raise AuthorError(
+            f"{asked['import_path']} is not callable",
+            hint="a middleware is a class or function that takes the next app",
+        )
+    try:
+        built = middleware(_nothing, *asked.get("args", []), **asked.get("kwargs", {}))
+    except Exception as exc:
+        raise code_failed(f"building {asked['import_path']}", exc) from exc
+    if not callable(built):
+        raise AuthorError(f"{asked['import_path']} gave {type(built).__qualname__}, which is no ASGI app")
+    return {}
+
+
+def _report(
+    look: Callable[[Path | None, Mapping[str, Any]], dict[str, Any]], code_dir: Path | None, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    report = {**_EMPTY, "ok": True}
+    try:
+        report |= look(code_dir, asked)
+    except AuthorError as error:
+        report |= {"ok": False, "error": error.message, "hint": error.hint}
+        if isinstance(error, CodeFailed):
+            report["traceback"] = error.traceback or None
+    return report | {"modules": _modules_below(code_dir)}
+
+
+def _modules_below(code_dir: Path | None) -> list[str]:
+    """Files that were imported from ``code_dir``, relative to it."""
+    if code_dir is None:
+        return []
+    root = os.path.realpath(code_dir) + os.sep
+    files = {
+        os.path.realpath(file)
+        for module in list(sys.modules.values())
+        if isinstance(file := getattr(module, "__file__", None), str)
+    }
+    return sorted(file[len(root) :].replace(os.sep, "/") for file in files if file.startswith(root))
+
+
+def _check_arguments(cls: Any, init_args: list[Any], init_kwargs: dict[str, Any]) -> None:
+    try:
+        signature = inspect.signature(cls)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*init_args, **init_kwargs)
+    except TypeError as exc:
+        raise AuthorError(
+            f"{name_of(cls)}{signature} cannot be constructed: {exc}", hint="see init_args and init_kwargs"
+        ) from exc
+
+
+def _unconstructed_app(target: Any) -> object:
+    """The app whose routes can be told without constructing a class."""
+    if not is_ingress(target):
+        return target
+    try:
+        return routed_app(object.__new__(target))
+    except TypeError:  # a class laid out in C that only its own constructor can make
+        return None
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """The app around which middlewares are tried."""
+
+
+def main() -> None:
+    """Read, look, write."""
+    request = json.load(sys.stdin)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.dont_write_bytecode = True  # the code package is immutable
+    if sys.path and sys.path[0] in ("", os.getcwd()):
+        del sys.path[0]  # -m puts the working directory first
+    if request.get("code_dir"):
+        request["code_dir"] = os.path.abspath(request["code_dir"])
+    place = next((p for p in (request.get("cwd"), request.get("code_dir")) if p and os.path.isdir(p)), None)
+    if place is not None:
+        os.chdir(place)
+    sys.argv = ["serveconf"]
+    result = inspect_all(request)
+    with out:
+        json.dump(result, out)
+
+
+if __name__ == "__main__":
+    main()
