@@ -1,0 +1,234 @@
+"""From a route to one of its replicas: choosing, waiting in line, trying again, giving up.
+
+The proxy calls a ``Backend`` as the ASGI application of one route. Errors are answered here, through ``send``, so that
+the middlewares around it see them like any other answer; a response that cannot be finished ends in ``ResponseCut``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from typing import Any
+
+from serveconf.proxy.call import Call, GiveUp, Gone, ResponseCut, error_response
+from serveconf.proxy.incoming import Incoming
+from serveconf.proxy.pool import Link, ReplicaPool
+from serveconf.routing import Route
+from serveconf.wire import (
+    CLIENT_LEFT,
+    FrameTooLarge,
+    StreamCut,
+    StreamLost,
+    StreamRefused,
+    WireClient,
+)
+
+NO_REPLICA_WAIT_S = 5.0  # how long a request waits for a replica when there is none
+LOOK_EVERY_S = 0.1  # how often it looks meanwhile whether a newer generation has one
+
+
+class Backend:
+    """The ASGI application of one route in one generation. The counters only grow, but for ``in_flight``.
+
+    ``requests``: taken in; ``failed``: 5xx made here, or cut; ``retried``: tried once more on a replica; ``errors``:
+    answered with a 5xx, by the application or here, or cut.
+    """
+
+    def __init__(self, route: Route, pool: ReplicaPool) -> None:
+        self.route = route
+        self.requests = 0
+        self.failed = 0
+        self.errors = 0
+        self.retried = 0
+        self.in_flight = 0
+        self._pool = pool
+        self._limit = route.max_ongoing_requests
+        self._links = [pool.link(address) for address in route.replicas]
+        self._line: deque[asyncio.Event] = deque()  # first come, first served
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for a replica."""
+        return len(self._line)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.requests += 1
+        self.in_flight += 1
+        call = Call(scope, receive, send)
+        try:
+            if self.route.request_timeout_s is None:
+                status = await self._run(call)
+            else:
+                status = await self._run_in_time(call, self.route.request_timeout_s)
+            if status >= 500:
+                self.errors += 1
+        except GiveUp as answer:
+            self._count_failure(answer.status)
+            await error_response(scope, send, answer.status, answer.text, answer.headers)
+        except StreamLost as error:
+            self._count_failure(502)
+            await self._end_lost(call, error)
+        finally:
+            self.in_flight -= 1
+
+    def _count_failure(self, status: int) -> None:
+        if status >= 500:
+            self.failed += 1
+            self.errors += 1
+
+    async def _end_lost(self, call: Call, error: StreamLost) -> None:
+        if not error.response_started:
+            if isinstance(error, StreamCut):
+                await error_response(call.scope, call.send, 500, "Internal Server Error")
+            else:
+                await error_response(call.scope, call.send, 502, "Bad Gateway: the replica died before it answered")
+            return
+        if call.scope["type"] == "websocket":
+            await call.send({"type": "websocket.close", "code": 1011, "reason": "replica lost"})
+            return
+        raise ResponseCut(str(error)) from error
+
+    async def _run_in_time(self, call: Call, timeout_s: float) -> int:
+        try:
+            async with asyncio.timeout(timeout_s) as deadline:
+                call.watch_start(deadline)
+                return await self._run(call)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            if call.started:
+                raise StreamLost(response_started=True) from None
+            raise GiveUp(504, f"Gateway Timeout: no answer within {timeout_s:g} s") from None
+
+    async def _run(self, call: Call) -> int:
+        """Find a replica, run the request there, and again where that is allowed; the status."""
+        incoming = call.incoming
+        if call.prefetch and not await incoming.prefetch():
+            return CLIENT_LEFT
+        waited = False
+        while True:
+            client = self._choose() if waited or not self._line else None
+            try:
+                if client is None:
+                    found = await self._wait_in_line(incoming, first=waited)
+                    if isinstance(found, Backend):
+                        return await found._run(call)
+                    client = found
+                return await client(call.scope, incoming, call.send)
+            except StreamRefused:
+                waited = True
+                if not incoming.rewind():
+                    raise GiveUp(503, "Service Unavailable: the replica is full", retry=True) from None
+                self.retried += 1
+            except StreamLost as error:
+                call.losses += 1
+                if not call.may_repeat(error):
+                    raise
+                waited = True
+                self.retried += 1
+            except Gone:
+                return CLIENT_LEFT
+            except FrameTooLarge:
+                raise GiveUp(431, "Request Header Fields Too Large") from None
+
+    # choosing
+
+    def _choose(self) -> WireClient | None:
+        """A replica with room: the only one, or the less loaded of two at random; None if there is none."""
+        links = self._links
+        count = len(links)
+        if count == 1:
+            return self._room(links[0])
+        if count == 0:
+            return None
+        first = int(random.random() * count)
+        second = int(random.random() * (count - 1))
+        one, two = self._room(links[first]), self._room(links[second + (second >= first)])
+        if one is not None and two is not None:
+            return one if one.load <= two.load else two
+        if one is not None or two is not None:
+            return one or two
+        clients = [client for client in map(self._room, links) if client is not None] if count > 2 else []
+        return min(clients, key=_load) if clients else None
+
+    def _room(self, link: Link) -> WireClient | None:
+        client = link.client
+        if client is not None and client.open and not client.full and client.ongoing < self._limit:
+            return client
+        return None
+
+    @property
+    def _alive(self) -> bool:
+        """Whether any replica of this route takes requests, now or when it has room."""
+        return any(link.client is not None and link.client.open for link in self._links)
+
+    # waiting
+
+    def look_again(self) -> None:
+        """A replica has room, or one came, or one went: the first in line looks, or all when no replica is left."""
+        if not self._line:
+            return
+        if self._alive:
+            self._line[0].set()
+        else:
+            for place in self._line:
+                place.set()
+
+    async def _wait_in_line(self, incoming: Incoming, *, first: bool) -> WireClient | Backend:
+        """Wait for a replica with room; or a newer generation's backend, if this one has none left."""
+        if not first and 0 <= self.route.max_queued_requests <= len(self._line):
+            raise GiveUp(503, "Service Unavailable: too many requests wait", retry=True)
+        place = asyncio.Event()
+        if first:
+            self._line.appendleft(place)
+        else:
+            self._line.append(place)
+        for link in self._links:
+            link.waiting.add(self)
+        watcher = asyncio.create_task(incoming.until_client_left())
+        watcher.add_done_callback(lambda _: place.set())
+        try:
+            return await self._wait_for_replica(place, watcher)
+        finally:
+            watcher.cancel()
+            self._leave_line(place)
+
+    async def _wait_for_replica(self, place: asyncio.Event, watcher: asyncio.Task[None]) -> WireClient | Backend:
+        clock = asyncio.get_running_loop().time
+        until: float | None = None
+        while True:
+            if watcher.done():
+                watcher.result()
+                raise Gone
+            client = self._choose() if self._line[0] is place else None
+            if client is not None:
+                return client
+            pause_s: float | None = None
+            if self._alive:
+                until = None
+            else:
+                latest = self._pool.latest(self.route.stack, self.route.deployment)
+                if latest is not None and latest is not self:
+                    return latest
+                until = clock() + NO_REPLICA_WAIT_S if until is None else until
+                if clock() >= until:
+                    raise GiveUp(503, "Service Unavailable: no replica is ready", retry=True)
+                pause_s = LOOK_EVERY_S
+            place.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await place.wait()
+
+    def _leave_line(self, place: asyncio.Event) -> None:
+        self._line.remove(place)
+        if self._line:
+            self.look_again()  # there may be room for the next one too
+        else:
+            for link in self._links:
+                link.waiting.discard(self)
+
+
+def _load(client: WireClient) -> int:
+    return client.load

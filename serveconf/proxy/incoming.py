@@ -1,0 +1,65 @@
+"""What comes from the client, kept for as long as a request may have to be sent to another replica.
+
+``Backend`` wraps ASGI's ``receive`` in it once per request, and hands it to one replica after another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+KEEP_BYTES = 1 << 20  # a replica that does not take a request has been sent less than this of it
+
+
+class Incoming:
+    """ASGI ``receive``, with a memory. ``left``: the client is gone."""
+
+    __slots__ = ("_kept", "_next", "_receive", "_size", "left")
+
+    def __init__(self, receive: Any) -> None:
+        self.left = False
+        self._receive = receive
+        self._kept: list[dict[str, Any]] | None = []
+        self._next = 0  # of what was kept, to be handed out
+        self._size = 0
+
+    async def __call__(self) -> dict[str, Any]:
+        """The next message: first those that were kept and not handed out since."""
+        kept = self._kept
+        if kept is not None and self._next < len(kept):
+            message = kept[self._next]
+            self._next += 1
+            return message
+        self._next += 1
+        return await self._pull()
+
+    async def prefetch(self) -> bool:
+        """Have the first message ready; False when the client has left instead."""
+        if not self._kept:
+            await self._pull()
+        return not self.left
+
+    def rewind(self) -> bool:
+        """Begin again for another replica; False when too much has been handed out to be kept."""
+        self._next = 0
+        return self._kept is not None
+
+    async def until_client_left(self) -> None:
+        """Return when the client has left; what it sends meanwhile is kept."""
+        while not self.left:
+            if self._size >= KEEP_BYTES:
+                await asyncio.get_running_loop().create_future()  # no more is read: whether it leaves cannot be told
+            await self._pull()
+
+    async def _pull(self) -> dict[str, Any]:
+        message: dict[str, Any] = await self._receive()
+        kind = message["type"]
+        if kind == "http.disconnect" or kind == "websocket.disconnect":
+            self.left = True
+        kept = self._kept
+        if kept is not None:
+            kept.append(message)
+            self._size += len(message.get("body") or message.get("bytes") or message.get("text") or b"")
+            if self._size > KEEP_BYTES and self._next >= len(kept):
+                self._kept = None
+        return message

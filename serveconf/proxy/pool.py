@@ -1,0 +1,152 @@
+"""The connections of one proxy process, by replica. All generations share them.
+
+The proxy opens what a generation names when it stages it, and releases what no generation names any more. In between a
+connection that dies is made again, with back-off, for as long as the replica is in a table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from serveconf.errors import OperatorError
+from serveconf.routing import ReplicaAddress
+from serveconf.wire import ProtocolError, WireClient
+
+if TYPE_CHECKING:
+    from serveconf.proxy.dispatch import Backend
+
+log = logging.getLogger("serveconf.proxy")
+
+OPEN_TIMEOUT_S = 5.0  # for all of a generation's new replicas to be reached, when it is staged
+FIRST_BACK_OFF_S = 0.05
+LONGEST_BACK_OFF_S = 2.0
+
+
+class ReplicaUnreachable(OperatorError):
+    """A replica that a generation names does not answer on its socket."""
+
+    code = "replica_unreachable"
+
+
+class Link:
+    """One replica as this proxy sees it: its address, and its connection while there is one."""
+
+    def __init__(self, pool: ReplicaPool, address: ReplicaAddress) -> None:
+        self.id = address.id
+        self.client: WireClient | None = None
+        self.reached = False  # it was connected at least once
+        self.released = False
+        self.waiting: set[Backend] = set()  # those with requests that wait for room here
+        self._pool = pool
+        self._where = pool.where(address)
+        self._reconnecting: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Connect once. OSError when that fails."""
+        client = await WireClient.connect(self._where, secret=self._pool.secret, timeout_s=OPEN_TIMEOUT_S)
+        if self.released or self.client is not None:
+            client.close()
+            return
+        self.reached = True
+        self.client = client
+        client.on_close = self._lost
+        client.on_room = self.tell
+        if client.closed:
+            self._lost()
+        self.tell()
+
+    def tell(self) -> None:
+        """There may be room: whoever waits has a look."""
+        if self.waiting:
+            for backend in tuple(self.waiting):
+                backend.look_again()
+
+    def release(self) -> None:
+        """No generation names this replica any more; what runs on it ends there."""
+        self.released = True
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+        if self.client is not None:
+            self.client.retire_soon()
+        self.tell()
+
+    def _lost(self) -> None:
+        self.client = None
+        if not self.released:
+            log.warning("connection to replica %s lost, connecting again", self.id)
+            self.reconnect()
+        self.tell()
+
+    def reconnect(self) -> None:
+        """Connect in the background, with back-off, until it works or the replica is released."""
+        if self._reconnecting is None or self._reconnecting.done():
+            self._reconnecting = asyncio.get_running_loop().create_task(self._connect_again())
+
+    async def _connect_again(self) -> None:
+        pause_s = FIRST_BACK_OFF_S
+        while not self.released and self.client is None:
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, LONGEST_BACK_OFF_S)
+            try:
+                await self.connect()
+            except (OSError, ProtocolError):
+                continue
+
+
+class ReplicaPool:
+    """One per proxy process. ``latest`` finds the newest generation's backend of a deployment; the proxy sets it."""
+
+    def __init__(self, *, node_id: str, secret: bytes) -> None:
+        self.node_id = node_id
+        self.secret = secret
+        self.latest: Callable[[str, str], Backend | None] = lambda stack, deployment: None
+        self._links: dict[str, Link] = {}
+
+    async def open(self, addresses: Iterable[ReplicaAddress]) -> None:
+        """Connect to every replica that is new. ReplicaUnreachable, and nothing kept, when one can't be reached in time.
+
+        A replica that was reached before and whose connection just broke is not waited for: it may have crashed, and
+        that must not stand in the way of the generation that replaces it.
+        """
+        new = [link for link in map(self.link, addresses) if not link.reached]
+        results = await asyncio.gather(*(link.connect() for link in new), return_exceptions=True)
+        failed = [(link, error) for link, error in zip(new, results, strict=True) if error is not None]
+        if failed:
+            self.release([link.id for link in new])
+            link, error = failed[0]
+            raise ReplicaUnreachable(f"replica {link.id} does not answer: {error!r}") from error
+
+    def release(self, replica_ids: Iterable[str]) -> None:
+        """No generation names these any more: nothing new goes there, and what runs there ends there."""
+        for replica_id in replica_ids:
+            link = self._links.pop(replica_id, None)
+            if link is not None:
+                link.release()
+
+    async def close(self) -> None:
+        """Drop every connection at once; the proxy stops."""
+        clients = [link.client for link in self._links.values() if link.client is not None]
+        self.release(list(self._links))
+        for client in clients:
+            client.close()
+        for client in clients:
+            await client.retire()
+
+    def link(self, address: ReplicaAddress) -> Link:
+        """The link to a replica, which ``open`` connects."""
+        link = self._links.get(address.id)
+        if link is None:
+            link = self._links[address.id] = Link(self, address)
+        return link
+
+    def where(self, address: ReplicaAddress) -> str:
+        """How to reach a replica from this node."""
+        if address.node_id == self.node_id:
+            return f"unix:{address.uds}"
+        if address.tcp is None:
+            raise ReplicaUnreachable(f"replica {address.id} is on node {address.node_id} and has no TCP address")
+        return f"tcp:{address.tcp}"
