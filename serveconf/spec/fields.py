@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from serveconf.spec.models import SpecFile
+from serveconf.spec.models import Cost, SpecFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,24 @@ class FieldShape:
     info: FieldInfo
 
     @property
-    def cost(self) -> str:
+    def cost(self) -> Cost:
         """What changing it costs."""
+        return Cost(str(self._extra("x-change-cost") or Cost.NONE))
+
+    @property
+    def meaning(self) -> str:
+        """What it is for."""
+        return self.info.description or ""
+
+    @property
+    def default_words(self) -> str | None:
+        """The default in words, where the value alone does not say it."""
+        words = self._extra("x-default")
+        return str(words) if words else None
+
+    def _extra(self, key: str) -> object:
         extra = self.info.json_schema_extra
-        return str(extra["x-change-cost"]) if isinstance(extra, dict) else "none"
+        return extra.get(key) if isinstance(extra, dict) else None
 
 
 ANY = Shape(kinds=frozenset({"any"}))

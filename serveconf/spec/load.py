@@ -19,10 +19,9 @@ from serveconf.spec.problems import Position, Problem, SpecInvalid, join
 from serveconf.spec.reading import Reading, read_mapping, read_yaml
 from serveconf.spec.rules import check_rules
 from serveconf.spec.support import UNSUPPORTED
-from serveconf.spec.tree import MAX_BYTES
+from serveconf.spec.tree import MAX_BYTES, MAX_NODES
 
 MAX_FILES = 32
-MAX_TOTAL_BYTES = 2 * MAX_BYTES
 MAX_PROBLEMS = 200
 
 
@@ -90,7 +89,7 @@ class _Files:
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = env
         self.seen: dict[Path, Path] = {}  # real path -> absolute path
-        self.bytes = 0
+        self.bytes = self.values = 0
 
     def read(self, path: Path, shown: str) -> Part:
         """The file's part. What cannot be read gives a part with the problem alone."""
@@ -103,8 +102,9 @@ class _Files:
             message = f"cannot be read: {error.strerror or error}"
             reading.problems.append(reading.problem("", message, "file"))
             return Part(reading)
-        self.bytes += len(data)
         reading = read_yaml(data, file=shown, folder=path.parent, env=self.env)
+        self.bytes += len(data)
+        self.values += len(reading.value_at)
         return Part(reading, [self.read(*include) for include in self.includes(reading)])
 
     def includes(self, reading: Reading) -> Iterator[tuple[Path, str]]:
@@ -131,8 +131,8 @@ class _Files:
             return "no such file" if not path.exists() else "is not a file"
         if len(self.seen) >= MAX_FILES:
             return f"more than {MAX_FILES} files are included"
-        if self.bytes > MAX_TOTAL_BYTES:
-            return f"the files together are larger than {MAX_TOTAL_BYTES // 1024} KiB"
+        if self.bytes > MAX_BYTES or self.values > MAX_NODES:
+            return "the files together are too large"
         return None
 
 

@@ -6,13 +6,44 @@ stack costs (``Cost``): plan, ``explain``, the JSON Schema and the docs are all 
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from serveconf.spec.checks import (
+    IMPORT_PATH,
+    NAME,
+    PERCENT,
+    check_count_or_percent,
+    check_host,
+    check_import_path,
+    check_name,
+    check_path,
+    check_prefix,
+    check_resources,
+    check_root_path,
+    check_runtime_env,
+)
+
+__all__ = [
+    "AutoscalingConfig",
+    "Cost",
+    "DeploymentOptions",
+    "DeploymentSpec",
+    "HttpOptions",
+    "Location",
+    "MiddlewareSpec",
+    "RayActorOptions",
+    "RolloutSpec",
+    "SpecFile",
+    "StackSpec",
+    "Strict",
+    "as_wire",
+    "check_prefix",
+    "costs",
+]
 
 
 class Cost(StrEnum):
@@ -35,109 +66,6 @@ class Location(StrEnum):
     NO_SERVER = "NoServer"
 
 
-def check_prefix(prefix: str) -> str:
-    """A route prefix starts with ``/``, does not end with one (but for ``/`` itself), and is a plain path."""
-    if not prefix.startswith("/"):
-        raise PydanticCustomError("prefix", "must start with '/'")
-    if prefix != "/" and prefix.endswith("/"):
-        raise PydanticCustomError("prefix", "must not end with '/'")
-    if "//" in prefix or re.search(r"[\s?#{}%*\\\x00-\x1f\x7f]", prefix):
-        raise PydanticCustomError(
-            "prefix", "must be a plain path, without '//', blanks, wildcards, '?', '#', '%' or braces"
-        )
-    if any(part in (".", "..") for part in prefix.split("/")):
-        raise PydanticCustomError("prefix", "must not have '.' or '..' segments")
-    if prefix == "/-" or prefix.startswith("/-/"):
-        raise PydanticCustomError("prefix", "'/-' is kept for serveconf's own endpoints")
-    return prefix
-
-
-def check_path(path: str) -> str:
-    """A path below the mount point: it starts with ``/`` and holds no blanks, query or fragment."""
-    if not path.startswith("/"):
-        raise PydanticCustomError("path", "must start with '/'")
-    if re.search(r"[\s#\x00-\x1f\x7f]", path):
-        raise PydanticCustomError("path", "must not hold blanks or '#'")
-    return path
-
-
-def check_root_path(path: str) -> str:
-    """Empty, or a mount point with the form of a route prefix (a trailing slash would be doubled in every URL)."""
-    if path in ("", "/"):
-        if path:
-            raise PydanticCustomError("path", "must be empty or a path such as '/api', not '/'")
-        return path
-    return check_prefix(path)
-
-
-def check_host(host: str) -> str:
-    """An IP address or a host name, without scheme and port."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host) or ".." in host:
-            raise PydanticCustomError("host", "must be an IP address or a host name, without scheme and port") from None
-    return host
-
-
-def check_import_path(path: str) -> str:
-    """``module:attribute``, both dotted Python names."""
-    if not re.fullmatch(_IMPORT_PATH, path):
-        raise PydanticCustomError("import_path", "must read module:attribute, such as main:app")
-    if path.split(":")[0].endswith(".py"):
-        raise PydanticCustomError("import_path", "must name the module without '.py'")
-    return path
-
-
-def check_name(name: str) -> str:
-    """A name that can stand in a URL, a file name and a log line."""
-    if len(name) > 100:
-        raise PydanticCustomError("name", "must have at most 100 characters")
-    if not re.fullmatch(_NAME, name):
-        raise PydanticCustomError(
-            "name", "must hold only letters, digits, '_', '-' and '.', with no '-' or '.' at the ends"
-        )
-    return name
-
-
-def check_count_or_percent(value: Any) -> Any:
-    """A count from 0, or a percentage from 0% to 100%."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            raise PydanticCustomError("greater_than_equal", "must be at least 0")
-        return value
-    if isinstance(value, str):
-        if not re.fullmatch(_PERCENT, value):
-            raise PydanticCustomError("percent", 'must be a count such as 1 or a percentage from "0%" to "100%"')
-        return value
-    raise PydanticCustomError("type", "must be a count or a percentage")
-
-
-def check_runtime_env(env: dict[str, Any]) -> dict[str, Any]:
-    """Ray's keys, but for the two that serveconf sets itself."""
-    for key in ("working_dir", "py_modules"):
-        if key in env:
-            raise PydanticCustomError(
-                "runtime_env", "must not hold '{key}': app_dir is what replicas import from", {"key": key}
-            )
-    variables = env.get("env_vars", {})
-    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
-        raise PydanticCustomError(
-            "runtime_env", "must have strings as the values of env_vars; quote numbers and booleans"
-        )
-    return env
-
-
-def check_resources(resources: dict[str, float]) -> dict[str, float]:
-    """Custom resources only: Ray refuses its own ones here."""
-    for key, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "memory")):
-        if key in resources:
-            raise PydanticCustomError(
-                "resources", "must not hold '{key}': set {option}", {"key": key, "option": option}
-            )
-    return resources
-
-
 def _location(value: Any) -> Any:
     """YAML has strings and null where Python has the enum; null means NoServer."""
     if value is None:
@@ -149,19 +77,13 @@ def _location(value: Any) -> Any:
     return value
 
 
-_ATTRIBUTES = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
-_IMPORT_PATH = rf"^{_ATTRIBUTES}:{_ATTRIBUTES}$"
-_NAME = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$"
-_PERCENT = r"^(100|[0-9]{1,2})%$"
-
-
 def _pattern(pattern: str) -> Any:
     """A pattern for the JSON Schema alone: the validator beside it gives the better message."""
     return Field(json_schema_extra={"pattern": pattern})
 
 
-ImportPath = Annotated[str, AfterValidator(check_import_path), _pattern(_IMPORT_PATH)]
-Name = Annotated[str, AfterValidator(check_name), _pattern(_NAME)]
+ImportPath = Annotated[str, AfterValidator(check_import_path), _pattern(IMPORT_PATH)]
+Name = Annotated[str, AfterValidator(check_name), _pattern(NAME)]
 RoutePrefix = Annotated[str, AfterValidator(check_prefix), _pattern(r"^/([^\s?#{}%*\\/]+(/[^\s?#{}%*\\/]+)*)?$")]
 UrlPath = Annotated[str, AfterValidator(check_path), _pattern(r"^/[^\s#]*$")]
 RootPath = Annotated[str, AfterValidator(check_root_path), _pattern(r"^(/[^\s?#{}%*\\/]+)*$")]
@@ -169,16 +91,16 @@ Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_
 Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Percent = Annotated[str, Field(pattern=_PERCENT)]
+Percent = Annotated[str, Field(pattern=PERCENT)]
 CountOrPercent = Annotated[
     int | str,
     BeforeValidator(check_count_or_percent, json_schema_input_type=Annotated[int, Field(ge=0)] | Percent),
 ]
 
 
-def costs(cost: Cost) -> dict[str, Any]:
-    """What changing a field costs, as the JSON Schema carries it."""
-    return {"x-change-cost": cost.value}
+def costs(cost: Cost, *, default: str | None = None) -> dict[str, Any]:
+    """What changing a field costs, as the JSON Schema carries it; ``default`` where the value alone does not say it."""
+    return {"x-change-cost": cost.value} | ({"x-default": default} if default else {})
 
 
 class Strict(BaseModel):
@@ -194,7 +116,7 @@ class MiddlewareSpec(Strict):
         examples=["starlette.middleware.cors:CORSMiddleware"], json_schema_extra=costs(Cost.ROUTE)
     )
     """Where the middleware is: module:attribute."""
-    args: list[Any] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.ROUTE))
+    args: list[Any] = Field(default=[], examples=[["a value"]], json_schema_extra=costs(Cost.ROUTE))
     """Positional arguments after the app."""
     kwargs: dict[str, Any] = Field(default={}, examples=[{"allow_origins": ["*"]}], json_schema_extra=costs(Cost.ROUTE))
     """Keyword arguments."""
@@ -308,7 +230,7 @@ class Identity(Strict):
     import_path: ImportPath = Field(examples=["shop.catalog:app"], json_schema_extra=costs(Cost.ROLL))
     """What to serve, as module:attribute (the attribute may be dotted): an ASGI app, a deployment, a class or a function."""
     route_prefix: RoutePrefix | None = Field(
-        default=None, examples=["/catalog", "/", None], json_schema_extra=costs(Cost.ROUTE)
+        default=None, examples=["/catalog", "/", None], json_schema_extra=costs(Cost.ROUTE, default="/{name}")
     )
     """Path below which requests reach it; left out: /{name}; null: not reachable over HTTP."""
 
@@ -322,7 +244,7 @@ class DeploymentOptions(Strict):
     """Number of replicas."""
     factory: bool = Field(default=False, examples=[False, True], json_schema_extra=costs(Cost.ROLL))
     """Call the imported attribute with init_args and init_kwargs and serve what it returns."""
-    init_args: list[Any] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.ROLL))
+    init_args: list[Any] = Field(default=[], examples=[["small", 3]], json_schema_extra=costs(Cost.ROLL))
     """Positional arguments of the class or factory."""
     init_kwargs: dict[str, Any] = Field(default={}, examples=[{"model": "small"}], json_schema_extra=costs(Cost.ROLL))
     """Keyword arguments of the class or factory."""
@@ -330,7 +252,9 @@ class DeploymentOptions(Strict):
         default=None, examples=[None, {"threshold": 0.5}], json_schema_extra=costs(Cost.RECONFIGURE)
     )
     """Handed to reconfigure(user_config) of the class, at start and live; changing it restarts nothing."""
-    middlewares: list[MiddlewareSpec] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.ROUTE))
+    middlewares: list[MiddlewareSpec] = Field(
+        default=[], examples=[[{"import_path": "shop.auth:RequireKey"}]], json_schema_extra=costs(Cost.ROUTE)
+    )
     """Starlette middlewares for this route only, inside those of http_options; the first is the outermost."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = Field(
         default=100, examples=[100], json_schema_extra=costs(Cost.ROLL)
@@ -390,7 +314,11 @@ class StackSpec(Strict):
         default=HttpOptions(), examples=[{"port": 8000}], json_schema_extra=costs(Cost.PROXY)
     )
     """The HTTP front of the cluster."""
-    deployments: list[DeploymentSpec] = Field(default=[], examples=[[]], json_schema_extra=costs(Cost.NONE))
+    deployments: list[DeploymentSpec] = Field(
+        default=[],
+        examples=[[{"name": "catalog", "import_path": "shop.catalog:app"}]],
+        json_schema_extra=costs(Cost.NONE),
+    )
     """What is served."""
 
 

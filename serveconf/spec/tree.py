@@ -20,7 +20,7 @@ from serveconf.spec.syntax import explain_syntax
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 50
-MAX_NODES = 50_000
+MAX_NODES = 25_000
 MAX_SCALAR = 256 * 1024
 _SOURCE_WIDTH = 400
 _Loader = getattr(yaml, "CLoader", yaml.Loader)  # libyaml is many times faster; its events are the same

@@ -1,0 +1,120 @@
+"""What single values of the spec must look like, beyond their type. Each check gives the value back or raises with our wording.
+
+The models call them; where a check has a pattern, the JSON Schema carries the pattern.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+_ATTRIBUTES = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+IMPORT_PATH = rf"^{_ATTRIBUTES}:{_ATTRIBUTES}$"
+NAME = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$"
+PERCENT = r"^(100|[0-9]{1,2})%$"
+
+
+def check_prefix(prefix: str) -> str:
+    """A route prefix starts with ``/``, does not end with one (but for ``/`` itself), and is a plain path."""
+    if not prefix.startswith("/"):
+        raise PydanticCustomError("prefix", "must start with '/'")
+    if prefix != "/" and prefix.endswith("/"):
+        raise PydanticCustomError("prefix", "must not end with '/'")
+    if "//" in prefix or re.search(r"[\s?#{}%*\\\x00-\x1f\x7f]", prefix):
+        raise PydanticCustomError(
+            "prefix", "must be a plain path, without '//', blanks, wildcards, '?', '#', '%' or braces"
+        )
+    if any(part in (".", "..") for part in prefix.split("/")):
+        raise PydanticCustomError("prefix", "must not have '.' or '..' segments")
+    if prefix == "/-" or prefix.startswith("/-/"):
+        raise PydanticCustomError("prefix", "'/-' is kept for serveconf's own endpoints")
+    return prefix
+
+
+def check_path(path: str) -> str:
+    """A path below the mount point: it starts with ``/`` and holds no blanks, query or fragment."""
+    if not path.startswith("/"):
+        raise PydanticCustomError("path", "must start with '/'")
+    if re.search(r"[\s#\x00-\x1f\x7f]", path):
+        raise PydanticCustomError("path", "must not hold blanks or '#'")
+    return path
+
+
+def check_root_path(path: str) -> str:
+    """Empty, or a mount point with the form of a route prefix (a trailing slash would be doubled in every URL)."""
+    if path in ("", "/"):
+        if path:
+            raise PydanticCustomError("path", "must be empty or a path such as '/api', not '/'")
+        return path
+    return check_prefix(path)
+
+
+def check_host(host: str) -> str:
+    """An IP address or a host name, without scheme and port."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host) or ".." in host:
+            raise PydanticCustomError("host", "must be an IP address or a host name, without scheme and port") from None
+    return host
+
+
+def check_import_path(path: str) -> str:
+    """``module:attribute``, both dotted Python names."""
+    if not re.fullmatch(IMPORT_PATH, path):
+        raise PydanticCustomError("import_path", "must read module:attribute, such as main:app")
+    if path.split(":")[0].endswith(".py"):
+        raise PydanticCustomError("import_path", "must name the module without '.py'")
+    return path
+
+
+def check_name(name: str) -> str:
+    """A name that can stand in a URL, a file name and a log line."""
+    if len(name) > 100:
+        raise PydanticCustomError("name", "must have at most 100 characters")
+    if not re.fullmatch(NAME, name):
+        raise PydanticCustomError(
+            "name", "must hold only letters, digits, '_', '-' and '.', with no '-' or '.' at the ends"
+        )
+    return name
+
+
+def check_count_or_percent(value: Any) -> Any:
+    """A count from 0, or a percentage from 0% to 100%."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise PydanticCustomError("greater_than_equal", "must be at least 0")
+        return value
+    if isinstance(value, str):
+        if not re.fullmatch(PERCENT, value):
+            raise PydanticCustomError("percent", 'must be a count such as 1 or a percentage from "0%" to "100%"')
+        return value
+    raise PydanticCustomError("type", "must be a count or a percentage")
+
+
+def check_runtime_env(env: dict[str, Any]) -> dict[str, Any]:
+    """Ray's keys, but for the two that serveconf sets itself."""
+    for key in ("working_dir", "py_modules"):
+        if key in env:
+            raise PydanticCustomError(
+                "runtime_env", "must not hold '{key}': app_dir is what replicas import from", {"key": key}
+            )
+    variables = env.get("env_vars", {})
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        raise PydanticCustomError(
+            "runtime_env", "must have strings as the values of env_vars; quote numbers and booleans"
+        )
+    return env
+
+
+def check_resources(resources: dict[str, float]) -> dict[str, float]:
+    """Custom resources only: Ray refuses its own ones here."""
+    for key, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "memory")):
+        if key in resources:
+            raise PydanticCustomError(
+                "resources", "must not hold '{key}': set {option}", {"key": key, "option": option}
+            )
+    return resources
