@@ -33,7 +33,7 @@ class ServedApp:
     def __init__(
         self, *, app: ASGIApp, kind: Kind, name: str, instance: object | None, has_lifespan: bool, user_config: Any
     ) -> None:
-        self.app = app
+        self.app = _Slot(app)
         self.kind = kind
         self.state: dict[str, Any] = {}  # what lifespan start-up yielded, for the scope of every request
         self._name = name
@@ -82,10 +82,10 @@ class ServedApp:
     def _release(self) -> None:
         """End the instance: its ``__del__`` runs now, not whenever a last reference happens to go."""
         instance, self._instance = self._instance, None
+        self.app.app = _ended
         finalize = getattr(type(instance), "__del__", None)
         if instance is None or finalize is None:
             return
-        self.app = _ended
         alive = _weakly(instance)
         del instance
         gc.collect()  # routes, closures and the instance hold each other
@@ -215,6 +215,16 @@ def _from_asgi2(target: Callable[[Scope], Callable[[Receive, Send], Any]]) -> AS
         await target(scope)(receive, send)
 
     return app
+
+
+class _Slot:
+    """The app of an instance, for whoever serves it: letting go of it here lets go of it everywhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
 
 async def _ended(scope: Scope, receive: Receive, send: Send) -> None:
