@@ -1,0 +1,1 @@
+"""The control API: everything that the commands do is done through it."""

@@ -114,14 +114,18 @@ class Controller:
         self._background.append(asyncio.create_task(reconciler.run()))
         url = f"http://{self._settings.host}:{server.port}"
         self._address = ControllerAddress(url=url, token=token, pid=os.getpid())
-        app = make_app(plane, token=token, address=url, host=self._settings.host, on_shutdown=lambda: self._shutdown(plane))
+        app = make_app(
+            plane, token=token, address=url, host=self._settings.host, on_shutdown=lambda: self._shutdown(plane)
+        )
         self._background.append(asyncio.create_task(server.serve(app)))
         log.info("controller ready", address=url, stacks=len(ledger.heads))
 
     async def _identity(self) -> ClusterSettings:
         """The cluster's id and secret: made once, then found in the store."""
         fresh = ClusterSettings(cluster_id=secrets.token_hex(6), secret=secrets.token_bytes(32))
-        return msgspec.json.decode(await self._value("identity", lambda: msgspec.json.encode(fresh)), type=ClusterSettings)
+        return msgspec.json.decode(
+            await self._value("identity", lambda: msgspec.json.encode(fresh)), type=ClusterSettings
+        )
 
     async def _value(self, key: str, make: Callable[[], bytes]) -> bytes:
         found = await self._store.get(key)
@@ -187,4 +191,3 @@ def _head_node() -> str:
         if node["Alive"] and HEAD_RESOURCE in node["Resources"]:
             return str(node["NodeID"])
     raise OperatorError("the Ray cluster has no head node")
-

@@ -123,7 +123,10 @@ class Proxy:
 
     async def _stage(self, generation: Generation) -> tuple[str, str, bool] | None:
         try:
-            middlewares = [*generation.front.middlewares, *(m for route in generation.routes for m in route.middlewares)]
+            middlewares = [
+                *generation.front.middlewares,
+                *(m for route in generation.routes for m in route.middlewares),
+            ]
             for digest in {m.code for m in middlewares if m.code}:
                 await self._packages.folder(digest)
             await self._app.stage(generation)

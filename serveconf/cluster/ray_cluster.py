@@ -183,5 +183,3 @@ async def _asked(answer: Awaitable[Any], who: str) -> Any:
         return await answer
     except (RayError, TimeoutError) as error:
         raise OperatorError(f"{who} does not answer: {type(error).__name__}", code="no_answer") from error
-
-

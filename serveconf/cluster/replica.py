@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.loopthread import LoopThread
-from serveconf.cluster.probe import probe_path
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.errors import CodeFailed, ServeconfError
 from serveconf.ingress.app import ServedApp, build
+from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
 from serveconf.plan.state import ReplicaPhase, ReplicaState
 from serveconf.reconcile.packages import Packages
@@ -34,7 +34,9 @@ log = get_logger("replica")
 class Replica:
     """Import, construct, start up, listen; then answer until it is drained."""
 
-    def __init__(self, order: ReplicaOrder, settings: ClusterSettings, store: Store, *, node_id: str, node_ip: str) -> None:
+    def __init__(
+        self, order: ReplicaOrder, settings: ClusterSettings, store: Store, *, node_id: str, node_ip: str
+    ) -> None:
         self._order = order
         self._settings = settings
         self._node_ip = node_ip

@@ -54,7 +54,9 @@ class _Watched:
 class WatchedReplica(_Watched):
     """A replica, from its start to its end."""
 
-    def __init__(self, actor: Any, state: ReplicaState, changed: Callable[[], None], order: ReplicaOrder | None) -> None:
+    def __init__(
+        self, actor: Any, state: ReplicaState, changed: Callable[[], None], order: ReplicaOrder | None
+    ) -> None:
         super().__init__(actor, changed)
         self.state = state
         self._period_s, self._timeout_s, self._ready_s = _health_times(order)
@@ -96,7 +98,9 @@ class WatchedReplica(_Watched):
 
     async def reconfigure(self, user_config: Any, config_hash: str) -> tuple[str, str] | None:
         """Hand a user_config over."""
-        refused: tuple[str, str] | None = await ask(self._actor.reconfigure.remote(user_config, config_hash), self._ready_s)
+        refused: tuple[str, str] | None = await ask(
+            self._actor.reconfigure.remote(user_config, config_hash), self._ready_s
+        )
         if refused is None:
             self.state = replace(self.state, config_hash=config_hash)
         return refused

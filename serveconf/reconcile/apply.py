@@ -209,7 +209,7 @@ def make_result(
         "outcome": outcome,
         "actions": actions or [],
         "receipt": dict(receipt or msgspec.to_builtins(Receipt())),
-        "problems": [_problem(failure) for failure in failures or ()],
+        "problems": [problem_of(failure) for failure in failures or ()],
     }
 
 
@@ -228,7 +228,8 @@ def code_failures(refused: CodeRefused) -> list[Failure]:
     ]
 
 
-def _problem(failure: Failure) -> dict[str, Any]:
+def problem_of(failure: Failure) -> dict[str, Any]:
+    """A failure in the form of the contract's problems; the client knows the file and the line."""
     return {
         "file": "",
         "line": 0,

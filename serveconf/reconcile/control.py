@@ -126,14 +126,11 @@ class ControlPlane:
     async def stop_everything(self) -> None:
         """Drain and stop every replica and every proxy; nothing is started any more. Returns when they are gone."""
         self._deps.reconciler.stopped = True
-        observed = self.cluster.observe()
-        for proxy in observed.proxies:
-            await self.cluster.stop_proxy(proxy.id, drain_s=SHUTDOWN_DRAIN_S)
-        while self.cluster.observe().proxies:
-            await self._deps.clock.sleep(0.02)
-        for replica in observed.replicas:
-            await self.cluster.stop_replica(replica.id, drain_s=SHUTDOWN_DRAIN_S)
-        while self.cluster.observe().replicas:
+        while (observed := self.cluster.observe()).proxies or observed.replicas:
+            for proxy in observed.proxies:
+                await self.cluster.stop_proxy(proxy.id, drain_s=SHUTDOWN_DRAIN_S)
+            for replica in observed.replicas if not observed.proxies else ():
+                await self.cluster.stop_replica(replica.id, drain_s=SHUTDOWN_DRAIN_S)
             await self._deps.clock.sleep(0.02)
 
     def _begin(self, stack: str, ask: Ask) -> Operation:

@@ -1,0 +1,1 @@
+"""Watching what a stack is made of; all it ever says is "look again"."""

@@ -1,0 +1,211 @@
+"""The control API as a FastAPI app over ``reconcile.control.ControlPlane``; it adds transport and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.middleware import Middleware
+
+from serveconf import __version__
+from serveconf.admin import models
+from serveconf.admin.guard import LOOPBACK, Guard
+from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
+from serveconf.reconcile.apply import code_failures, problem_of
+from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.prepare import CodeRefused
+from serveconf.reconcile.records import Revision
+from serveconf.reconcile.requests import ApplyRequest
+from serveconf.reconcile.status import make_history, make_routes, make_status
+
+MAX_PACKAGE_BYTES = 120_000_000
+
+StackName = Annotated[str, Path(description="Name of the stack.")]
+IfMatch = Annotated[str | None, Header(description="Revision that the stack must be at, or 412.")]
+Shutdown = Callable[[], Awaitable[None]]
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": models.ErrorModel} for status in (401, 403, 404, 409, 412, 422, 500)
+}
+
+
+def make_app(plane: ControlPlane, *, token: str, address: str, host: str, on_shutdown: Shutdown) -> FastAPI:
+    """The control API of one controller."""
+    app = FastAPI(
+        title="serveconf control API",
+        version=__version__,
+        middleware=[Middleware(Guard, token=token, hosts=LOOPBACK if host in LOOPBACK else frozenset())],
+        responses=_ERRORS,
+    )
+    app.add_exception_handler(ServeconfError, _answer_error)
+    app.include_router(_looking(plane, address), prefix="/api/v1")
+    app.include_router(_changing(plane, on_shutdown), prefix="/api/v1")
+    return app
+
+
+def _looking(plane: ControlPlane, address: str) -> APIRouter:
+    router = APIRouter(tags=["look"])
+
+    @router.get("/health")
+    async def health() -> models.HealthModel:
+        """The controller is there. Needs no token."""
+        return models.HealthModel()
+
+    @router.get("/status", response_model=models.StatusModel)
+    async def status() -> dict[str, Any]:
+        """Stacks, deployments, replicas, proxies, their states and generation."""
+        await plane.cluster.refresh_load()
+        return make_status(plane.ledger, plane.cluster.observe(), pid=os.getpid(), address=address)
+
+    @router.get("/routes")
+    async def routes() -> dict[str, str]:
+        """The live routing table: prefix to deployment."""
+        return make_routes(plane.ledger.generation)
+
+    @router.get("/stacks/{stack}/revisions", response_model=list[models.RevisionModel])
+    async def revisions(stack: StackName) -> list[dict[str, Any]]:
+        """The kept revisions, the newest first."""
+        return make_history(plane.history(stack))
+
+    @router.get("/stacks/{stack}/revisions/{number}", response_model=models.RevisionDetail)
+    async def revision(stack: StackName, number: int) -> dict[str, Any]:
+        """One revision: what it said, did and counted."""
+        found = next((r for r in plane.history(stack) if r.number == number), None)
+        if found is None:
+            raise NotFound(f"stack '{stack}' has no revision {number}", hint="'serveconf history' lists them")
+        return _detail(found)
+
+    return router
+
+
+def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
+    router = APIRouter(tags=["change"])
+
+    @router.get("/code/{digest}")
+    async def has_code(digest: str) -> models.CodeModel:
+        """Whether the store has a code package."""
+        return models.CodeModel(present=await plane.packages.has(_digest(digest)))
+
+    @router.put("/code/{digest}")
+    async def put_code(digest: str, request: Request) -> models.CodeModel:
+        """Upload a code package: the zip that the commands make."""
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_PACKAGE_BYTES:
+                raise AuthorError("the code package is larger than 100 MB", code="code_too_large")
+        await plane.packages.put(_digest(digest), bytes(data))
+        return models.CodeModel(present=True)
+
+    @router.post("/stacks/{stack}/plan", response_model=models.PlanModel)
+    async def plan(stack: StackName, body: models.ApplyBody) -> dict[str, Any]:
+        """What an apply would do. Changes nothing."""
+        return (await plane.plan(_request(stack, body))).as_json()
+
+    @router.post("/stacks/{stack}/apply", status_code=202)
+    async def apply(stack: StackName, body: models.ApplyBody, if_match: IfMatch = None) -> models.Accepted:
+        """Make it so."""
+        request = _request(stack, body, if_match)
+        plane.check_revision(stack, request.base_revision)
+        return models.Accepted(operation=plane.apply(request).id)
+
+    @router.post("/stacks/{stack}/rollback", status_code=202)
+    async def rollback(stack: StackName, body: models.RollbackBody, if_match: IfMatch = None) -> models.Accepted:
+        """Go back to a kept revision, and pin it."""
+        request = _origin(stack, body, if_match)
+        plane.check_revision(stack, request.base_revision)
+        return models.Accepted(operation=plane.rollback(stack, body.revision, request).id)
+
+    @router.post("/stacks/{stack}/resume", status_code=204)
+    async def resume(stack: StackName) -> None:
+        """End the pin that a rollback left."""
+        await plane.resume(stack)
+
+    @router.post("/stacks/{stack}/delete", status_code=202)
+    async def delete(stack: StackName, body: models.DeleteBody, if_match: IfMatch = None) -> models.Accepted:
+        """Take deployments, or the whole stack, away, draining."""
+        request = _origin(stack, body, if_match)
+        plane.check_revision(stack, request.base_revision)
+        return models.Accepted(operation=plane.delete(stack, body.deployments, request).id)
+
+    @router.get("/operations/{operation}/events")
+    async def events(operation: str) -> StreamingResponse:
+        """Everything that an apply tells, one JSON object a line; the last has "event": "result"."""
+        followed = plane.operation(operation)
+        return StreamingResponse(_lines(followed.follow()), media_type="application/x-ndjson")
+
+    @router.delete("/operations/{operation}")
+    async def cancel(operation: str) -> models.CancelModel:
+        """Stop an apply: undone before the switch, completed after it."""
+        cancelled = await plane.cancel(operation)
+        return models.CancelModel(undone=cancelled.undone, message=cancelled.message)
+
+    @router.post("/shutdown", status_code=204)
+    async def shutdown() -> Response:
+        """Stop proxies, replicas and the controller itself."""
+        await on_shutdown()
+        return Response(status_code=204)
+
+    return router
+
+
+def _request(stack: str, body: models.ApplyBody, if_match: str | None = None) -> ApplyRequest:
+    if body.spec.get("name", "default") != stack:
+        raise AuthorError(f"the spec is of stack '{body.spec.get('name', 'default')}', not '{stack}'")
+    return ApplyRequest(**body.model_dump(), base_revision=_base(if_match))
+
+
+def _origin(stack: str, body: models.Origin, if_match: str | None) -> ApplyRequest:
+    fields = {key: value for key, value in body.model_dump().items() if key in models.Origin.model_fields}
+    return ApplyRequest(spec={"name": stack}, **fields, base_revision=_base(if_match))
+
+
+def _base(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    number = if_match.strip().removeprefix("W/").strip('"')
+    if not number.isdigit():
+        raise AuthorError("If-Match must be a revision number", code="bad_request")
+    return int(number)
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{16,64}", text):
+        raise AuthorError("not a digest", code="bad_request")
+    return text
+
+
+async def _lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async for event in events:
+        yield msgspec.json.encode(event) + b"\n"
+
+
+def _detail(revision: Revision) -> dict[str, Any]:
+    return {
+        **make_history([revision])[0],
+        "spec": revision.spec,
+        "actions": revision.actions,
+        "receipt": revision.receipt,
+        "failure": msgspec.to_builtins(revision.failure),
+    }
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    """A ServeconfError as the contract's error object, with the status that says who must act."""
+    assert isinstance(error, ServeconfError)
+    match error:
+        case Conflict():
+            status = 412 if error.code == "stale" else 409
+        case NotFound():
+            status = 404
+        case InternalError():
+            status = 500
+        case _:
+            status = 422
+    problems = [problem_of(f) for f in code_failures(error)] if isinstance(error, CodeRefused) else []
+    return JSONResponse({"error": {**error.as_json(), "problems": problems}}, status)

@@ -1,0 +1,50 @@
+"""Who may talk to the control API: a bearer token on everything but health, no foreign Host, no cross-origin browser call."""
+
+from __future__ import annotations
+
+import secrets
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+OPEN_PATHS = frozenset({"/api/v1/health"})
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Guard:
+    """ASGI middleware in front of the control API. ``hosts``: names by which it may be addressed; empty: any."""
+
+    def __init__(self, app: ASGIApp, *, token: str, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._token = token.encode()
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403 or 401, or pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refused = self._refuse(scope["path"], Headers(scope=scope))
+        await (refused or self._app)(scope, receive, send)
+
+    def _refuse(self, path: str, headers: Headers) -> JSONResponse | None:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        if self._hosts and host not in self._hosts:
+            return _error(403, "foreign_host", f"this API does not answer for the host '{host}'")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+            return _error(403, "cross_origin", f"calls from pages of {origin} are refused")
+        if path in OPEN_PATHS:
+            return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), self._token):
+            return None
+        hint = "give --token or SERVECONF_TOKEN; on the machine that started it the commands find it by themselves"
+        return _error(401, "unauthorized", "the control API needs its token", hint)
+
+
+def _error(status: int, code: str, message: str, hint: str | None = None) -> JSONResponse:
+    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"error": {"code": code, "message": message, "hint": hint}}, status, headers)

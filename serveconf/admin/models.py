@@ -1,0 +1,213 @@
+"""Requests and answers of the control API as pydantic models: the API's documentation is written from them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Body(BaseModel):
+    """Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Origin(Body):
+    """Who asks, and from where."""
+
+    author: str = ""
+    """user@host, for the history."""
+    source: str = ""
+    """The file that was applied."""
+    commit: str | None = None
+    """The git commit that the file is in."""
+    automatic: bool = False
+    """From a watcher: it respects the pin that a rollback leaves."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Give up, and take back what was started, after so many seconds."""
+
+
+class ApplyBody(Origin):
+    """A spec to plan or apply."""
+
+    spec: dict[str, Any]
+    """The spec with only the keys that were said, values filled in."""
+    masks: dict[str, str] = {}
+    """What to show instead of a value that came from a variable: path of the value to the text of the file."""
+    code: str = ""
+    """Digest of the code package; upload it first."""
+    files: dict[str, str] = {}
+    """Content hash of each file of the package, by path."""
+    app_dir: str | None = None
+    """The folder that was packed, for the working directory of replicas on this machine."""
+
+
+class RollbackBody(Origin):
+    """A revision to go back to."""
+
+    revision: int | None = None
+    """Its number; left out: the last one that was applied before the current."""
+
+
+class DeleteBody(Origin):
+    """What to take away."""
+
+    deployments: list[str] | None = None
+    """Names of deployments; left out: the whole stack."""
+
+
+class Accepted(Body):
+    """An apply has begun; follow it at /api/v1/operations/{operation}/events."""
+
+    operation: str
+    """Its id."""
+
+
+class ActionModel(Body):
+    """One step of a plan."""
+
+    action: str
+    deployment: str | None
+    cost: Literal["none", "route", "reconfigure", "scale", "roll", "proxy", "remove"]
+    reason: str
+    before: Any
+    after: Any
+
+
+class PlanModel(BaseModel):
+    """What an apply would do."""
+
+    stack: str
+    base_revision: int | None
+    changed: bool
+    actions: list[ActionModel]
+
+
+class ProblemModel(BaseModel):
+    """Something that its author must mend."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+    code: str
+    severity: str
+    hint: str | None
+
+
+class ErrorDetail(Body):
+    """What went wrong and what to do."""
+
+    code: str
+    message: str
+    hint: str | None
+    problems: list[dict[str, Any]] = []
+    """Problems of the served code, where it is that."""
+
+
+class ErrorModel(Body):
+    """Every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+class CancelModel(Body):
+    """Whether an apply could still be undone."""
+
+    undone: bool
+    message: str
+
+
+class CodeModel(Body):
+    """Whether the store has a code package."""
+
+    present: bool
+
+
+class HealthModel(Body):
+    """The controller is there."""
+
+    status: Literal["ok"] = "ok"
+    service: Literal["serveconf"] = "serveconf"
+
+
+class ReplicaModel(BaseModel):
+    """One replica."""
+
+    id: str
+    state: str
+    pid: int
+    node_id: str
+    version: str
+    ongoing: int
+
+
+class DeploymentModel(BaseModel):
+    """One deployment."""
+
+    name: str
+    state: Literal["Pending", "Progressing", "Healthy", "Degraded", "Failed", "Deleting"]
+    route_prefix: str | None
+    version: str
+    message: str
+    replicas: list[ReplicaModel]
+
+
+class StackModel(BaseModel):
+    """One stack."""
+
+    name: str
+    state: str
+    revision: int | None
+    deployments: list[DeploymentModel]
+
+
+class ProxyModel(BaseModel):
+    """One proxy process."""
+
+    id: str
+    node_id: str
+    pid: int
+    state: str
+    generation: int
+    address: str
+
+
+class ControllerModel(BaseModel):
+    """The controller."""
+
+    pid: int
+    address: str
+
+
+class StatusModel(BaseModel):
+    """Everything that is there."""
+
+    generation: int
+    controller: ControllerModel
+    proxies: list[ProxyModel]
+    stacks: list[StackModel]
+
+
+class RevisionModel(BaseModel):
+    """One line of the history."""
+
+    revision: int
+    stack: str
+    time: str
+    author: str
+    source: str
+    commit: str | None
+    outcome: str
+    summary: str
+
+
+class RevisionDetail(RevisionModel):
+    """One revision with what it said, did and counted."""
+
+    spec: dict[str, Any]
+    actions: list[dict[str, Any]]
+    receipt: dict[str, Any]
+    failure: dict[str, Any] | None

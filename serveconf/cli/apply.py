@@ -1,0 +1,190 @@
+"""``serveconf plan`` and ``serveconf apply``: see the change, make it so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from serveconf.cli.common import (
+    EXIT_OF,
+    EnvFileOption,
+    Output,
+    OutputOption,
+    SpecArgument,
+    chosen,
+    colors,
+    errors_shown,
+    load,
+    print_json,
+    tell,
+)
+from serveconf.errors import AuthorError, OperatorError
+from serveconf.spec.models import Location
+
+if TYPE_CHECKING:
+    from serveconf.client import Client
+    from serveconf.launch import Found
+    from serveconf.spec.load import Loaded
+
+
+def plan(
+    file: SpecArgument,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 2 where there are changes.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Save the plan to this file, for 'apply' to take.")] = None,
+    env_file: EnvFileOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show what apply would do, each line with its cost and its reason. Changes nothing.
+
+    Exit code 0; 1: error; with --exit-code 2: there are changes.
+    """
+    from serveconf.cli.plan_view import render_plan
+    from serveconf.launch import find
+    from serveconf.submit import submit
+
+    with errors_shown(output):
+        loaded = load(file, env_file)
+        client = find(chosen.address, chosen.token)
+        submission = submit(loaded, client)
+        found = client.plan(submission.stack, submission.body)
+        if out is not None:
+            _save(out, found, submission.body, client.address)
+    if output is Output.JSON:
+        print_json(found)
+    else:
+        typer.echo(render_plan(found, color=colors()))
+    raise typer.Exit(2 if exit_code and found["changed"] else 0)
+
+
+def apply(
+    file: SpecArgument,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return when the apply has begun.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=0.1, help="Give up after so many seconds and take back what was started."),
+    ] = None,
+    allow_empty: Annotated[
+        bool,
+        typer.Option("--allow-empty", help="Accept a spec without deployments: everything of the stack is taken away."),
+    ] = False,
+    max_failed: Annotated[
+        int | None,
+        typer.Option("--max-failed", min=0, help="Exit with 4 where more requests than this failed meanwhile."),
+    ] = None,
+    env_file: EnvFileOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make the spec so, and wait until it is. Starts a local Ray where no cluster is in reach.
+
+    Exit code 0; 1: invalid; 3: failed, what ran before still runs; 4: failed; 5: deadline; 6: conflict or stale plan.
+    """
+    from serveconf.submit import submit
+
+    with errors_shown(output):
+        saved = _saved_plan(file)
+        loaded = load(Path(saved.source) if saved else file, env_file)
+        if not loaded.spec.deployments and not allow_empty:
+            raise AuthorError(
+                "the spec has no deployments: applying it would take everything of the stack away",
+                hint="if that is meant, say --allow-empty",
+            )
+        client = reach(loaded).client
+        submission = submit(loaded, client, timeout_s=timeout)
+        base = _check_saved(saved, submission.snapshot.digest) if saved else None
+        operation = client.begin(submission.stack, "apply", submission.body, base=base)
+        if no_wait:
+            _print_begun(operation, submission.stack, output)
+            return
+        result = watch_apply(client, operation, loaded)
+    finish(result, output, max_failed)
+
+
+def reach(loaded: Loaded) -> Found:
+    """The control API, started where there is none, after a look at the ports that the spec will need."""
+    from serveconf.launch import find_or_start
+
+    http = loaded.spec.http_options
+    wanted = None if http.location is Location.NO_SERVER else (http.host, http.port)
+    return find_or_start(chosen.address, chosen.token, http=wanted, tell=tell)
+
+
+def watch_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[str, Any]:
+    """Show an apply as it goes, and return its result. Ctrl-C undoes it before the switch and lets it finish after."""
+    from serveconf.cli.apply_view import ApplyView
+    from serveconf.submit import follow
+
+    view = ApplyView()
+    try:
+        return follow(client, operation, view.show, loaded)
+    except KeyboardInterrupt:
+        cancelled = client.cancel(operation)
+        tell(f"interrupted: {cancelled['message']}")
+        return follow(client, operation, view.show_result_only, loaded)
+    finally:
+        view.close()
+
+
+def finish(result: dict[str, Any], output: Output, max_failed: int | None = None) -> None:
+    """Print an apply's result and leave with its exit code."""
+    if output is Output.JSON:
+        print_json(result)
+    code = EXIT_OF[result["outcome"]]
+    if result["outcome"] == "failed" and not result["changed"]:
+        code = 1
+    failed = result["receipt"]["failed"]
+    if code == 0 and max_failed is not None and failed > max_failed:
+        tell(f"error: {failed} requests failed while the apply ran, more than --max-failed {max_failed}")
+        code = 4
+    raise typer.Exit(code)
+
+
+def _print_begun(operation: str, stack: str, output: Output) -> None:
+    if output is Output.JSON:
+        print_json({"stack": stack, "operation": operation})
+    else:
+        typer.echo(f"Begun: operation {operation} of stack {stack}. 'serveconf status' shows how it goes.")
+
+
+def _saved_plan(file: Path) -> Any:
+    """The saved plan, where the file is one."""
+    from serveconf.plan.saved import decode_plan, looks_like_a_plan
+
+    try:
+        with file.open("rb") as opened:
+            if not looks_like_a_plan(opened.read(400)):
+                return None
+    except OSError:
+        return None  # the loader says what is wrong
+    return decode_plan(file.read_bytes())
+
+
+def _check_saved(saved: Any, code: str) -> int:
+    """The revision that the plan was made for, after a look whether the code is still the one that was planned."""
+    from serveconf.plan.saved import check_fresh
+
+    check_fresh(saved, revision=saved.plan.base_revision, code=code)
+    return int(saved.plan.base_revision)
+
+
+def _save(out: Path, found: dict[str, Any], body: dict[str, Any], address: str) -> None:
+    import os
+
+    from serveconf.plan.saved import SavedPlan, digest_of_spec, encode_plan, plan_from_json
+
+    saved = SavedPlan(
+        plan=plan_from_json(found),
+        spec=body["spec"],
+        spec_digest=digest_of_spec(body["spec"]),
+        code=body["code"],
+        masks=body["masks"],
+        source=body["source"],
+        app_dir=body["app_dir"],
+        target=address,
+    )
+    try:
+        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(encode_plan(saved))
+    except OSError as error:
+        raise OperatorError(f"the plan can't be saved to {out}: {error.strerror}") from error

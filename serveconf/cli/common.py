@@ -1,0 +1,109 @@
+"""What every command shares: the global options, the output format, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serveconf.errors import Conflict, ServeconfError
+from serveconf.spec.load import Loaded, load_file
+from serveconf.spec.problems import SpecInvalid
+
+EXIT_OF = {"applied": 0, "unchanged": 0, "rolled_back": 3, "failed": 4, "timeout": 5, "conflict": 6}
+
+
+class Output(StrEnum):
+    """How a result is written to stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")]
+EnvFileOption = Annotated[
+    list[Path] | None, typer.Option("--env-file", help="File with NAME=value lines; the environment wins over it.")
+]
+SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The spec file.", show_default=False)]
+
+
+@dataclass
+class Globals:
+    """The options before the command's name."""
+
+    address: str | None = None
+    token: str | None = None
+
+
+chosen = Globals()
+
+
+def print_json(data: Any) -> None:
+    """The one JSON document of ``-o json``."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def tell(message: str) -> None:
+    """Progress and notes: to stderr."""
+    typer.echo(message, err=True)
+
+
+def colors(stream: Any = None) -> bool:
+    """Whether to colour what goes there: only on a terminal that wants it."""
+    return (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def errors_shown(output: Output) -> Iterator[None]:
+    """Turn what serveconf raises into its message (or JSON) and its exit code; nobody sees our traceback."""
+    try:
+        yield
+    except SpecInvalid as invalid:
+        show_problems(invalid, output)
+        raise typer.Exit(1) from invalid
+    except ServeconfError as error:
+        show_error(error, output)
+        raise typer.Exit(6 if isinstance(error, Conflict) else 1) from error
+
+
+def show_error(error: ServeconfError, output: Output) -> None:
+    """One error, with its hint."""
+    problems = getattr(error, "problems", [])
+    if output is Output.JSON:
+        print_json({"error": error.as_json(), **({"problems": problems} if problems else {})})
+        return
+    red, off = ("\x1b[1;31m", "\x1b[0m") if colors(sys.stderr) else ("", "")
+    tell(f"{red}error:{off} {error.message}")
+    for problem in problems:
+        if problem.get("traceback"):
+            tell(f"\n{problem.get('deployment') or problem['path']}:\n{problem['traceback'].rstrip()}")
+    if error.hint:
+        tell(f"  hint: {error.hint}")
+
+
+def show_problems(invalid: SpecInvalid, output: Output) -> None:
+    """All problems of a spec; as JSON they are the result itself."""
+    from serveconf.cli.problems_view import json_document, text
+
+    if output is Output.JSON:
+        print_json(json_document(invalid.problems))
+    else:
+        tell(text(invalid.problems, color=colors(sys.stderr)))
+
+
+def load(file: Path, env_files: list[Path] | None) -> Loaded:
+    """The spec of a file; its warnings are shown."""
+    loaded = load_file(file, env=os.environ, env_files=env_files or ())
+    if loaded.warnings:
+        from serveconf.cli.problems_view import text
+
+        tell(text(loaded.warnings, color=colors(sys.stderr)))
+    return loaded

@@ -1,0 +1,30 @@
+"""Revisions as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLUMNS = ("revision", "time", "outcome", "author", "summary")
+
+
+def render_history(revisions: list[dict[str, Any]]) -> str:
+    """One line per revision, the newest first."""
+    rows = [[str(r[column] or "") for column in COLUMNS] for r in revisions]
+    rows.insert(0, [column.upper() for column in COLUMNS])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def render_revision(revision: dict[str, Any]) -> str:
+    """One revision: who, when, how it ended, what it did, and its spec as YAML."""
+    import yaml
+
+    lines = [
+        f"{key}: {revision[key]}" for key in ("revision", "stack", "time", "author", "source", "commit", "outcome")
+    ]
+    lines += [f"  {a['action']} {a['deployment'] or 'http'}: {a['reason']}" for a in revision["actions"]]
+    if revision["failure"]:
+        lines.append(f"failure: {revision['failure']['message']}")
+    return "\n".join([*lines, "spec:", yaml.safe_dump(revision["spec"], sort_keys=False, indent=2).rstrip()])

@@ -1,0 +1,77 @@
+"""``status``, ``routes`` and ``history``: what is there, and how it came to be."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json
+
+StackOption = Annotated[str, typer.Option("--stack", help="Name of the stack.")]
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where something is not healthy.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show stacks, deployments, replicas and proxies, their states and the generation."""
+    from serveconf.cli.status_view import render_status
+    from serveconf.launch import find
+
+    with errors_shown(output):
+        client = find(chosen.address, chosen.token)
+        while True:
+            found = client.status()
+            if output is Output.JSON:
+                print_json(found)
+            else:
+                if watch and colors():
+                    typer.echo("\x1b[2J\x1b[H", nl=False)
+                typer.echo(render_status(found, color=colors()))
+            if not watch:
+                break
+            try:
+                time.sleep(1.0)
+            except KeyboardInterrupt:
+                break
+    raise typer.Exit(1 if exit_code and not is_healthy(found) else 0)
+
+
+def is_healthy(found: dict[str, Any]) -> bool:
+    """Every stack serves as it was applied, and every proxy is up at the generation."""
+    stacks = all(stack["state"] in ("Healthy", "Pinned", "RolledBack") for stack in found["stacks"])
+    return stacks and all(p["state"] == "Ready" and p["generation"] == found["generation"] for p in found["proxies"])
+
+
+def routes(output: OutputOption = Output.TEXT) -> None:
+    """Show the live routing table."""
+    from serveconf.cli.status_view import render_routes
+    from serveconf.launch import find
+
+    with errors_shown(output):
+        found = find(chosen.address, chosen.token).routes()
+    if output is Output.JSON:
+        print_json(found)
+    else:
+        typer.echo(render_routes(found, color=colors()))
+
+
+def history(
+    revision: Annotated[int | None, typer.Argument(help="Show this revision in full.", show_default=False)] = None,
+    stack: StackOption = "default",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show the revisions of a stack, or one of them with its spec."""
+    from serveconf.cli.history_view import render_history, render_revision
+    from serveconf.launch import find
+
+    with errors_shown(output):
+        client = find(chosen.address, chosen.token)
+        found: Any = client.history(stack) if revision is None else client.revision(stack, revision)
+    if output is Output.JSON:
+        print_json(found)
+    else:
+        typer.echo(render_history(found) if revision is None else render_revision(found))

@@ -1,0 +1,59 @@
+"""The ``serveconf`` command: one line per command, each in a module of its own. Imports no Ray."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from serveconf import __version__
+from serveconf.cli.apply import apply, plan
+from serveconf.cli.change import delete, resume, rollback, shutdown
+from serveconf.cli.common import chosen
+from serveconf.cli.explain import explain
+from serveconf.cli.look import history, routes, status
+from serveconf.cli.run import run, watch
+from serveconf.cli.schema import schema
+from serveconf.cli.validate import validate
+
+app = typer.Typer(
+    name="serveconf",
+    help="Serve FastAPI apps and models on Ray, as a YAML file says.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"serveconf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    address: Annotated[
+        str | None, typer.Option("--address", envvar="SERVECONF_ADDRESS", help="URL of the control API.")
+    ] = None,
+    token: Annotated[str | None, typer.Option("--token", envvar="SERVECONF_TOKEN", help="Its bearer token.")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Serve FastAPI apps and models on Ray, as a YAML file says."""
+    chosen.address, chosen.token = address, token
+
+
+COMMANDS = (
+    validate, plan, apply, run, watch, status, routes, history, rollback, resume, delete, schema, explain, shutdown,
+)  # fmt: skip
+
+for command in COMMANDS:
+    app.command()(command)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,146 @@
+"""The control API's client: what the commands and the Python API speak through. Imports no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+
+from serveconf.errors import (
+    AuthorError,
+    Conflict,
+    InternalError,
+    NotFound,
+    OperatorError,
+    ServeconfError,
+    Unauthorized,
+    Unreachable,
+)
+
+ANSWER_S = 30.0
+CODE_S = 600.0  # plans and applies import user code before they answer
+
+
+class CodeRejected(AuthorError):
+    """The served code can't be taken; ``problems`` are the contract's problem objects with ``deployment`` and ``traceback``."""
+
+    code = "code_failed"
+
+    def __init__(self, message: str, problems: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class Client:
+    """One control API. Every call raises Unreachable where nobody answers, and the ServeconfError that the answer tells of."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address = address.rstrip("/")
+        self.token = token
+        headers = {"authorization": f"Bearer {token}"}
+        # the control API is reached directly, whatever proxy the environment names for the web
+        self._http = httpx.Client(base_url=f"{self.address}/api/v1", headers=headers, timeout=ANSWER_S, trust_env=False)
+
+    def healthy(self) -> bool:
+        """Whether a serveconf controller answers there and knows the token."""
+        try:
+            answer = self._http.get("/health", timeout=5.0)
+            return answer.status_code == 200 and answer.json().get("service") == "serveconf"
+        except (httpx.HTTPError, ValueError):
+            return False
+
+    def status(self) -> dict[str, Any]:
+        """The contract's status."""
+        return self._json("GET", "/status")
+
+    def routes(self) -> dict[str, str]:
+        """The live table."""
+        return self._json("GET", "/routes")
+
+    def history(self, stack: str) -> list[dict[str, Any]]:
+        """The kept revisions."""
+        found: list[dict[str, Any]] = self._json("GET", f"/stacks/{stack}/revisions")
+        return found
+
+    def revision(self, stack: str, number: int) -> dict[str, Any]:
+        """One revision in full."""
+        return self._json("GET", f"/stacks/{stack}/revisions/{number}")
+
+    def has_code(self, digest: str) -> bool:
+        """Whether the package is there."""
+        return bool(self._json("GET", f"/code/{digest}")["present"])
+
+    def put_code(self, digest: str, data: bytes) -> None:
+        """Upload a package."""
+        self._json("PUT", f"/code/{digest}", content=data, timeout=CODE_S)
+
+    def plan(self, stack: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What an apply would do."""
+        return self._json("POST", f"/stacks/{stack}/plan", json=body, timeout=CODE_S)
+
+    def begin(self, stack: str, verb: str, body: dict[str, Any], *, base: int | None = None) -> str:
+        """Begin an ``apply``, ``rollback`` or ``delete``; returns the operation's id."""
+        headers = {} if base is None else {"if-match": str(base)}
+        return str(
+            self._json("POST", f"/stacks/{stack}/{verb}", json=body, headers=headers, timeout=CODE_S)["operation"]
+        )
+
+    def events(self, operation: str) -> Iterator[dict[str, Any]]:
+        """What an operation tells, to its end."""
+        try:
+            timeout = httpx.Timeout(ANSWER_S, read=None)
+            with self._http.stream("GET", f"/operations/{operation}/events", timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise _error(answer)
+                for line in answer.iter_lines():
+                    yield msgspec.json.decode(line)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def cancel(self, operation: str) -> dict[str, Any]:
+        """Stop an operation."""
+        return self._json("DELETE", f"/operations/{operation}")
+
+    def resume(self, stack: str) -> None:
+        """End a rollback's pin."""
+        self._json("POST", f"/stacks/{stack}/resume")
+
+    def shutdown(self) -> None:
+        """Stop everything."""
+        self._json("POST", "/shutdown", timeout=120.0)
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if answer.is_error:
+            raise _error(answer)
+        return answer.json() if answer.content else {}
+
+    def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
+        return Unreachable(
+            f"the control API at {self.address} does not answer: {error}", hint="'serveconf status' tells more"
+        )
+
+
+def _error(answer: httpx.Response) -> ServeconfError:
+    """The error that an answer tells of."""
+    try:
+        told = answer.json()["error"]
+        code, message, hint = told["code"], told["message"], told.get("hint")
+    except (ValueError, KeyError, TypeError):
+        return InternalError(f"the control API answered {answer.status_code}: {answer.text[:300]}")
+    if told.get("problems"):
+        return CodeRejected(message, told["problems"])
+    kinds: dict[int, type[ServeconfError]] = {
+        401: Unauthorized,
+        404: NotFound,
+        409: Conflict,
+        412: Conflict,
+        422: AuthorError,
+    }
+    return kinds.get(answer.status_code, OperatorError)(message, hint=hint, code=code)

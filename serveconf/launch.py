@@ -1,0 +1,119 @@
+"""Find the control API; where there is none and it may be started, start what is missing: Ray, then the controller."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from serveconf.client import Client
+from serveconf.errors import OperatorError, PortInUse, Unauthorized, Unreachable
+from serveconf.home import LocalRay, Record, forget_record, home_folder, read_record, write_record
+from serveconf.local_ray import Tell, is_running, ray_in_reach, start_local_ray, stop_local_ray
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8001"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+BOOTSTRAP_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The control API, and whether this call has started it."""
+
+    client: Client
+    started: bool = False
+
+
+def find(address: str | None, token: str | None) -> Client:
+    """The running control API. Raises Unreachable where there is none, Unauthorized where its token is not known."""
+    record = read_record()
+    url = address or record.address or DEFAULT_ADDRESS
+    known = token or (record.token if url.rstrip("/") == record.address else None)
+    client = Client(url, known or "")
+    if not client.healthy():
+        raise Unreachable(f"no serveconf answers at {url}", hint="'serveconf apply FILE' starts one")
+    if known is None:
+        raise Unauthorized(f"the token of {url} is not known here", hint="give --token or SERVECONF_TOKEN")
+    return client
+
+
+def find_or_start(address: str | None, token: str | None, *, http: tuple[str, int] | None, tell: Tell) -> Found:
+    """The control API, started where there is none. ``http``: host and port that the proxies will want, looked at first."""
+    try:
+        return Found(client=find(address, token))
+    except Unreachable:
+        url = urlsplit(address or DEFAULT_ADDRESS)
+        if url.hostname not in LOOPBACK:
+            raise
+    control = (url.hostname or "127.0.0.1", url.port or 8001)
+    running = ray_in_reach()
+    ray = None if running else _start_ray(control, http, tell)
+    try:
+        record = _bootstrap(running or (ray.address if ray else ""), control, tell)
+    except BaseException:
+        if ray is not None:
+            stop_local_ray(ray)
+        raise
+    previous = read_record()
+    kept = previous.ray if ray is None and previous.ray and is_running(previous.ray) else None
+    write_record(Record(address=record.address, token=record.token, ray=ray or kept))
+    return Found(client=Client(record.address, record.token), started=True)
+
+
+def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
+    """Stop controller, proxies and replicas, and the Ray that was started for them. False where nothing was running."""
+    record = read_record()
+    try:
+        find(address, token).shutdown()
+        stopped = True
+    except Unreachable:
+        stopped = False
+    if record.ray is not None and is_running(record.ray):
+        tell("stopping the local Ray")
+        stop_local_ray(record.ray)
+        stopped = True
+    forget_record()
+    return stopped
+
+
+def _start_ray(control: tuple[str, int], http: tuple[str, int] | None, tell: Tell) -> LocalRay:
+    """Nothing is started where a port that will be needed is taken."""
+    require_free(*control, key="control API; choose another with --address http://127.0.0.1:PORT or SERVECONF_ADDRESS")
+    if http is not None:
+        require_free(*http, key="http_options.port")
+    return start_local_ray(tell)
+
+
+def require_free(host: str, port: int, *, key: str) -> None:
+    """Raises PortInUse, naming the port and the key that sets it, where another program listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortInUse(f"port {port} on {host} is in use by another program ({key})") from error
+
+
+def _bootstrap(ray_address: str, control: tuple[str, int], tell: Tell) -> Record:
+    """A child process that may import Ray connects to it and starts the controller."""
+    tell(f"starting the controller on Ray at {ray_address}")
+    command = [sys.executable, "-m", "serveconf.cluster.bootstrap", ray_address, control[0], str(control[1])]
+    began = time.monotonic()
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=BOOTSTRAP_S, cwd=home_folder(), env=os.environ, check=False
+    )
+    try:
+        told = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        last = "\n  ".join(done.stderr.strip().splitlines()[-5:])
+        raise OperatorError(f"the controller could not be started:\n  {last}", code="bootstrap_failed") from error
+    if told.get("error"):
+        raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", "bootstrap_failed"))
+    tell(f"controller ready in {time.monotonic() - began:.1f} s: {told['address']}")
+    return Record(address=told["address"], token=told["token"])

@@ -1,0 +1,124 @@
+"""The contract's status, routes and history as JSON data: pure, from the ledger and what is observed."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.records import Ledger, Revision, StackHead
+from serveconf.routing import Generation
+
+
+def make_status(ledger: Ledger, observed: Observed, *, pid: int, address: str) -> dict[str, Any]:
+    """Stacks, deployments, replicas, proxies, their states and the generation."""
+    return {
+        "generation": ledger.generation.number,
+        "controller": {"pid": pid, "address": address},
+        "proxies": [
+            {
+                "id": p.id,
+                "node_id": p.node_id,
+                "pid": p.pid,
+                "state": p.phase.value,
+                "generation": p.generation,
+                "address": p.address,
+            }
+            for p in sorted(observed.proxies, key=lambda p: p.id)
+        ],
+        "stacks": [_stack(ledger, head, observed) for _, head in sorted(ledger.heads.items())],
+    }
+
+
+def make_routes(generation: Generation) -> dict[str, str]:
+    """The live table."""
+    return {route.prefix: route.deployment for route in generation.routes}
+
+
+def make_history(revisions: Sequence[Revision]) -> list[dict[str, Any]]:
+    """One line per revision."""
+    return [
+        {
+            "revision": r.number,
+            "stack": r.stack,
+            "time": datetime.datetime.fromtimestamp(r.time, datetime.UTC).isoformat(timespec="seconds"),
+            "author": r.author,
+            "source": r.source,
+            "commit": r.commit,
+            "outcome": r.outcome,
+            "summary": r.summary,
+        }
+        for r in revisions
+    ]
+
+
+def _stack(ledger: Ledger, head: StackHead, observed: Observed) -> dict[str, Any]:
+    current, target = ledger.current(head.name), ledger.target(head.name)
+    shown = {d.name: d for stack in (target, current) if stack is not None for d in stack.deployments}
+    deployments = [_deployment(d, current, target, observed.of(head.name, d.name)) for _, d in sorted(shown.items())]
+    return {
+        "name": head.name,
+        "state": _stack_state(head, ledger, [d["state"] for d in deployments]),
+        "revision": head.current if head.current is not None else head.target,
+        "deployments": deployments,
+    }
+
+
+def _stack_state(head: StackHead, ledger: Ledger, states: list[str]) -> str:
+    if head.deleting:
+        return "Deleting"
+    if head.target is not None:
+        return "Progressing"
+    for state in ("Failed", "Degraded", "Progressing", "Pending"):
+        if state in states:
+            return state
+    if head.pinned:
+        return "Pinned"
+    last = ledger.revision(head.name, head.last)
+    if last is not None and last.outcome in ("rolled_back", "timeout"):
+        return "RolledBack"
+    return "Healthy"
+
+
+def _deployment(
+    deployment: DesiredDeployment,
+    current: DesiredStack | None,
+    target: DesiredStack | None,
+    replicas: tuple[ReplicaState, ...],
+) -> dict[str, Any]:
+    goal = target or current
+    wanted = goal.deployment(deployment.name) if goal else None
+    return {
+        "name": deployment.name,
+        "state": _deployment_state(wanted, replicas, moving=target is not None),
+        "route_prefix": deployment.prefix,
+        "version": deployment.version,
+        "message": next((r.message.partition("\n")[0] for r in replicas if r.message), ""),
+        "replicas": [
+            {
+                "id": r.id,
+                "state": r.phase.value,
+                "pid": r.pid,
+                "node_id": r.node_id,
+                "version": r.version,
+                "ongoing": r.ongoing,
+            }
+            for r in sorted(replicas, key=lambda r: r.id)
+        ],
+    }
+
+
+def _deployment_state(wanted: DesiredDeployment | None, replicas: tuple[ReplicaState, ...], *, moving: bool) -> str:
+    if wanted is None:
+        return "Deleting"
+    ready = [r for r in replicas if r.phase is ReplicaPhase.READY and r.version == wanted.version]
+    if len(ready) >= wanted.num_replicas:
+        return "Healthy"
+    if moving:
+        return "Progressing"
+    if ready:
+        return "Degraded"
+    if any(r.phase in (ReplicaPhase.FAILED, ReplicaPhase.UNHEALTHY) for r in replicas):
+        return "Failed"
+    return "Degraded" if replicas else "Pending"

@@ -1,0 +1,123 @@
+"""From a loaded spec to a finished apply: what the commands, the watcher and the Python API do alike, through the client."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serveconf.client import Client
+from serveconf.code.package import SnapshotChanged, pack
+from serveconf.code.snapshot import Snapshot, take_snapshot
+from serveconf.errors import InternalError
+from serveconf.spec.load import Loaded
+from serveconf.spec.models import as_wire
+
+Tell = Callable[[dict[str, Any]], None]
+
+SNAPSHOT_TRIES = 3  # an editor may be writing just now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One spec with its code, ready to be sent."""
+
+    stack: str
+    body: dict[str, Any]  # admin.models.ApplyBody
+    snapshot: Snapshot
+    app_dir: Path
+    loaded: Loaded | None = field(default=None, repr=False)
+
+
+def make_submission(loaded: Loaded, *, automatic: bool = False, timeout_s: float | None = None) -> Submission:
+    """Take a snapshot of the code and put everything together. Raises AuthorError where the code can't be packed."""
+    snapshot = take_snapshot(loaded.app_dir)
+    spec = as_wire(loaded.spec)
+    spec.setdefault("name", "default")
+    body = {
+        "spec": spec,
+        "masks": dict(loaded.masks),
+        "code": snapshot.digest,
+        "files": dict(snapshot.files),
+        "app_dir": str(loaded.app_dir),
+        "source": str(loaded.file),
+        "author": author(),
+        "commit": git_commit(loaded.file),
+        "automatic": automatic,
+        "timeout_s": timeout_s,
+    }
+    return Submission(stack=loaded.spec.name, body=body, snapshot=snapshot, app_dir=loaded.app_dir, loaded=loaded)
+
+
+def upload_code(client: Client, submission: Submission) -> None:
+    """Send the code package where the controller does not have it yet."""
+    if not client.has_code(submission.snapshot.digest):
+        client.put_code(submission.snapshot.digest, pack(submission.app_dir, submission.snapshot))
+
+
+def submit(loaded: Loaded, client: Client, **options: Any) -> Submission:
+    """Snapshot and upload; once more where a file changed in between."""
+    for _ in range(SNAPSHOT_TRIES):
+        submission = make_submission(loaded, **options)
+        try:
+            upload_code(client, submission)
+        except SnapshotChanged:
+            continue
+        return submission
+    raise SnapshotChanged(f"files in {loaded.app_dir} keep changing while they are packed")
+
+
+def follow(client: Client, operation: str, tell: Tell, loaded: Loaded | None = None) -> dict[str, Any]:
+    """Every event to ``tell``; returns the last one, the contract's apply JSON, its problems at their places."""
+    for event in client.events(operation):
+        if event["event"] == "result":
+            event["problems"] = [placed(problem, loaded) for problem in event["problems"]]
+            tell(event)
+            return {key: value for key, value in event.items() if key != "event"}
+        tell(event)
+    raise InternalError(
+        "the control API ended the apply's events without a result", hint="'serveconf status' shows what is"
+    )
+
+
+def placed(problem: dict[str, Any], loaded: Loaded | None) -> dict[str, Any]:
+    """A problem that the controller found, with the file, line and column that only the sender knows."""
+    if loaded is None:
+        return problem
+    path = problem["path"] or _path_of(problem.get("deployment"), loaded)
+    if not path:
+        return {**problem, "file": str(loaded.file)}
+    found = loaded.problem(path, problem["message"], problem["code"], problem["hint"])
+    return {**problem, **found.as_json()}
+
+
+def _path_of(deployment: str | None, loaded: Loaded) -> str:
+    """The key that names a deployment's code."""
+    for index, spec in enumerate(loaded.spec.deployments):
+        if spec.name == deployment:
+            return f"deployments[{index}].import_path"
+    return ""
+
+
+def author() -> str:
+    """Who applies: user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under an id without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def git_commit(file: Path) -> str | None:
+    """The commit that the file's folder is at, where it is in a git repository."""
+    for folder in file.parents:
+        if (folder / ".git").exists():
+            done = subprocess.run(
+                ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+            )
+            return done.stdout.strip() or None if done.returncode == 0 else None
+    return None
