@@ -1,0 +1,49 @@
+"""Aligned and coloured text for the views of plan, status and apply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import typer
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A piece of text and its colour."""
+
+    text: str
+    color: str | None = None
+    dim: bool = False
+
+
+def columns(rows: Sequence[Sequence[Cell]], *, color: bool, indent: int = 2) -> list[str]:
+    """One line for each row, every column as wide as its widest cell; the last one is as long as it likes."""
+    texts = [[visible(cell.text) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = []
+    for row, line in zip(rows, texts, strict=True):
+        last = max((index for index, text in enumerate(line) if text), default=0)
+        pieces = []
+        for index, (cell, text, width) in enumerate(zip(row, line, widths, strict=True)):
+            padding = " " * (width - len(text)) if index < last else ""
+            pieces.append(paint(text, cell.color, dim=cell.dim, on=color) + padding)
+        lines.append(" " * indent + "  ".join(pieces[: last + 1]))
+    return lines
+
+
+def paint(text: str, color: str | None = None, *, bold: bool = False, dim: bool = False, on: bool) -> str:
+    """``text`` in colour, where colours are ``on``."""
+    if not on or not text or not (color or bold or dim):
+        return text
+    return typer.style(text, fg=color, bold=bold or None, dim=dim or None)
+
+
+def visible(text: str) -> str:
+    """``text`` without what would move a terminal's cursor: names and messages come from users and their code."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def count(number: int, noun: str) -> str:
+    """``1 replica``, ``2 replicas``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

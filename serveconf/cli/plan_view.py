@@ -1,0 +1,134 @@
+"""A plan (the contract's JSON) as text: one line for each action with its sign, what is done, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from serveconf.cli.columns import Cell, columns, count, paint, visible
+
+Action = Mapping[str, Any]
+
+_SIGNS = {"create": ("+", "green"), "remove": ("-", "red")}
+_CHANGE = ("~", "yellow")
+_IN_THE_LINE = frozenset({"version", "replicas", "surge", "operations"})  # said by the line itself, or in their own way
+_LONGEST_VALUE = 60
+_FILES_NAMED = 3
+_OPERATIONS_NAMED = 8
+
+
+def render_plan(plan: Mapping[str, Any], *, color: bool = False, warnings: Sequence[str] = ()) -> str:
+    """The plan for people, without a newline at its end."""
+    lines = [*_body(plan["actions"], color)]
+    if lines:
+        lines.append("")
+    lines += [f"{paint('warning:', 'yellow', bold=True, on=color)} {visible(warning)}" for warning in warnings]
+    return "\n".join([*lines, paint(summary_line(plan), bold=True, on=color)])
+
+
+def summary_line(plan: Mapping[str, Any]) -> str:
+    """The plan in one line; every deployment counts once."""
+    actions = plan["actions"]
+    if not actions:
+        return f"No changes. Stack '{plan['stack']}' is up to date."
+    created = {a["deployment"] for a in actions if a["action"] == "create"}
+    removed = {a["deployment"] for a in actions if a["action"] == "remove"}
+    changed = {a["deployment"] for a in actions} - created - removed
+    return f"Plan: {len(created)} to create, {len(changed)} to change, {len(removed)} to remove."
+
+
+def _body(actions: Sequence[Action], color: bool) -> Iterator[str]:
+    rows = []
+    for action in actions:
+        sign, paint_with = _SIGNS.get(action["action"], _CHANGE)
+        name = action["deployment"] or "http front"
+        reason = Cell(_short_reason(action["reason"]), dim=True)
+        rows.append((Cell(f"{sign} {name}", paint_with), Cell(_what(action)), reason))
+    for action, line in zip(actions, columns(rows, color=color), strict=True):
+        yield line
+        yield from _details(action, color)
+
+
+def _what(action: Action) -> str:
+    before, after = action["before"] or {}, action["after"] or {}
+    match action["action"]:
+        case "create":
+            at = after.get("route_prefix")
+            return f"create {count(after.get('num_replicas', 1), 'replica')}" + (f" at {at}" if at else "")
+        case "roll":
+            return f"roll {count(before['replicas'] or after['replicas'], 'replica')} (surge {after['surge']})"
+        case "scale":
+            return _scale(before, after)
+        case "route" if before.get("route_prefix") and after.get("route_prefix"):
+            return f"move {before['route_prefix']} → {after['route_prefix']}"
+        case "route":
+            return "route"
+        case "proxy":
+            return "replace listeners"
+        case "update":
+            return "update settings"
+        case "remove":
+            return f"remove {count(before.get('replicas', 0), 'replica')}"
+        case other:
+            return str(other)
+
+
+def _scale(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    for key in ("num_replicas", "replicas"):
+        if key in before and key in after:
+            return f"scale {before[key]} → {count(after[key], 'replica')}"
+    return "scale"
+
+
+def _short_reason(reason: str) -> str:
+    """A reason that names many files names a few of them."""
+    parts = []
+    for part in reason.split("; "):
+        kind, colon, about = part.partition(": ")
+        items = about.split(", ")
+        if len(items) > _FILES_NAMED + 1:
+            about = f"{', '.join(items[:_FILES_NAMED])} and {len(items) - _FILES_NAMED} more"
+        parts.append(f"{kind}{colon}{about}")
+    return "; ".join(parts)
+
+
+def _details(action: Action, color: bool) -> Iterator[str]:
+    """What the line could not hold: each field's old and new value, operations that come and go."""
+    before, after = action["before"] or {}, action["after"] or {}
+    said = _IN_THE_LINE | _already_said(action)
+    for key in dict.fromkeys((*before, *after)):
+        if key in said:
+            continue
+        if action["action"] == "create":
+            yield f"      {visible(key)}: {_value(after[key])}"
+        else:
+            arrow = paint("→", dim=True, on=color)
+            yield f"      {visible(key)}: {_value(before[key]) if key in before else '(none)'} {arrow} " + (
+                _value(after[key]) if key in after else "(none)"
+            )
+    for sign, paint_with, operations in (
+        ("-", "red", before.get("operations", ())),
+        ("+", "green", after.get("operations", ())),
+    ):
+        shown = operations[:_OPERATIONS_NAMED]
+        yield from (f"      {paint(sign, paint_with, on=color)} {visible(operation)}" for operation in shown)
+        if len(operations) > len(shown):
+            yield f"      {paint(sign, paint_with, on=color)} {len(operations) - len(shown)} more operations"
+
+
+def _already_said(action: Action) -> set[str]:
+    match action["action"]:
+        case "create" | "remove":
+            return {"route_prefix", "num_replicas"}
+        case "scale":
+            return {"num_replicas"}
+        case "route" if "→" in _what(action):
+            return {"route_prefix"}
+        case _:
+            return set()
+
+
+def _value(value: Any) -> str:
+    text = visible(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

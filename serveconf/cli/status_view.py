@@ -1,0 +1,123 @@
+"""Status and routes (the contract's JSON) as tables that fit 80 columns in the ordinary case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from serveconf.cli.columns import Cell, columns, paint, visible
+
+Json = Mapping[str, Any]
+
+_COLORS = {
+    "Healthy": "green",
+    "Ready": "green",
+    "Pending": "cyan",
+    "Progressing": "cyan",
+    "Starting": "cyan",
+    "Draining": "cyan",
+    "Deleting": "cyan",
+    "Pinned": "magenta",
+    "Degraded": "yellow",
+    "Unhealthy": "yellow",
+    "RolledBack": "yellow",
+    "Failed": "red",
+    "Invalid": "red",
+}
+
+
+def render_status(status: Json, *, color: bool = False) -> str:
+    """The whole status for people, without a newline at its end."""
+    controller = status["controller"]
+    head = f"Generation {status['generation']}, controller {controller['address']} (pid {controller['pid']})"
+    blocks = ["\n".join([visible(head), *_proxies(status["proxies"], color)])]
+    blocks += ["\n".join(_stack(stack, color)) for stack in status["stacks"]]
+    if not status["stacks"]:
+        blocks.append("No stack has been applied.")
+    return "\n\n".join(blocks)
+
+
+def render_routes(routes: Mapping[str, str], *, color: bool = False) -> str:
+    """The routing table for people, without a newline at its end."""
+    if not routes:
+        return "No routes."
+    rows = [[Cell(prefix), Cell(name)] for prefix, name in sorted(routes.items())]
+    return "\n".join(_table(("PREFIX", "DEPLOYMENT"), rows, color, indent=0))
+
+
+def is_healthy(status: Json) -> bool:
+    """What ``status --exit-code`` asks: every stack serves, and every proxy that is not being replaced is up."""
+    stacks_fine = all(stack["state"] in ("Healthy", "Pinned", "RolledBack") for stack in status["stacks"])
+    deployments_fine = all(d["state"] == "Healthy" for stack in status["stacks"] for d in stack["deployments"])
+    return stacks_fine and deployments_fine and all(p["state"] in ("Ready", "Draining") for p in status["proxies"])
+
+
+def _proxies(proxies: Sequence[Json], color: bool) -> list[str]:
+    rows = [
+        [
+            Cell(proxy["address"] or proxy["id"]),
+            _state(proxy["state"]),
+            Cell(str(proxy["pid"] or "")),
+            Cell(_short(proxy["node_id"])),
+            Cell(str(proxy["generation"])),
+        ]
+        for proxy in proxies
+    ]
+    return _table(("PROXY", "STATE", "PID", "NODE", "GENERATION"), rows, color) if rows else ["  no proxy runs"]
+
+
+def _stack(stack: Json, color: bool) -> Iterator[str]:
+    state = paint(stack["state"], _COLORS.get(stack["state"]), on=color)
+    yield f"Stack {paint(stack['name'], bold=True, on=color)}: {state}, revision {stack['revision']}"
+    deployments = stack["deployments"]
+    if not deployments:
+        yield "  no deployments"
+        return
+    rows = [
+        [
+            Cell(deployment["name"]),
+            _state(deployment["state"]),
+            Cell(deployment["route_prefix"] or "(none)"),
+            Cell(_ready(deployment)),
+            Cell(deployment["version"]),
+        ]
+        for deployment in deployments
+    ]
+    yield from _table(("DEPLOYMENT", "STATE", "ROUTE", "READY", "VERSION"), rows, color)
+    messages = [f"  {visible(d['name'])}: {visible(d['message'])}" for d in deployments if d["message"]]
+    if messages:
+        yield from ("", *messages)
+    replicas = [_replica(replica) for deployment in deployments for replica in deployment["replicas"]]
+    if replicas:
+        yield ""
+        yield from _table(("REPLICA", "STATE", "PID", "NODE", "ONGOING", "VERSION"), replicas, color)
+
+
+def _replica(replica: Json) -> list[Cell]:
+    return [
+        Cell(replica["id"]),
+        _state(replica["state"]),
+        Cell(str(replica["pid"] or "")),
+        Cell(_short(replica["node_id"])),
+        Cell(str(replica["ongoing"])),
+        Cell(replica["version"]),
+    ]
+
+
+def _ready(deployment: Json) -> str:
+    """Ready replicas of the version that is wanted, of all that there are."""
+    replicas = [replica for replica in deployment["replicas"] if replica["state"] != "Draining"]
+    ready = [r for r in replicas if r["state"] == "Ready" and r["version"] == deployment["version"]]
+    return f"{len(ready)}/{len(replicas)}"
+
+
+def _state(state: str) -> Cell:
+    return Cell(state, _COLORS.get(state))
+
+
+def _short(node_id: str) -> str:
+    return node_id[:8]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], color: bool, indent: int = 2) -> list[str]:
+    return columns([[Cell(title, dim=True) for title in head], *rows], color=color, indent=indent)

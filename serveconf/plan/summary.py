@@ -1,0 +1,25 @@
+"""The actions of a plan in a few words, for the history and the last line of an apply."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_VERBS = {
+    "create": "created",
+    "roll": "rolled",
+    "scale": "scaled",
+    "reconfigure": "reconfigured",
+    "route": "rerouted",
+    "update": "updated",
+    "proxy": "front replaced",
+    "remove": "removed",
+}
+
+
+def summarise(actions: Iterable[Mapping[str, Any]]) -> str:
+    """``1 created, 2 rolled``, from actions in the contract's form."""
+    counts = Counter(action["action"] for action in actions)
+    order = sorted(counts, key=lambda action: [*_VERBS, action].index(action))
+    return ", ".join(f"{counts[action]} {_VERBS.get(action, action)}" for action in order) or "nothing changed"

@@ -1,0 +1,99 @@
+"""Status and routes as people read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serveconf.cli.status_view import is_healthy, render_routes, render_status
+
+
+def replica(name: str, state: str = "Ready", version: str = "4f2a91c07be3") -> dict[str, Any]:
+    return {"id": name, "state": state, "pid": 4242, "node_id": "a1b2c3d4e5f6", "version": version, "ongoing": 3}
+
+
+def deployment(name: str, state: str, replicas: list[dict[str, Any]], message: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "state": state,
+        "route_prefix": f"/{name}",
+        "version": "4f2a91c07be3",
+        "message": message,
+        "replicas": replicas,
+    }
+
+
+def status(*deployments: dict[str, Any], state: str = "Healthy") -> dict[str, Any]:
+    return {
+        "generation": 12,
+        "controller": {"pid": 99, "address": "http://127.0.0.1:8001"},
+        "proxies": [
+            {
+                "id": "a1b2c3d4e5f6-0a1b2c3d-0",
+                "node_id": "a1b2c3d4e5f6",
+                "pid": 77,
+                "state": "Ready",
+                "generation": 12,
+                "address": "127.0.0.1:8000",
+            }
+        ],
+        "stacks": [{"name": "shop", "state": state, "revision": 3, "deployments": list(deployments)}],
+    }
+
+
+HEALTHY = status(deployment("catalog", "Healthy", [replica("catalog-1"), replica("catalog-2")]))
+
+HEALTHY_AS_TEXT = """\
+Generation 12, controller http://127.0.0.1:8001 (pid 99)
+  PROXY           STATE  PID  NODE      GENERATION
+  127.0.0.1:8000  Ready  77   a1b2c3d4  12
+
+Stack shop: Healthy, revision 3
+  DEPLOYMENT  STATE    ROUTE     READY  VERSION
+  catalog     Healthy  /catalog  2/2    4f2a91c07be3
+
+  REPLICA    STATE  PID   NODE      ONGOING  VERSION
+  catalog-1  Ready  4242  a1b2c3d4  3        4f2a91c07be3
+  catalog-2  Ready  4242  a1b2c3d4  3        4f2a91c07be3"""
+
+
+def test_a_status_shows_proxies_stacks_deployments_and_replicas() -> None:
+    assert render_status(HEALTHY) == HEALTHY_AS_TEXT
+
+
+def test_a_status_fits_80_columns() -> None:
+    assert max(map(len, render_status(HEALTHY).splitlines())) <= 80
+
+
+def test_the_message_of_a_failed_deployment_is_shown_whole() -> None:
+    message = "ModuleNotFoundError: No module named 'torch', which shop/catalog.py imports in line 3 of the file"
+    text = render_status(status(deployment("catalog", "Failed", [replica("c-1", "Failed")], message)))
+    assert f"  catalog: {message}" in text
+    assert "0/1" in text
+
+
+def test_only_ready_replicas_of_the_wanted_version_count_and_draining_ones_not_at_all() -> None:
+    replicas = [replica("a"), replica("b", version="old"), replica("c", "Draining")]
+    assert "  1/2  " in render_status(status(deployment("catalog", "Progressing", replicas)))
+
+
+def test_an_empty_cluster_says_so() -> None:
+    empty = HEALTHY | {"proxies": [], "stacks": []}
+    assert "no proxy runs" in render_status(empty)
+    assert "No stack has been applied." in render_status(empty)
+    assert "no deployments" in render_status(status())
+
+
+def test_states_are_coloured() -> None:
+    assert "\x1b[32mHealthy\x1b[0m" in render_status(HEALTHY, color=True)
+
+
+def test_healthy_means_that_everything_serves() -> None:
+    assert is_healthy(HEALTHY)
+    assert not is_healthy(status(deployment("a", "Degraded", []), state="Degraded"))
+    down = HEALTHY | {"proxies": [HEALTHY["proxies"][0] | {"state": "Failed"}]}
+    assert not is_healthy(down)
+
+
+def test_routes_are_sorted_by_prefix() -> None:
+    assert render_routes({"/b": "beta", "/": "root"}) == "PREFIX  DEPLOYMENT\n/       root\n/b      beta"
+    assert render_routes({}) == "No routes."
