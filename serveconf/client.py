@@ -20,6 +20,8 @@ from serveconf.errors import (
 )
 
 ANSWER_S = 30.0
+Json = Any  # the shapes are the contract's; admin.models draws them
+
 CODE_S = 600.0  # plans and applies import user code before they answer
 
 
@@ -51,20 +53,20 @@ class Client:
         except (httpx.HTTPError, ValueError):
             return False
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Json:
         """The contract's status."""
         return self._json("GET", "/status")
 
-    def routes(self) -> dict[str, str]:
+    def routes(self) -> Json:
         """The live table."""
         return self._json("GET", "/routes")
 
-    def history(self, stack: str) -> list[dict[str, Any]]:
+    def history(self, stack: str) -> list[Json]:
         """The kept revisions."""
-        found: list[dict[str, Any]] = self._json("GET", f"/stacks/{stack}/revisions")
+        found: list[Json] = self._json("GET", f"/stacks/{stack}/revisions")
         return found
 
-    def revision(self, stack: str, number: int) -> dict[str, Any]:
+    def revision(self, stack: str, number: int) -> Json:
         """One revision in full."""
         return self._json("GET", f"/stacks/{stack}/revisions/{number}")
 
@@ -76,7 +78,7 @@ class Client:
         """Upload a package."""
         self._json("PUT", f"/code/{digest}", content=data, timeout=CODE_S)
 
-    def plan(self, stack: str, body: dict[str, Any]) -> dict[str, Any]:
+    def plan(self, stack: str, body: Json) -> Json:
         """What an apply would do."""
         return self._json("POST", f"/stacks/{stack}/plan", json=body, timeout=CODE_S)
 
@@ -100,7 +102,7 @@ class Client:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    def cancel(self, operation: str) -> dict[str, Any]:
+    def cancel(self, operation: str) -> Json:
         """Stop an operation."""
         return self._json("DELETE", f"/operations/{operation}")
 

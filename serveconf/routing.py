@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-
 T = TypeVar("T")
 
 
@@ -55,6 +54,9 @@ class Front(msgspec.Struct, frozen=True, omit_defaults=True):
     root_path: str = ""
     keep_alive_timeout_s: float = 90.0
     max_request_body_bytes: int | None = None
+    forwarded_allow_ips: str = (
+        "127.0.0.1,::1"  # whose X-Forwarded-For and -Proto are believed: addresses, networks or "*"
+    )
     middlewares: tuple[Middleware, ...] = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,15 +116,13 @@ def watch_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[s
     from serveconf.cli.apply_view import ApplyView
     from serveconf.submit import follow
 
-    view = ApplyView()
+    terminal = colors(sys.stderr)
     try:
-        return follow(client, operation, view.show, loaded)
+        with ApplyView(sys.stderr, live=terminal, color=terminal) as view:
+            return follow(client, operation, view.handle, loaded)
     except KeyboardInterrupt:
-        cancelled = client.cancel(operation)
-        tell(f"interrupted: {cancelled['message']}")
-        return follow(client, operation, view.show_result_only, loaded)
-    finally:
-        view.close()
+        tell(f"interrupted: {client.cancel(operation)['message']}")
+        return follow(client, operation, lambda event: None, loaded)
 
 
 def finish(result: dict[str, Any], output: Output, max_failed: int | None = None) -> None:

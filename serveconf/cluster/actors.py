@@ -31,7 +31,7 @@ class ReplicaActor:
             settings,
             RayStore(),
             node_id=context.get_node_id(),
-            node_ip=ray.util.get_node_ip_address(),
+            node_ip=str(ray.util.get_node_ip_address()),  # type: ignore[no-untyped-call]
         )
 
     async def order(self) -> ReplicaOrder:

@@ -6,6 +6,7 @@ The commands run it as a child, so that they need not import Ray. It prints one 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 
 import ray
@@ -19,7 +20,7 @@ def main() -> None:
     """Print where the control API is."""
     ray_address, host, port = sys.argv[1:4]
     try:
-        ray.init(address=ray_address, namespace=NAMESPACE, log_to_driver=False, logging_level="error")
+        ray.init(address=ray_address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         address = start_controller(ControllerSettings(host=host, port=int(port)))
         told = {"address": address.url, "token": address.token}
     except ServeconfError as error:

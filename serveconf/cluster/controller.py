@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 import msgspec
 import ray
@@ -156,7 +157,7 @@ class ControllerActor:
         return await self._controller.address()
 
 
-def find_controller() -> object | None:
+def find_controller() -> Any | None:
     """The controller of the cluster that this process is connected to."""
     try:
         return ray.get_actor(CONTROLLER, namespace=NAMESPACE)
@@ -166,7 +167,7 @@ def find_controller() -> object | None:
 
 def start_controller(settings: ControllerSettings, *, timeout_s: float = 60.0) -> ControllerAddress:
     """The controller's address; it is started on the head node where there is none. Raises OperatorError where it can't."""
-    actor = (
+    actor: Any = (
         ray.remote(ControllerActor)
         .options(
             name=CONTROLLER,
@@ -179,7 +180,7 @@ def start_controller(settings: ControllerSettings, *, timeout_s: float = 60.0) -
         )
         .remote(settings)
     )
-    address: ControllerAddress = ray.get(actor.address.remote(), timeout=timeout_s)
+    address = cast(ControllerAddress, ray.get(actor.address.remote(), timeout=timeout_s))
     if address.error:
         ray.kill(actor, no_restart=True)
         raise OperatorError(address.error, code="controller_failed")
@@ -187,7 +188,7 @@ def start_controller(settings: ControllerSettings, *, timeout_s: float = 60.0) -
 
 
 def _head_node() -> str:
-    for node in ray.nodes():
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
         if node["Alive"] and HEAD_RESOURCE in node["Resources"]:
             return str(node["NodeID"])
     raise OperatorError("the Ray cluster has no head node")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+import msgspec
 from msgspec.structs import replace
 
 from serveconf.cluster.logs import get_logger
@@ -18,7 +19,7 @@ from serveconf.errors import CodeFailed, ServeconfError
 from serveconf.plan.state import ProxyPhase, ProxyState
 from serveconf.proxy.app import ProxyApp
 from serveconf.proxy.dispatch import Backend
-from serveconf.proxy.importing import MiddlewareImporter
+from serveconf.proxy.middleware import MiddlewareImporter
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.proxy.server import ProxyServer, port_is_free
 from serveconf.reconcile.packages import Packages
@@ -103,7 +104,7 @@ class Proxy:
         self._app = ProxyApp(
             pool=pool,
             backend_factory=lambda route: Backend(route, pool),
-            import_middleware=MiddlewareImporter(self._packages.path),
+            import_middleware=MiddlewareImporter(lambda digest: str(self._packages.path(digest))),
         )
         self._server = ProxyServer(self._app, self._order.host, self._order.port, reuse_port=True)
 
@@ -147,7 +148,7 @@ class Proxy:
         if begin:
             self._app.start_receipt(operation)
             return Counters()
-        return Counters(**self._app.receipt(operation))
+        return msgspec.convert(self._app.receipt(operation), Counters, from_attributes=True)
 
     async def _drain(self, timeout_s: float) -> None:
         self._state = replace(self._state, phase=ProxyPhase.DRAINING)

@@ -123,7 +123,8 @@ class RayCluster:
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Where it is reached from other nodes."""
-        return await _asked(self._replica(replica_id).listen_tcp(), f"replica {replica_id}")
+        address: str = await _asked(self._replica(replica_id).listen_tcp(), f"replica {replica_id}")
+        return address
 
     async def refresh_load(self) -> None:
         """Ask every replica how many requests it has now: for a status."""
@@ -168,7 +169,8 @@ class RayCluster:
 
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
         """Begin to count, or read what was counted."""
-        return await _asked(self._proxy(proxy_id).count(operation, begin=begin), f"proxy {proxy_id}")
+        counted: Counters = await _asked(self._proxy(proxy_id).count(operation, begin=begin), f"proxy {proxy_id}")
+        return counted
 
     def _proxy(self, proxy_id: str) -> WatchedProxy:
         watched = self._proxies.get(proxy_id)

@@ -12,8 +12,10 @@ import msgspec
 from msgspec.structs import replace
 
 from serveconf.errors import Conflict, ServeconfError
-from serveconf.plan.diff import Plan, make_plan
+from serveconf.plan.actions import Plan
+from serveconf.plan.diff import make_plan
 from serveconf.plan.state import DesiredStack
+from serveconf.plan.summary import summarise
 from serveconf.reconcile.front import check_prefixes, merge_fronts
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.operation import Event, Operation
@@ -258,15 +260,3 @@ def _mask(value: Any, path: str, masks: dict[str, str]) -> Any:
         return [_mask(item, f"{path}[{index}]", masks) for index, item in enumerate(value)]
     return value
 
-
-VERBS = {"create": "created", "roll": "rolled", "scale": "scaled", "route": "rerouted", "remove": "removed"}
-VERBS |= {"reconfigure": "reconfigured", "proxy": "proxies changed", "update": "updated"}
-
-
-def summarise(actions: list[dict[str, Any]]) -> str:
-    """``1 created, 2 rolled``."""
-    counts: dict[str, int] = {}
-    for action in actions:
-        verb = VERBS.get(action["action"], action["action"])
-        counts[verb] = counts.get(verb, 0) + 1
-    return ", ".join(f"{count} {verb}" for verb, count in counts.items()) or "nothing changed"

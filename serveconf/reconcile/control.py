@@ -11,7 +11,8 @@ from collections import OrderedDict, defaultdict
 from msgspec.structs import replace
 
 from serveconf.errors import Conflict, NotFound
-from serveconf.plan.diff import Plan, make_plan
+from serveconf.plan.actions import Plan
+from serveconf.plan.diff import make_plan
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.apply import Ask, Deps, check_desired, perform, stale
 from serveconf.reconcile.operation import Event, Operation

@@ -83,6 +83,9 @@ class Cluster(Protocol):
     async def refresh(self) -> None:
         """Find what is there by name: after a restart of the controller, and when nodes come or go."""
 
+    async def refresh_load(self) -> None:
+        """Have ``observe`` tell how many requests each replica has just now."""
+
     async def start_replica(self, order: ReplicaOrder) -> None:
         """Begin to start a replica; it is observed as Starting, then Ready or Failed."""
 

@@ -57,13 +57,18 @@ def _translate(error: ErrorDetails, reading: Reading) -> Problem | None:
     if kind == "extra_forbidden":
         holder, _, _ = _locate(error["loc"][:-1], reading.data)
         holder_shape = _locate(error["loc"][:-1], reading.data)[1]
+        at = reading.key_at.get(path)
+        if at and any((problem.line, problem.column) == (at.line, at.column) for problem in reading.problems):
+            return None  # the key's own form was reported
         unknown = explain_unknown_key(holder, str(error["loc"][-1]), holder_shape)
         return reading.problem(path, unknown.message, unknown.code, unknown.hint, key=True)
     if isinstance(value, Broken):
         return None
     message, code, hint = _value_error(error, shape, path, reading)
+    for key in error.get("ctx", {}).get("at", ()):
+        path = join(path, key)
     if origin := reading.origins.get(path):
-        message = f"{message} (the text comes from {origin})"
+        message, hint = f"{message} (the text comes from {origin})", None  # a hint might show a secret
     return reading.problem(path, message, code, hint)
 
 
@@ -127,7 +132,9 @@ def _got(value: Any) -> str:
             return "null"
         case bool():
             return "a boolean"
-        case int() | float():
+        case float():
+            return "a fraction"
+        case int():
             return "a number"
         case str():
             return "a string"
@@ -140,9 +147,13 @@ def _got(value: Any) -> str:
 def _type_hint(value: Any, shape: Shape, text: str | None, place: str) -> str | None:
     kinds = shape.kinds
     match value:
+        case None if place.endswith("[]"):
+            return "fill it in, or remove the '-'"
         case None:
             return "give it a value, or leave the key out"
-        case bool() | int() | float() if "string" in kinds and text:
+        case bool() | int() | float() if (
+            "string" in kinds and text and not (shape.choices or place.endswith("import_path"))
+        ):
             return f"write {quoted(text)}"
         case "auto" if place.endswith("num_replicas"):
             return "for a number that follows the load, set autoscaling_config"
@@ -154,6 +165,8 @@ def _type_hint(value: Any, shape: Shape, text: str | None, place: str) -> str | 
             return "write the number of seconds, without a unit"
         case str() if "integer" in kinds and value[:1].isdigit() and place.endswith("_bytes"):
             return "write the number of bytes, without a unit"
+        case str() if "number" in kinds and value.endswith("%") and _is_number(value[:-1]):
+            return f"write {float(value[:-1]) / 100:g}"
         case dict() if "list" in kinds:
             return "begin each item with '- '"
         case list() if "mapping" in kinds:

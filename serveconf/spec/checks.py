@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any
+from typing import Any, LiteralString
 
 from pydantic_core import PydanticCustomError
 
@@ -82,6 +82,9 @@ def check_name(name: str) -> str:
     return name
 
 
+_COUNT_OR_PERCENT: LiteralString = 'must be a count such as 1 or a percentage from "0%" to "100%"'
+
+
 def check_count_or_percent(value: Any) -> Any:
     """A count from 0, or a percentage from 0% to 100%."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -90,31 +93,40 @@ def check_count_or_percent(value: Any) -> Any:
         return value
     if isinstance(value, str):
         if not re.fullmatch(PERCENT, value):
-            raise PydanticCustomError("percent", 'must be a count such as 1 or a percentage from "0%" to "100%"')
+            raise PydanticCustomError("percent", _COUNT_OR_PERCENT)
         return value
-    raise PydanticCustomError("type", "must be a count or a percentage")
+    raise PydanticCustomError("percent", _COUNT_OR_PERCENT)
 
 
 def check_runtime_env(env: dict[str, Any]) -> dict[str, Any]:
     """Ray's keys, but for the two that serveconf sets itself."""
     for key in ("working_dir", "py_modules"):
         if key in env:
-            raise PydanticCustomError(
-                "runtime_env", "must not hold '{key}': app_dir is what replicas import from", {"key": key}
-            )
+            raise _inside("runtime_env", "cannot be set: replicas import from app_dir", key)
     variables = env.get("env_vars", {})
-    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
-        raise PydanticCustomError(
-            "runtime_env", "must have strings as the values of env_vars; quote numbers and booleans"
-        )
+    if not isinstance(variables, dict):
+        raise _inside("runtime_env", "must be a mapping", "env_vars")
+    for key, value in variables.items():
+        if not isinstance(value, str):
+            raise _inside("runtime_env", "must be a string, as environment variables are", "env_vars", key)
     return env
 
 
 def check_resources(resources: dict[str, float]) -> dict[str, float]:
     """Custom resources only: Ray refuses its own ones here."""
-    for key, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "memory")):
+    for key, message in _RAYS_OWN.items():
         if key in resources:
-            raise PydanticCustomError(
-                "resources", "must not hold '{key}': set {option}", {"key": key, "option": option}
-            )
+            raise _inside("resources", message, key)
     return resources
+
+
+_RAYS_OWN: dict[str, LiteralString] = {
+    "CPU": "is no custom resource: set num_cpus",
+    "GPU": "is no custom resource: set num_gpus",
+    "memory": "is no custom resource: set memory beside resources",
+}
+
+
+def _inside(code: LiteralString, message: LiteralString, *at: str) -> PydanticCustomError:
+    """An error of something inside the value; ``at`` leads there."""
+    return PydanticCustomError(code, message, {"at": at})

@@ -87,19 +87,29 @@ def explain_unknown_key(holder: str, key: str, shape: Shape) -> UnknownKey:
     if holder == "defaults" and key in ("name", "import_path", "route_prefix"):
         return UnknownKey(f"'{key}' cannot have a default", "misplaced_key", "every deployment says its own")
     if instead := _ELSEWHERE.get(place, {}).get(key):
-        return UnknownKey(f"unknown key '{key}'", "unknown_key", f"here it is {instead}")
+        return UnknownKey(f"unknown key '{key}'", "unknown_key", f"write {instead} instead")
     homes = sorted({_holder(path) for path, field in walk_fields() if field.name == key} - {place})
     homes = [home for home in homes if not home.startswith("defaults")]
+    homes = [home for home in homes if home.count(".") == min(other.count(".") for other in homes)]
     if homes and key not in ("args", "kwargs"):
         return UnknownKey(f"'{key}' does not belong here", "misplaced_key", f"'{key}' belongs {_places(homes, place)}")
     if key in _NO_EQUAL.get(place, ()):
         return UnknownKey(f"unknown key '{key}'", "unknown_key", "serveconf has no equal of this key; leave it out")
+    if hint := _near_miss(key, shape):
+        return UnknownKey(f"unknown key '{key}'", "unknown_key", hint)
+    allowed = ", ".join(shape.fields)
+    return UnknownKey(f"unknown key '{key[:60]}'", "unknown_key", f"keys here: {allowed}")
+
+
+def _near_miss(key: str, shape: Shape) -> str | None:
+    """A known key that is spelt almost like this one: of the same mapping, else of another."""
     near = difflib.get_close_matches(_letters(key), {_letters(name): name for name in shape.fields}, n=1, cutoff=0.7)
     if near:
         meant = next(name for name in shape.fields if _letters(name) == near[0])
-        return UnknownKey(f"unknown key '{key}'", "unknown_key", f"did you mean '{meant}'?")
-    allowed = ", ".join(shape.fields)
-    return UnknownKey(f"unknown key '{key[:60]}'", "unknown_key", f"keys here: {allowed}")
+        return f"did you mean '{meant}'?"
+    known = {_letters(field.name): path for path, field in reversed(list(walk_fields()))}
+    near = difflib.get_close_matches(_letters(key), known, n=1, cutoff=0.75)
+    return f"did you mean '{known[near[0]]}'?" if near else None
 
 
 def _letters(name: str) -> str:

@@ -203,7 +203,7 @@ def _in_file_order(problems: Iterable[Problem], files: list[str]) -> tuple[Probl
     unique = {
         (p.file, p.line, p.column, p.code, p.message, p.path if not p.line else ""): p for p in reversed(list(problems))
     }
-    return tuple(sorted(unique.values(), key=lambda p: (order.get(p.file, -1), p.line, p.column, p.path)))
+    return tuple(sorted(unique.values(), key=lambda p: (order.get(p.file, -1), p.line, p.column)))
 
 
 def _limited(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:

@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from typing import Any, cast
 
-from serveconf.wire.frames import AnyFrame, FrameTooLarge, Limits, ProtocolError, decode, encode, encode_each
+from serveconf.wire.frames import AnyFrame, Body, FrameTooLarge, Limits, ProtocolError, decode, encode, encode_each
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
 
 log = logging.getLogger("serveconf.wire")
@@ -31,6 +31,8 @@ class Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
+        self._raw: Body | None = None  # announces data that has not come in whole yet
+        self._raw_left = 0
         self._batch: list[AnyFrame] = []
         self._batch_bytes = 0
         self._paused = False
@@ -122,16 +124,40 @@ class Connection(asyncio.Protocol):
                 return
             data = bytes(buffer)
             buffer.clear()
-        view = memoryview(data)
         start, end = 0, len(data)
+        if self._raw is not None:
+            start = self._take_raw(self._raw, data, 0)
+        view = memoryview(data)
         while end - start >= 4:
             stop = start + 4 + self._announced(data, start)
             if stop > end:
                 break
-            self.frames_received(decode(view[start + 4 : stop], self.limits))
+            frames = decode(view[start + 4 : stop], self.limits)
             start = stop
+            last = frames[-1] if frames else None
+            if type(last) is Body and last.raw:
+                frames.pop()
+                self.frames_received(frames)
+                self._raw, self._raw_left = last, last.raw
+                start = self._take_raw(last, data, start)
+            else:
+                self.frames_received(frames)
         if start < end:
             buffer += view[start:]
+
+    def _take_raw(self, head: Body, data: bytes, start: int) -> int:
+        """Hand on what there is of the raw data that ``head`` announced; where it ends in ``data``."""
+        stop = min(start + self._raw_left, len(data))
+        if stop > start:
+            part = data if stop - start == len(data) else data[start:stop]
+            self._raw_left -= stop - start
+            if not self._raw_left:
+                self._raw = None
+            ended = not self._raw_left
+            self.frames_received(
+                [Body(head.stream, part, head.more or not ended, head.done and ended, head.others, stop - start)]
+            )
+        return stop
 
     def _announced(self, data: bytes | bytearray, start: int) -> int:
         size = int.from_bytes(data[start : start + 4], "big")
@@ -150,7 +176,13 @@ class Connection(asyncio.Protocol):
             self.loop.call_soon(self.flush)
         batch.append(frame)
 
-    def flush(self) -> None:
+    def queue_raw(self, frame: Body, data: memoryview) -> None:
+        """Send ``frame`` with what is queued, and ``data`` behind it without copying it."""
+        if not self.lost:
+            self._batch.append(frame)
+            self.flush(data)
+
+    def flush(self, raw: memoryview | None = None) -> None:
         """Write what is queued, now rather than at the end of the turn."""
         batch = self._batch
         if not batch:
@@ -164,6 +196,8 @@ class Connection(asyncio.Protocol):
             transport.write(encode(batch, self.limits))
         except (FrameTooLarge, UnicodeEncodeError):
             self._write_each(transport, batch)
+        if raw is not None:
+            transport.write(raw)
         if self._turns:
             self._next_turns()
 

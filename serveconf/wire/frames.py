@@ -2,8 +2,10 @@
 
 After the handshake (``handshake.py``) each direction of a connection is a row of batches, one per loop turn::
 
-    batch  := length (u32, big-endian) | msgpack array of frames       length <= Limits.max_batch_bytes
-    frame  := msgpack array [tag, stream, field, field, ...]           fields in the order of the classes below
+    batch  := length (u32, big-endian) | msgpack array of frames | raw bytes    length <= Limits.max_batch_bytes
+    frame  := msgpack array [tag, stream, field, field, ...]                    fields in the order of the classes below
+
+Raw bytes are there only if the last frame is a Body whose ``raw`` says how many: large data is copied nowhere.
 
     tag  frame    from     meaning
     1    Open     proxy    a request: the ASGI scope and the first piece of its body
@@ -20,7 +22,7 @@ After the handshake (``handshake.py``) each direction of a connection is a row o
     12   Room     replica  after a refusal: there is room again
 
 Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
-stream's credit, which starts at ``Limits.window_bytes``. ``others`` is the replica's load in band: the streams that it
+stream's credit (raw ones their length alone), which starts at ``Limits.window_bytes``; a Reply without a body costs nothing. ``others`` is the replica's load in band: the streams that it
 handles for other connections than this one.
 """
 
@@ -49,8 +51,9 @@ class Limits:
     max_headers: int = 1_000
     max_streams: int = 10_000  # open at a time on one connection
     max_message_bytes: int = 64 << 20  # of one WebSocket message
-    window_bytes: int = 512 << 10  # unread data per stream and direction
-    piece_bytes: int = 64 << 10  # large bodies are cut into pieces of this size, and the streams take turns
+    window_bytes: int = 1 << 20  # unread data per stream and direction
+    piece_bytes: int = 256 << 10  # large bodies are cut into pieces of this size, and the streams take turns
+    inline_bytes: int = 32 << 10  # larger pieces go as raw bytes behind their frame
     handshake_timeout_s: float = 5.0
 
 
@@ -93,12 +96,16 @@ class Open(Frame, tag=1):
 
 
 class Body(Frame, tag=2):
-    """A piece of a body. ``done``: the handler has ended too."""
+    """A piece of a body. ``done``: the handler has ended too. ``raw``: the size of the data that follows the batch.
+
+    The receiving end gets raw data as it comes in, in Body frames where ``raw`` is the size of ``data``.
+    """
 
     data: bytes
     more: bool = False
     done: bool = False
     others: Count = 0
+    raw: Count = 0
 
 
 class Credit(Frame, tag=3):
@@ -175,6 +182,11 @@ _decode = msgspec.msgpack.Decoder(
 ).decode
 
 
+def cost_of(frame: Body) -> int:
+    """What it takes of the stream's credit."""
+    return frame.raw or len(frame.data) + PIECE_COST
+
+
 def encode(frames: list[AnyFrame], limits: Limits) -> bytes:
     """One batch. FrameTooLarge when it is beyond the limit; see ``encode_each``."""
     payload = _encode(frames)
@@ -203,4 +215,7 @@ def decode(payload: memoryview, limits: Limits) -> list[AnyFrame]:
         kind = type(frame)
         if (kind is Reply or kind is Open) and len(frame.headers) > limits.max_headers:  # type: ignore[union-attr]
             raise ProtocolError(f"{len(frame.headers)} headers")  # type: ignore[union-attr]
+        if kind is Body and frame.raw:  # type: ignore[union-attr]
+            if frame is not frames[-1] or frame.data or frame.raw > limits.window_bytes:  # type: ignore[union-attr]
+                raise ProtocolError("raw data where none can be")
     return frames

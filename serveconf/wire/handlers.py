@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.frames import AnyFrame, Body, Cut, End, Headers, Open, ProtocolError, Reply
+from serveconf.wire.frames import PIECE_COST, AnyFrame, Body, Cut, End, Headers, Open, ProtocolError, Reply, cost_of
 from serveconf.wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -127,18 +127,20 @@ class HttpHandler(Handler):
         self._last_turn = 0
         self._left: int | None = None  # of content-length
         if first.body or not first.more:
-            self.received(len(first.body))
-            self._inbox.append(first.body)
+            cost = len(first.body) + PIECE_COST
+            self.received(cost)
+            self._inbox.append((first.body, cost))
 
     # the request
 
     def frame_received(self, frame: AnyFrame) -> None:
         if type(frame) is not Body or self._body_ended:
             raise ProtocolError(f"stream {self.number}: {type(frame).__name__} does not belong here")
-        self.received(len(frame.data))
+        cost = cost_of(frame)
+        self.received(cost)
         self._body_ended = not frame.more
         if not self.complete:
-            self._inbox.append(frame.data)
+            self._inbox.append((frame.data, cost))
             self.wake()
 
     async def receive(self) -> dict[str, Any]:
@@ -146,8 +148,8 @@ class HttpHandler(Handler):
             if self.gone or self.complete:
                 return {"type": "http.disconnect"}
             if self._inbox:
-                data = self._inbox.popleft()
-                self.used(len(data))
+                data, cost = self._inbox.popleft()
+                self.used(cost)
                 return {"type": "http.request", "body": data, "more_body": not (self._body_ended and not self._inbox)}
             if self._hold:
                 self._hold = False
@@ -189,7 +191,7 @@ class HttpHandler(Handler):
             if self._left and not more:
                 raise RuntimeError("Response content shorter than Content-Length")
         if not self._send_at_once(body, size, more):
-            await self.send_pieces(body, None, more)
+            await self.send_body(body, more)
             if self.gone:
                 raise ClientDisconnected
         if not more:

@@ -86,9 +86,10 @@ class ClientStream(Stream):
         if self._call_over:
             return
         if type(frame) is Reply:
-            self.received(len(frame.body))
+            if frame.body:
+                self.received(len(frame.body) + PIECE_COST)
         elif type(frame) is Body:
-            self.received(len(frame.data))
+            self.received(cost_of(frame))
         self._inbox.append(frame)
         self.wake()
 
@@ -134,7 +135,7 @@ class ClientStream(Stream):
         self._receive = receive
         self._holding = mode is BodyMode.HOLD
         rest: bytes | None = None
-        if len(body) > self.connection.limits.piece_bytes:
+        if len(body) > self.connection.limits.inline_bytes:
             body, rest = b"", body
         self.spend(len(body))
         first = as_open(scope, self.number, body, more or rest is not None, self._holding)
@@ -147,7 +148,7 @@ class ClientStream(Stream):
     async def _pump_body(self, rest: bytes | None, more: bool) -> None:
         try:
             if rest is not None:
-                await self.send_pieces(rest, None, more)
+                await self.send_body(rest, more)
             while more:
                 await self.may_pull()
                 message = await self._receive()
@@ -157,7 +158,7 @@ class ClientStream(Stream):
                 if self.spend(len(body)):
                     self.connection.queue(Body(self.number, body, more))
                 else:
-                    await self.send_pieces(body, None, more)
+                    await self.send_body(body, more)
             if (await self._receive())["type"] == "http.disconnect":
                 self.client_left()
         except Exception as error:  # noqa: BLE001 the client's side failed: the call raises it, where someone is listening
@@ -198,7 +199,7 @@ class ClientStream(Stream):
         elif self.spend(len(data)):
             self.connection.queue(Message(self.number, data, text))
         else:
-            await self.send_pieces(data, text, False)
+            await self.send_message(data, text)
 
     def _send_disconnect(self, code: int | None, reason: str | None) -> None:
         code = code if code is not None and 1000 <= code <= 4999 else NO_STATUS
@@ -234,16 +235,19 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
     while True:
         frame = await stream.next()
         kind = type(frame)
+        cost = 0
         if kind is Reply:
             status = frame.status  # type: ignore[union-attr]
             stream.started = True
             stream.answered = not frame.more  # type: ignore[union-attr]
             await send({"type": "http.response.start", "status": status, "headers": frame.headers})  # type: ignore[union-attr]
             data = frame.body  # type: ignore[union-attr]
+            cost = len(data) + PIECE_COST if data else 0
             if data or stream.answered:
                 await send({"type": "http.response.body", "body": data, "more_body": not stream.answered})
         elif kind is Body and stream.started:
             data = frame.data  # type: ignore[union-attr]
+            cost = cost_of(frame)  # type: ignore[arg-type]
             stream.answered = not frame.more  # type: ignore[union-attr]
             await send({"type": "http.response.body", "body": data, "more_body": not stream.answered})
         elif frame is None:
@@ -252,7 +256,7 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
             raise StreamCut(stream.started)
         if stream.answered:
             return status
-        stream.used(len(data))
+        stream.used(cost)
 
 
 async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: Any, send: Any) -> int:
@@ -283,7 +287,7 @@ async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: An
         elif isinstance(frame, Body):
             stream.answered = not frame.more
             await send({"type": "websocket.http.response.body", "body": frame.data, "more_body": frame.more})
-            stream.used(len(frame.data))
+            stream.used(cost_of(frame))
             if stream.answered:
                 return status
         else:

@@ -32,15 +32,15 @@ class Stream:
 
     # receiving
 
-    def received(self, size: int) -> None:
-        """A piece of ``size`` bytes came in. ProtocolError when the other end had no credit for it."""
-        self._held += size + PIECE_COST
+    def received(self, cost: int) -> None:
+        """Something that costs ``cost`` came in. ProtocolError when the other end had no credit for it."""
+        self._held += cost
         if self._held > self.connection.limits.window_bytes:
             raise ProtocolError(f"stream {self.number}: more data than was granted")
 
-    def used(self, size: int) -> None:
-        """A piece of ``size`` bytes was used up; as much again may come."""
-        self._owed += size + PIECE_COST
+    def used(self, cost: int) -> None:
+        """Something that costs ``cost`` was used up; as much again may come."""
+        self._owed += cost
         if self._owed >= self.connection.limits.window_bytes >> 1 and not self.gone:
             self.grant()
 
@@ -98,7 +98,7 @@ class Stream:
         """Take the credit for ``size`` bytes that are to be queued in this turn, if they can go at once and whole."""
         connection = self.connection
         if (
-            size > connection.limits.piece_bytes
+            size > connection.limits.inline_bytes
             or self._credit < size + PIECE_COST
             or connection.clogged
             or (self._lock is not None and self._lock.locked())
@@ -108,25 +108,42 @@ class Stream:
         connection.count(size)
         return True
 
-    async def send_pieces(self, data: bytes, text: bool | None, more: bool) -> None:
-        """Send ``data`` as Body frames (``text`` None) or as fragments of a message, as credit and turns allow."""
+    async def send_body(self, data: bytes, more: bool) -> None:
+        """Send ``data`` as Body frames, as credit and turns allow."""
+        limits = self.connection.limits
+        view = memoryview(data)
         if self._lock is None:
             self._lock = asyncio.Lock()
-        piece_bytes = self.connection.limits.piece_bytes
-        view = memoryview(data)
         async with self._lock:
-            for start in range(0, max(len(data), 1), piece_bytes):
-                piece = view[start : start + piece_bytes]
-                rest = start + piece_bytes < len(data)
+            for start in range(0, max(len(data), 1), limits.piece_bytes):
+                piece = view[start : start + limits.piece_bytes]
+                size = len(piece)
+                more_of_it = more or start + size < len(data)
+                await self._may_send(size)
+                if self.gone:
+                    return
+                if size > limits.inline_bytes:
+                    self._credit -= size
+                    self.connection.queue_raw(Body(self.number, b"", more_of_it, raw=size), piece)
+                else:
+                    self._credit -= size + PIECE_COST
+                    self.connection.count(size)
+                    self.sending(Body(self.number, bytes(piece), more_of_it))
+
+    async def send_message(self, data: bytes, text: bool) -> None:
+        """Send ``data`` as the fragments of one message, as credit and turns allow."""
+        inline_bytes = self.connection.limits.inline_bytes
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
+            for start in range(0, max(len(data), 1), inline_bytes):
+                piece = data[start : start + inline_bytes]
                 await self._may_send(len(piece))
                 if self.gone:
                     return
                 self._credit -= len(piece) + PIECE_COST
                 self.connection.count(len(piece))
-                if text is None:
-                    self.sending(Body(self.number, piece, rest or more))  # type: ignore[arg-type]
-                else:
-                    self.connection.queue(Message(self.number, piece, text, rest))  # type: ignore[arg-type]
+                self.connection.queue(Message(self.number, piece, text, start + len(piece) < len(data)))
 
     async def last_in_line(self) -> None:
         """Until no large message is on its way any more."""

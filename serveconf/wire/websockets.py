@@ -30,20 +30,21 @@ class Assembly:
     def add(self, frame: Message) -> tuple[str | bytes, int] | None:
         """The whole message, and what reading it uses up, or None when more of it must come. ProtocolError when it grows too large."""
         stream = self._stream
-        stream.received(len(frame.data))
+        cost = len(frame.data) + PIECE_COST
+        stream.received(cost)
         if not frame.more and not self._pieces:
-            return _content(frame.data, frame.text), len(frame.data)
+            return _content(frame.data, frame.text), cost
         self._size += len(frame.data)
         if self._size > stream.connection.limits.max_message_bytes:
             raise ProtocolError(f"stream {stream.number}: message too large")
         self._pieces.append(bytes(frame.data))
         if frame.more:
-            stream.used(len(frame.data))
+            stream.used(cost)
             return None
         data = b"".join(self._pieces)
         self._pieces.clear()
         self._size = 0
-        return _content(data, frame.text), len(frame.data)
+        return _content(data, frame.text), cost
 
 
 def _content(data: bytes | memoryview, text: bool) -> str | bytes:
@@ -141,7 +142,7 @@ class WebSocketHandler(Handler):
             if self.spend(len(data)):
                 self.connection.queue(Message(self.number, data, text))
             else:
-                await self.send_pieces(data, text, False)
+                await self.send_message(data, text)
                 if self.gone:
                     raise ClientDisconnected
         elif kind == "websocket.close":
@@ -158,7 +159,7 @@ class WebSocketHandler(Handler):
         if self.spend(len(body)):
             self.connection.queue(Body(self.number, body, more))
         else:
-            await self.send_pieces(body, None, more)
+            await self.send_body(body, more)
         if not more:
             self.complete = True
             self.wake()
