@@ -1,0 +1,239 @@
+"""In-memory twins of the ports: ``FakeCluster``, ``MemoryStore``, ``ManualClock``. The same contract tests hold both to it.
+
+For tests of what is built on the reconciler, ours and anyone's: no process is started, time moves when it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from serveconf.errors import CodeFailed, OperatorError
+from serveconf.plan.state import Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
+from serveconf.reconcile.ports import Counters, NodeState, ProxyOrder, ReplicaOrder, TargetReport
+from serveconf.routing import Generation
+
+
+class ManualClock:
+    """Time that stands still until ``advance``."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        """Seconds since it was made."""
+        return self._now
+
+    def wall(self) -> float:
+        """Seconds since the epoch, beginning somewhere."""
+        return 1_700_000_000.0 + self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Whoever sleeps moves the time himself."""
+        self._now += seconds
+        await asyncio.sleep(0)
+
+    def advance(self, seconds: float) -> None:
+        """Move the time."""
+        self._now += seconds
+
+
+class MemoryStore:
+    """A store that ends with the test."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        return self.values.get(key)
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Write the value."""
+        self.values[key] = value
+
+    async def delete(self, key: str) -> None:
+        """Forget the key."""
+        self.values.pop(key, None)
+
+    async def keys(self, prefix: str) -> list[str]:
+        """All keys that start so."""
+        return sorted(key for key in self.values if key.startswith(prefix))
+
+
+class FakeCluster:
+    """Replicas and proxies as entries in a dict. ``settle`` lets what was asked for come true.
+
+    ``broken`` versions never start; ``refuses`` config hashes are not taken; ``log`` holds everything that was done.
+    """
+
+    def __init__(self, nodes: int = 1) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.log: list[tuple[str, str]] = []
+        self.broken: set[str] = set()
+        self.refuses: set[str] = set()
+        self.unstageable: Exception | None = None
+        self.live: dict[str, Generation] = {}  # proxy -> what it serves
+        self._replicas: dict[str, ReplicaState] = {}
+        self._proxies: dict[str, ProxyState] = {}
+        self._staged: dict[tuple[str, int], Generation] = {}
+        self._nodes = tuple(NodeState(id=f"node{i}", is_head=i == 0, total={"CPU": 64.0}) for i in range(nodes))
+
+    def settle(self) -> None:
+        """What is starting becomes ready (or fails, where it is broken); what drains is gone."""
+        for replica in list(self._replicas.values()):
+            if replica.phase is ReplicaPhase.STARTING:
+                failed = replica.version in self.broken
+                phase = ReplicaPhase.FAILED if failed else ReplicaPhase.READY
+                message = "RuntimeError: broken\nTraceback" if failed else ""
+                self._replicas[replica.id] = replace(replica, phase=phase, message=message)
+            elif replica.phase is ReplicaPhase.DRAINING:
+                del self._replicas[replica.id]
+        for proxy in list(self._proxies.values()):
+            if proxy.phase is ProxyPhase.STARTING:
+                self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.READY)
+            elif proxy.phase is ProxyPhase.DRAINING:
+                del self._proxies[proxy.id]
+        self.on_change()
+
+    def kill(self, replica_id: str) -> None:
+        """The replica's process ends."""
+        self._replicas[replica_id] = replace(self._replicas[replica_id], phase=ReplicaPhase.FAILED, message="killed")
+        self.on_change()
+
+    def kill_proxy(self, proxy_id: str) -> None:
+        """The proxy's process ends; the engine is restarting it."""
+        self._proxies[proxy_id] = replace(self._proxies[proxy_id], phase=ProxyPhase.STARTING, generation=0)
+        self.on_change()
+
+    def set_nodes(self, *nodes: NodeState) -> None:
+        """Other nodes are there now."""
+        self._nodes = nodes
+        self.on_change()
+
+    def observe(self) -> Observed:
+        """What is there."""
+        return Observed(replicas=tuple(self._replicas.values()), proxies=tuple(self._proxies.values()))
+
+    def nodes(self) -> tuple[NodeState, ...]:
+        """The nodes."""
+        return self._nodes
+
+    async def refresh(self) -> None:
+        """There is nothing to find again."""
+
+    async def refresh_load(self) -> None:
+        """There is no load."""
+
+    async def start_replica(self, order: ReplicaOrder) -> None:
+        """A replica is starting."""
+        self.log.append(("start", order.id))
+        node = self._nodes[len(self._replicas) % len(self._nodes)]
+        self._replicas[order.id] = ReplicaState(
+            id=order.id,
+            stack=order.stack,
+            deployment=order.deployment.name,
+            version=order.deployment.version,
+            phase=ReplicaPhase.STARTING,
+            config_hash=order.deployment.config_hash,
+            node_id=node.id,
+            uds=f"/run/{order.id}",
+        )
+        self.on_change()
+
+    async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
+        """It takes the config, or refuses."""
+        self.log.append(("reconfigure", replica_id))
+        if config_hash in self.refuses:
+            raise CodeFailed("ValueError: no such threshold")
+        self._replicas[replica_id] = replace(self._replicas[replica_id], config_hash=config_hash)
+        self.on_change()
+
+    async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
+        """A replica drains; one that has ended is forgotten."""
+        self.log.append(("stop", replica_id))
+        replica = self._replicas.get(replica_id)
+        if replica is not None and replica.phase is ReplicaPhase.FAILED:
+            del self._replicas[replica_id]
+        elif replica is not None:
+            self._replicas[replica_id] = replace(replica, phase=ReplicaPhase.DRAINING)
+        self.on_change()
+
+    async def start_proxy(self, order: ProxyOrder) -> None:
+        """A proxy is starting."""
+        self.log.append(("start_proxy", order.id))
+        self._proxies[order.id] = ProxyState(
+            id=order.id,
+            node_id=order.node_id,
+            phase=ProxyPhase.STARTING,
+            listener=order.listener,
+            address=f"{order.host}:{order.port}",
+        )
+        self.on_change()
+
+    async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:
+        """A proxy drains."""
+        self.log.append(("stop_proxy", proxy_id))
+        proxy = self._proxies.get(proxy_id)
+        if proxy is not None:
+            self._proxies[proxy_id] = replace(proxy, phase=ProxyPhase.DRAINING)
+        self.on_change()
+
+    async def stage(self, proxy_id: str, generation: Generation) -> None:
+        """It builds the generation, or can't."""
+        if self.unstageable is not None:
+            raise self.unstageable
+        if proxy_id not in self._proxies:
+            raise OperatorError(f"proxy {proxy_id} is gone")
+        self._staged[proxy_id, generation.number] = generation
+
+    async def commit(self, proxy_id: str, number: int) -> None:
+        """It serves what it staged."""
+        self.log.append(("commit", f"{proxy_id}:{number}"))
+        self.live[proxy_id] = self._staged.pop((proxy_id, number))
+        self._proxies[proxy_id] = replace(self._proxies[proxy_id], generation=number)
+
+    async def abort(self, proxy_id: str, number: int) -> None:
+        """It forgets what it staged."""
+        self._staged.pop((proxy_id, number), None)
+
+    async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
+        """Nothing was asked, nothing failed."""
+        return Counters()
+
+    async def tcp_address(self, replica_id: str) -> str | None:
+        """Somewhere."""
+        address = f"10.0.0.1:{sum(map(ord, replica_id)) % 60000 + 1024}"
+        self._replicas[replica_id] = replace(self._replicas[replica_id], tcp=address)
+        return address
+
+
+class FakePreflight:
+    """Says of every target what it was told to say; by default that it is an ASGI app of one module."""
+
+    def __init__(self, reports: Mapping[str, TargetReport] | None = None) -> None:
+        self.reports = dict(reports or {})
+        self.asked: list[str] = []
+
+    async def inspect(
+        self,
+        *,
+        code: str,
+        app_dir: str | None,
+        targets: list[dict[str, Any]],
+        middlewares: list[dict[str, Any]],
+        runtime_env: Mapping[str, Any],
+        timeout_s: float,
+    ) -> tuple[list[TargetReport], list[TargetReport]]:
+        """What it was told."""
+        paths = [target["import_path"] for target in targets]
+        checked = [middleware["import_path"] for middleware in middlewares]
+        self.asked += paths
+        return [self._report(path) for path in paths], [self._report(path) for path in checked]
+
+    def _report(self, path: str) -> TargetReport:
+        module = path.partition(":")[0].replace(".", "/") + ".py"
+        return self.reports.get(path, TargetReport(ok=True, kind="asgi", modules=(module,)))
