@@ -45,13 +45,6 @@ def render_routes(routes: Mapping[str, str], *, color: bool = False) -> str:
     return "\n".join(_table(("PREFIX", "DEPLOYMENT"), rows, color, indent=0))
 
 
-def is_healthy(status: Json) -> bool:
-    """What ``status --exit-code`` asks: every stack serves, and every proxy that is not being replaced is up."""
-    stacks_fine = all(stack["state"] in ("Healthy", "Pinned", "RolledBack") for stack in status["stacks"])
-    deployments_fine = all(d["state"] == "Healthy" for stack in status["stacks"] for d in stack["deployments"])
-    return stacks_fine and deployments_fine and all(p["state"] in ("Ready", "Draining") for p in status["proxies"])
-
-
 def _proxies(proxies: Sequence[Json], color: bool) -> list[str]:
     rows = [
         [

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +41,10 @@ class _Found:
     executable: bool
 
 
-def take_snapshot(app_dir: Path) -> Snapshot:
+def take_snapshot(app_dir: Path, exclude: Collection[Path] = ()) -> Snapshot:
     """The snapshot of ``app_dir``, without what .gitignore, .serveconfignore and good sense leave out.
 
+    ``exclude``: files that are left out too, such as the spec itself, so that an edit of the YAML is no other code.
     Links are followed where they stay inside app_dir. Raises ``AuthorError``: ``app_dir_missing``, ``code_too_large``
     (naming the largest files) or ``code_unreadable``.
     """
@@ -53,7 +54,7 @@ def take_snapshot(app_dir: Path) -> Snapshot:
             f"app_dir {app_dir} is not a folder", code="app_dir_missing", hint="check app_dir in the spec"
         )
     skipped: list[str] = []
-    found = _bounded(_walk(folder, skipped))
+    found = _without(exclude, folder, _bounded(_walk(folder, skipped)))
     files: dict[str, str] = {}
     total = 0
     for file in sorted(found, key=lambda file: file.path):
@@ -81,6 +82,17 @@ def digest_of(files: Mapping[str, str], executables: frozenset[str]) -> str:
     for path in sorted(files):
         digest.update(f"{path}\0{files[path]}\0{'x' if path in executables else '-'}\n".encode())
     return digest.hexdigest()
+
+
+def _without(exclude: Collection[Path], folder: Path, found: list[_Found]) -> list[_Found]:
+    """``found`` less the excluded files, under whatever name a link gives them."""
+    excluded = {os.path.realpath(path) for path in exclude}
+    names = {os.path.basename(path) for path in excluded} | {path.name for path in exclude}
+    return [
+        file
+        for file in found
+        if file.path.rpartition("/")[2] not in names or os.path.realpath(folder / file.path) not in excluded
+    ]
 
 
 def _bounded(found: Iterable[_Found]) -> list[_Found]:

@@ -11,15 +11,23 @@ from typing import Any, Literal
 import msgspec
 
 from serveconf.errors import AuthorError, Conflict
-from serveconf.plan.actions import Plan
 from serveconf.plan.costs import canonical
+
+
+class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan in the contract's form, as the control API answers it. It is read, never performed: apply makes its own."""
+
+    stack: str
+    base_revision: int
+    changed: bool
+    actions: list[dict[str, Any]]
 
 
 class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What ``apply`` takes in place of a spec file."""
 
     format: Literal["serveconf-plan-1"] = "serveconf-plan-1"
-    plan: Plan
+    plan: PlanDocument
     spec: dict[str, Any]  # ``spec.models.as_wire``
     spec_digest: str
     code: str  # digest of the code package
@@ -27,6 +35,11 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""  # the spec file
     app_dir: str = ""
     target: str = ""  # address of the control API that it was made with
+
+
+def plan_from_json(document: dict[str, Any]) -> PlanDocument:
+    """The plan that the control API answered."""
+    return msgspec.convert(document, PlanDocument)
 
 
 def encode_plan(saved: SavedPlan) -> bytes:
@@ -57,13 +70,18 @@ def digest_of_spec(spec: dict[str, Any]) -> str:
     return hashlib.sha256(canonical(spec)).hexdigest()
 
 
-def check_fresh(saved: SavedPlan, *, revision: int, code: str) -> None:
-    """Raises ``Conflict`` (code ``stale_plan``) where the stack, or the code in app_dir, moved on since the plan was made."""
+def check_fresh(saved: SavedPlan, *, revision: int, code: str, spec: dict[str, Any] | None = None) -> None:
+    """Whether the plan still stands. ``spec``: what its source says now, where it was read again.
+
+    Raises ``Conflict`` (code ``stale_plan``) where the stack, the code in app_dir or the spec moved on.
+    """
     stack = saved.plan.stack
     if revision != saved.plan.base_revision:
         what = f"stack '{stack}' was at revision {saved.plan.base_revision} and is at {revision} now"
     elif code != saved.code:
         what = f"the code in {saved.app_dir or 'app_dir'} has changed"
+    elif spec is not None and digest_of_spec(spec) != saved.spec_digest:
+        what = f"{saved.source or 'the spec'}, or a variable that it uses, has changed"
     else:
         return
     raise Conflict(f"the plan is stale: {what}", code="stale_plan", hint="make a new plan and look at it again")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from serveconf.code import BadPackage, SnapshotChanged, pack, take_snapshot, unpack
 from serveconf.code import package as package_module
+from serveconf.code.package import BadPackage, SnapshotChanged, pack, unpack
+from serveconf.code.snapshot import take_snapshot
 
 
 @pytest.fixture

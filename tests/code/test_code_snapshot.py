@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serveconf.code import snapshot as snapshot_module
-from serveconf.code import take_snapshot
-from serveconf.code.snapshot import digest_of
+from serveconf.code.snapshot import digest_of, take_snapshot
 from serveconf.errors import AuthorError
 
 
@@ -99,6 +98,13 @@ def test_serveconfignore_leaves_more_out_and_brings_back_what_git_ignores(tmp_pa
         },
     )
     assert names(tmp_path) == [".gitignore", ".serveconfignore", "dist/model.bin", "prod.env", "var/a"]
+
+
+def test_an_excluded_spec_is_left_out_even_behind_a_link(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"a.py": "", "serve.yaml": "", "sub/serve.yaml": "", "..1/linked.yaml": ""})
+    (tmp_path / "linked.yaml").symlink_to("..1/linked.yaml")
+    found = take_snapshot(tmp_path, exclude=[tmp_path / "serve.yaml", tmp_path / "linked.yaml"])
+    assert sorted(found.files) == ["a.py", "sub/serve.yaml"]
 
 
 def test_a_line_that_is_no_pattern_does_not_switch_the_others_off(tmp_path: Path) -> None:

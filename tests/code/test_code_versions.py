@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serveconf.code import Snapshot, is_volatile, relevant_files, version_of
+from serveconf.code.snapshot import Snapshot
+from serveconf.code.versions import is_volatile, relevant_files, version_of
 
 
 def snapshot(*paths: str) -> Snapshot:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from serveconf.plan import make_desired, make_plan
 from serveconf.plan.costs import FieldCost, changes, field_costs
+from serveconf.plan.desired import make_desired
+from serveconf.plan.diff import make_plan
 from serveconf.plan.state import DesiredStack, Observed
 from serveconf.spec.models import Cost, DeploymentSpec, HttpOptions, StackSpec
 

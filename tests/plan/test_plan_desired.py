@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from serveconf.plan import make_desired, shadowed
+from serveconf.plan.desired import make_desired
+from serveconf.plan.shadow import shadowed
 from serveconf.plan.state import DesiredStack
 from serveconf.routing import Middleware
 from serveconf.spec.models import StackSpec

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from serveconf.plan import Plan, make_desired, make_plan
+from serveconf.plan.actions import Plan
+from serveconf.plan.desired import make_desired
+from serveconf.plan.diff import make_plan
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
 from serveconf.spec.models import StackSpec
 

@@ -10,7 +10,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serveconf.plan import Plan, make_desired, make_plan
+from serveconf.plan.actions import Plan
+from serveconf.plan.desired import make_desired
+from serveconf.plan.diff import make_plan
 from serveconf.plan.state import DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.spec.models import StackSpec
 

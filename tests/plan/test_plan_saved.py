@@ -7,15 +7,16 @@ import json
 import pytest
 
 from serveconf.errors import AuthorError, Conflict
-from serveconf.plan import (
+from serveconf.plan.desired import make_desired
+from serveconf.plan.diff import make_plan
+from serveconf.plan.saved import (
     SavedPlan,
     check_fresh,
     decode_plan,
     digest_of_spec,
     encode_plan,
     looks_like_a_plan,
-    make_desired,
-    make_plan,
+    plan_from_json,
 )
 from serveconf.plan.state import Observed
 from serveconf.spec.models import StackSpec
@@ -26,7 +27,8 @@ SPEC = {"name": "shop", "deployments": [{"name": "a", "import_path": "m:app"}]}
 def saved() -> SavedPlan:
     stack = StackSpec.model_validate_json(json.dumps(SPEC))
     plan = make_plan(None, make_desired(stack, revision=4, code="c", files_for=lambda _name: {}), Observed())
-    return SavedPlan(plan=plan, spec=SPEC, spec_digest=digest_of_spec(SPEC), code="c", source="serve.yaml")
+    document = plan_from_json(plan.as_json())
+    return SavedPlan(plan=document, spec=SPEC, spec_digest=digest_of_spec(SPEC), code="c", source="serve.yaml")
 
 
 def test_a_saved_plan_comes_back_as_it_was() -> None:
@@ -58,3 +60,9 @@ def test_a_plan_of_another_revision_or_other_code_is_stale() -> None:
     assert caught.value.code == "stale_plan"
     with pytest.raises(Conflict, match="code in app_dir has changed"):
         check_fresh(saved(), revision=0, code="d")
+
+
+def test_a_plan_of_another_spec_is_stale() -> None:
+    check_fresh(saved(), revision=0, code="c", spec=dict(reversed(SPEC.items())))
+    with pytest.raises(Conflict, match=r"serve\.yaml, or a variable"):
+        check_fresh(saved(), revision=0, code="c", spec=SPEC | {"name": "other"})

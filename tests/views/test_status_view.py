@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serveconf.cli.status_view import is_healthy, render_routes, render_status
+from serveconf.cli.status_view import render_routes, render_status
 
 
 def replica(name: str, state: str = "Ready", version: str = "4f2a91c07be3") -> dict[str, Any]:
@@ -85,13 +85,6 @@ def test_an_empty_cluster_says_so() -> None:
 
 def test_states_are_coloured() -> None:
     assert "\x1b[32mHealthy\x1b[0m" in render_status(HEALTHY, color=True)
-
-
-def test_healthy_means_that_everything_serves() -> None:
-    assert is_healthy(HEALTHY)
-    assert not is_healthy(status(deployment("a", "Degraded", []), state="Degraded"))
-    down = HEALTHY | {"proxies": [HEALTHY["proxies"][0] | {"state": "Failed"}]}
-    assert not is_healthy(down)
 
 
 def test_routes_are_sorted_by_prefix() -> None:
