@@ -22,8 +22,8 @@ Raw bytes are there only if the last frame is a Body whose ``raw`` says how many
     12   Room     replica  after a refusal: there is room again
 
 Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
-stream's credit (raw ones their length alone), which starts at ``Limits.window_bytes``; a Reply without a body costs nothing. ``others`` is the replica's load in band: the streams that it
-handles for other connections than this one.
+stream's credit (raw data its length alone, a Reply without a body nothing), which starts at ``Limits.window_bytes``.
+``others`` is the replica's load in band: the streams that it handles for other connections than this one.
 """
 
 from __future__ import annotations
@@ -215,7 +215,10 @@ def decode(payload: memoryview, limits: Limits) -> list[AnyFrame]:
         kind = type(frame)
         if (kind is Reply or kind is Open) and len(frame.headers) > limits.max_headers:  # type: ignore[union-attr]
             raise ProtocolError(f"{len(frame.headers)} headers")  # type: ignore[union-attr]
-        if kind is Body and frame.raw:  # type: ignore[union-attr]
-            if frame is not frames[-1] or frame.data or frame.raw > limits.window_bytes:  # type: ignore[union-attr]
-                raise ProtocolError("raw data where none can be")
+        if (
+            type(frame) is Body
+            and frame.raw
+            and (frame is not frames[-1] or frame.data or frame.raw > limits.window_bytes)
+        ):
+            raise ProtocolError("raw data where none can be")
     return frames

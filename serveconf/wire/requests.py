@@ -10,7 +10,19 @@ import asyncio
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.frames import Accept, AnyFrame, Body, Cancel, Close, Message, Open, Refused, Reply
+from serveconf.wire.frames import (
+    PIECE_COST,
+    Accept,
+    AnyFrame,
+    Body,
+    Cancel,
+    Close,
+    Message,
+    Open,
+    Refused,
+    Reply,
+    cost_of,
+)
 from serveconf.wire.stream import Stream
 from serveconf.wire.websockets import Assembly
 

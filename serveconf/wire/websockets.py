@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.frames import Accept, AnyFrame, Body, Close, Cut, Message, Open, ProtocolError, Reply
+from serveconf.wire.frames import PIECE_COST, Accept, AnyFrame, Body, Close, Cut, Message, Open, ProtocolError, Reply
 from serveconf.wire.handlers import ClientDisconnected, Handler, as_bytes, as_status, checked_headers
 from serveconf.wire.stream import Stream
 

@@ -1,0 +1,241 @@
+"""What the proxy hop costs: one FastAPI app behind proxy and replica, against uvicorn serving it directly.
+
+    python benchmarks/data_plane.py [--rounds 5] [--seconds 3] [--only c16,c64]
+
+Needs wrk. Rounds are interleaved, direct and proxied legs alternate, and the table shows the medians of the ratios of a
+round, so that a noisy machine disturbs both alike. Everything runs on 127.0.0.1 and is stopped at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response, WebSocket
+
+MIB = 1 << 20
+PREFIX = "/app"
+UPLOAD = """wrk.method = "POST"; wrk.body = string.rep("x", 10 * 1024 * 1024)"""
+
+
+def make_app() -> FastAPI:
+    """The app that both legs serve."""
+    app = FastAPI()
+    payload = b"x" * (10 * MIB)
+
+    @app.get("/hello")
+    async def hello() -> dict[str, str]:
+        return {"message": "hello"}
+
+    @app.get("/download")
+    async def download() -> Response:
+        return Response(payload, media_type="application/octet-stream")
+
+    @app.post("/upload")
+    async def upload(request: Request) -> dict[str, int]:
+        size = 0
+        async for piece in request.stream():
+            size += len(piece)
+        return {"size": size}
+
+    @app.websocket("/echo")
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(text)
+
+    return app
+
+
+def direct(port: int) -> None:
+    """uvicorn with the app, mounted below the same prefix by root_path."""
+    import uvicorn
+
+    uvicorn.run(make_app(), port=port, log_level="warning", access_log=False)
+
+
+def replica(path: str, secret: str) -> None:
+    """The app behind a WireServer."""
+    import uvloop
+
+    from serveconf.wire import WireServer
+
+    async def serve() -> None:
+        server = WireServer(make_app(), secret=bytes.fromhex(secret), max_ongoing=1_000)
+        await server.listen_unix(path)
+        await asyncio.get_running_loop().create_future()
+
+    uvloop.run(serve())
+
+
+def proxy(port: int, path: str, secret: str) -> None:
+    """uvicorn with the dispatcher alone: no middlewares, no edge of ours."""
+    import uvicorn
+
+    from serveconf.proxy.dispatch import Backend
+    from serveconf.proxy.pool import ReplicaPool
+    from serveconf.routing import PrefixTable, ReplicaAddress, Route
+
+    pool = ReplicaPool(node_id="n", secret=bytes.fromhex(secret))
+    address = ReplicaAddress(id="r", node_id="n", uds=path)
+    table = PrefixTable({PREFIX: Backend(Route(PREFIX, "s", "d", (address,), max_ongoing_requests=1_000), pool)})
+
+    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+        if scope["type"] == "lifespan":
+            await receive()
+            await pool.open([address])
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        scope["root_path"] = PREFIX
+        await table.match(scope["path"])(scope, receive, send)  # type: ignore[misc]
+
+    uvicorn.run(app, port=port, log_level="warning", access_log=False)
+
+
+def wrk(url: str, connections: int, seconds: float, script: Path | None = None) -> tuple[float, float]:
+    """Requests per second and the median latency in milliseconds."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
+    if script is not None:
+        command += ["-s", str(script)]
+    out = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in out or "Socket errors" in out:
+        raise SystemExit(f"errors from {url}:\n{out}")
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])  # type: ignore[index]
+    value, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
+    return rate, float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+
+
+def echo_round_trip(url: str, seconds: float) -> float:
+    """The median round trip of a WebSocket echo, in milliseconds."""
+    from websockets.sync.client import connect
+
+    times = []
+    with connect(url.replace("http", "ws", 1), compression=None) as websocket:
+        until = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < until:
+            websocket.send("hello")
+            websocket.recv()
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1000
+
+
+def legs(seconds: float, folder: Path) -> dict[str, tuple[str, str, Callable[[str], float], bool]]:
+    """Name -> what it is, what it must reach, its measurement of a base URL, whether more is better."""
+    upload = folder / "upload.lua"
+    upload.write_text(UPLOAD)
+    return {
+        "c1": ("p50 at 1 connection, ms", "<= 1.5", lambda base: wrk(base + "/hello", 1, seconds)[1], False),
+        "c16": ("requests/s at 16 connections", ">= 1.0", lambda base: wrk(base + "/hello", 16, seconds)[0], True),
+        "c64": ("requests/s at 64 connections", ">= 1.1", lambda base: wrk(base + "/hello", 64, seconds)[0], True),
+        "down": ("10 MiB download, MB/s", ">= 0.6", lambda base: 10.49 * wrk(base + "/download", 2, seconds)[0], True),
+        "up": ("10 MiB upload, MB/s", ">= 0.6", lambda base: 10.49 * wrk(base + "/upload", 2, seconds, upload)[0], True),
+        "echo": ("WebSocket echo, ms", "<= 1.6", lambda base: echo_round_trip(base + "/echo", seconds), False),
+    }
+
+
+@contextlib.contextmanager
+def processes(folder: Path) -> Iterator[tuple[str, str]]:
+    """The base URLs of the direct and of the proxied app, while they run."""
+    path, secret = str(folder / "replica.sock"), secrets.token_hex(32)
+    one, two = free_port(), free_port()
+    started = [start("replica", path, secret)]
+    try:
+        wait_for(lambda: os.path.exists(path))
+        started += [start("direct", str(one)), start("proxy", str(two), path, secret)]
+        bases = f"http://127.0.0.1:{one}", f"http://127.0.0.1:{two}{PREFIX}"
+        for base in bases:
+            wait_for(lambda base=base: urllib.request.urlopen(base + "/hello").status == 200)  # type: ignore[misc]
+        yield bases
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        for process in started:
+            process.wait(10)
+
+
+def start(role: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """This file in another role."""
+    return subprocess.Popen([sys.executable, __file__, "--role", role, *arguments])
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    """Poll until it holds."""
+    until = time.monotonic() + 20
+    while True:
+        try:
+            if done():
+                return
+        except OSError:
+            pass
+        if time.monotonic() > until:
+            raise SystemExit("a process did not start")
+        time.sleep(0.05)
+
+
+def measure(rounds: int, seconds: float, only: set[str]) -> None:
+    """Run and print the table."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        chosen = {key: leg for key, leg in legs(seconds, folder).items() if not only or key in only}
+        found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
+        bases = stack.enter_context(processes(folder))
+        for number in range(rounds):
+            order = (0, 1) if number % 2 == 0 else (1, 0)
+            for key, (_, _, run, _) in chosen.items():
+                result = {which: run(bases[which]) for which in order}
+                found[key].append((result[0], result[1]))
+    print(f"{'':32}{'direct':>10}{'proxied':>10}{'ratio':>8}   wanted")
+    for key, (title, wanted, _, _) in chosen.items():
+        one, two = (statistics.median(values) for values in zip(*found[key], strict=True))
+        ratio = statistics.median(proxied / plain for plain, proxied in found[key])
+        print(f"{title:32}{one:10.2f}{two:10.2f}{ratio:8.2f}   {wanted}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--only", default="", help="comma-separated: c1,c16,c64,down,up,echo")
+    parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.role is None:
+        if shutil.which("wrk") is None:
+            raise SystemExit("wrk is not installed")
+        measure(arguments.rounds, arguments.seconds, set(filter(None, arguments.only.split(","))))
+        return
+    role, *rest = arguments.role
+    match role:
+        case "direct":
+            direct(int(rest[0]))
+        case "replica":
+            replica(*rest)
+        case "proxy":
+            proxy(int(rest[0]), *rest[1:])
+
+
+if __name__ == "__main__":
+    main()
