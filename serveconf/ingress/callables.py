@@ -123,7 +123,7 @@ def _as_bytes(item: Any) -> bytes:
             return bytes(item)
         case str():
             return item.encode()
-    return json.dumps(_plain(item), ensure_ascii=False).encode() + b"\n"
+    return json.dumps(_plain(item), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _plain(result: Any) -> Any:
