@@ -6,7 +6,8 @@ from serveconf.spec.codes import CODES
 from serveconf.spec.interpolate import MAX_TEXT
 from serveconf.spec.load import MAX_FILES, MAX_PROBLEMS
 from serveconf.spec.reference import COSTS, Entry, entries, example_yaml
-from serveconf.spec.tree import MAX_BYTES, MAX_DEPTH, MAX_NODES
+from serveconf.spec.source import MAX_BYTES
+from serveconf.spec.tree import MAX_DEPTH, MAX_NODES
 
 _INTRO = f"""\
 # The spec

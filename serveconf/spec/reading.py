@@ -16,7 +16,8 @@ from serveconf.spec.fields import SPEC_FILE, Shape
 from serveconf.spec.interpolate import CannotFill, fill
 from serveconf.spec.problems import Position, Problem, join, parent
 from serveconf.spec.scalars import Ambiguous, resolve_plain
-from serveconf.spec.tree import MAX_DEPTH, Entries, Items, Node, Scalar, Source, parse
+from serveconf.spec.source import Source
+from serveconf.spec.tree import MAX_DEPTH, Entries, Items, Node, Scalar, parse
 
 _MAX_FILLED = 8 * 1024 * 1024  # characters that variables may add to one file
 
@@ -77,6 +78,8 @@ def read_yaml(data: bytes, *, file: str, folder: Path, env: Mapping[str, str]) -
         case None | Scalar(text="", plain=True):
             if not reading.problems:
                 reading.problems.append(reading.problem("", "the file is empty", "empty", "begin with 'deployments:'"))
+        case Scalar(broken=True):
+            pass
         case other:
             reading.value_at[""] = other.at
             message = "a spec is a mapping of keys to values"
@@ -114,6 +117,8 @@ class _Typer:
         return data
 
     def scalar(self, node: Scalar, shape: Shape, path: str) -> Any:
+        if node.broken:
+            return BROKEN
         text = node.text
         if "$" in text:
             try:

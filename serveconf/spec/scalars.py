@@ -31,20 +31,13 @@ _OLD_WORDS = {
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _AMBIGUOUS = (
-    (
-        re.compile(r"[-+]?0[0-9_]+"),
-        "is an octal number in YAML 1.1 and a decimal one in YAML 1.2",
-        "as a decimal number",
-    ),
-    (re.compile(r"[-+]?0[xob][0-9a-fA-F_]+"), "is a number in hexadecimal, octal or binary", "as a decimal number"),
-    (
-        re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?"),
-        "is a number to some YAML readers and text to others",
-        "without '_'",
-    ),
-    (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9_]*)?"), "is a base-60 number in YAML 1.1", "as a decimal number"),
-    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(([Tt]|[ \t]+)[0-9].*)?"), "is a date in YAML 1.1", ""),
+    (re.compile(r"[-+]?0[0-9_]+"), "is an octal number in YAML 1.1 and a decimal one in YAML 1.2"),
+    (re.compile(r"[-+]?0[xob][0-9a-fA-F_]+"), "is a number in hexadecimal, octal or binary"),
+    (re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?"), "is a number to some YAML readers and text to others"),
+    (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9_]*)?"), "is a base-60 number in YAML 1.1"),
 )
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(([Tt]|[ \t]+)[0-9].*)?")
+_LONGEST_AMBIGUOUS = 100  # longer ones are text; it also keeps the patterns from backtracking for long
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _INT64 = 2**63
 
@@ -65,10 +58,12 @@ def resolve_plain(text: str) -> object:
         return _finite(text)
     if _NOT_FINITE.fullmatch(text):
         raise Ambiguous(f"{text} is not a finite number", f"write {quoted(text)} if text is meant")
-    for pattern, what, instead in _AMBIGUOUS:
-        if pattern.fullmatch(text):
-            or_number = f", or the number {instead}" if instead else ""
-            raise Ambiguous(f"{shorten(text)} {what}", f"write {quoted(text)} for the text{or_number}")
+    if len(text) <= _LONGEST_AMBIGUOUS:
+        for pattern, what in _AMBIGUOUS:
+            if pattern.fullmatch(text):
+                raise Ambiguous(f"{text} {what}", f"write {quoted(text)} for the text, or a plain decimal number")
+        if _DATE.fullmatch(text):
+            raise Ambiguous(f"{text} is a date in YAML 1.1", f"write {quoted(text)}")
     return text
 
 

@@ -15,6 +15,7 @@ _TABLE: tuple[tuple[str, bool, str, str | None], ...] = (
     ("expected ',' or '}'", True, "this '{' is never closed, or a ',' is missing", None),
     ("found unknown escape", False, "unknown escape in double-quoted text", _BACKSLASH),
     ("expected escape sequence", False, "incomplete escape in double-quoted text", _BACKSLASH),
+    ("hexdecimal", False, "incomplete escape in double-quoted text", _BACKSLASH),
     ("could not find expected ':'", True, "this key has no ':' behind it", None),
     ("did not find expected key", False, "the indentation does not fit the lines above", None),
     ("did not find expected '-' indicator", False, "the indentation does not fit the lines above", None),
@@ -39,6 +40,8 @@ def explain_syntax(error: yaml.YAMLError, text: str) -> tuple[int, str, str | No
     line = text[start:].split("\n", 1)[0]
     if re.match(r" *\t", line):
         return start + line.index("\t"), *_TAB
+    if "expected node content" in problem and not text[index:].strip():
+        return index, "the file ends before a '[' or '{' is closed", None
     if "${" in line and re.search(r"expected ',' or '[]}]'", problem):
         return index, "a variable inside [ ] or { } must be quoted", 'write "${NAME}"'
     for said, at_start, message, hint in _TABLE:

@@ -6,8 +6,6 @@ and so that nothing is guessed: duplicate keys, tags, second documents and recur
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -16,13 +14,12 @@ import yaml
 
 from serveconf.spec.problems import Position, Problem, join
 from serveconf.spec.scalars import Ambiguous, quoted, resolve_plain, shorten
+from serveconf.spec.source import Source, decode
 from serveconf.spec.syntax import explain_syntax
 
-MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 50
 MAX_NODES = 25_000
 MAX_SCALAR = 256 * 1024
-_SOURCE_WIDTH = 400
 _Loader = getattr(yaml, "CLoader", yaml.Loader)  # libyaml is many times faster; its events are the same
 
 
@@ -33,6 +30,7 @@ class Scalar:
     at: Position
     text: str
     plain: bool
+    broken: bool = False  # a problem of it was reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,68 +53,12 @@ Node: TypeAlias = Scalar | Items | Entries
 
 
 @dataclass
-class Source:
-    """One file's text. Makes positions and problems of it."""
-
-    file: str
-    text: str
-    starts: list[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", self.text))]
-
-    def position(self, index: int) -> Position:
-        """The line and column of a character."""
-        line = bisect_right(self.starts, index)
-        return Position(self.file, line, index - self.starts[line - 1] + 1)
-
-    def line(self, number: int) -> str | None:
-        """The text of a line, unless it is too long to show."""
-        if not 1 <= number <= len(self.starts):
-            return None
-        end = self.starts[number] if number < len(self.starts) else len(self.text)
-        line = self.text[self.starts[number - 1] : end].rstrip("\r\n")
-        return line if len(line) <= _SOURCE_WIDTH else None
-
-    def problem(self, at: Position, path: str, message: str, code: str, hint: str | None = None) -> Problem:
-        """A problem at a place in this file."""
-        return Problem(
-            file=self.file, line=at.line, column=at.column, path=path, message=message, code=code, hint=hint,
-            source=self.line(at.line),
-        )  # fmt: skip
-
-
-@dataclass
 class Parsed:
     """What one file gave: its tree where it has one, and the problems of its form."""
 
     source: Source
     root: Node | None = None
     problems: list[Problem] = field(default_factory=list)
-
-
-def decode(data: bytes, file: str) -> Source | Problem:
-    """The text of a file: UTF-8 without control characters, of a sensible size."""
-    if len(data) > MAX_BYTES:
-        message = f"the file is larger than {MAX_BYTES // 1024} KiB"
-        return Problem(file=file, line=1, column=1, path="", message=message, code="too_large")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8", "replace")
-        source = Source(file, before)
-        hint = "save the file as UTF-8" + (
-            " (this looks like UTF-16)" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        )
-        return source.problem(source.position(len(before)), "", "the file is not UTF-8 text", "encoding", hint)
-    source = Source(file, text)
-    bad = re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufffe\uffff\ud800-\udfff]", text)
-    if bad:
-        message = f"control character U+{ord(bad[0]):04X} in the file"
-        return source.problem(source.position(bad.start()), "", message, "control_character", "remove it")
-    if bad := re.search(r"^%TAG", text, re.MULTILINE):
-        return source.problem(source.position(bad.start()), "", "a %TAG directive is not allowed", "tag", "remove it")
-    return source
 
 
 def parse(data: bytes, file: str) -> Parsed:
@@ -165,6 +107,7 @@ class _Frame:
     before: int  # nodes counted when it was opened
     key: tuple[str, Position] | None = None  # a mapping's key that waits for its value
     merging: bool = False  # that key is '<<'
+    tagged: bool = False
     merges: list[Node] = field(default_factory=list)
 
 
@@ -220,23 +163,25 @@ class _Walk:
         if self.nodes > MAX_NODES:
             raise _Stop(at, "", f"the file holds more than {MAX_NODES} values (aliases counted in full)", "too_large")
 
-    def _tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, at: Position) -> None:
+    def _tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, at: Position) -> bool:
+        """Reports a tag."""
         if event.tag is not None:
-            self._problem(at, f"the tag {shorten(event.tag)} is not allowed", "tag", "write the value without a tag")
+            self._problem(at, f"the tag {shorten(event.tag)} is not allowed", "tag", _tag_hint(event.tag))
+        return event.tag is not None
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         at = self._at(event)
         self._count(at, 1)
-        self._tag(event, at)
+        tagged = self._tag(event, at)
         if len(event.value) > MAX_SCALAR:
             raise _Stop(at, self._path(), f"this text is longer than {MAX_SCALAR // 1024} KiB", "too_large")
-        return Scalar(at, event.value, event.style in (None, ""))
+        return Scalar(at, event.value, event.style in (None, ""), tagged)
 
     def _open(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent) -> None:
         at = self._at(event)
         before = self.nodes
         self._count(at, 1)
-        self._tag(event, at)
+        tagged = self._tag(event, at)
         if len(self.frames) >= MAX_DEPTH:
             raise _Stop(at, self._path(), f"nested deeper than {MAX_DEPTH} levels", "too_deep")
         self._anchor(event.anchor, None, 0)
@@ -246,14 +191,15 @@ class _Walk:
             raise _Stop(
                 at, frame.path, "a key must be text, not a list or a mapping", "key_type", _brace_hint(self.source, at)
             )
-        self.frames.append(_Frame(node, self._path(), event.anchor, before))
+        self.frames.append(_Frame(node, self._path(), event.anchor, before, tagged=tagged))
 
     def _close(self) -> None:
         frame = self.frames.pop()
         if isinstance(frame.node, Entries):
             self._merge(frame, frame.node)
-        self._anchor(frame.anchor, frame.node, self.nodes - frame.before)
-        self._add(frame.node, False)
+        node = Scalar(frame.node.at, "", False, broken=True) if frame.tagged else frame.node
+        self._anchor(frame.anchor, node, self.nodes - frame.before)
+        self._add(node, False)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         at, name = self._at(event), event.anchor or ""
@@ -333,4 +279,10 @@ class _Walk:
 
 def _brace_hint(source: Source, at: Position) -> str | None:
     line = source.line(at.line) or ""
-    return 'write templates in quotes: "{{ … }}"' if line[at.column - 1 :].startswith("{") else None
+    return 'write templates in quotes: "{{ … }}"' if line[: at.column].endswith("{{") else None
+
+
+def _tag_hint(tag: str) -> str:
+    if "include" in tag.lower():
+        return "name files in the top-level list 'include'"
+    return "write ${NAME} for a variable" if "env" in tag.lower() else "write the value without a tag"
