@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import yaml
@@ -52,6 +53,7 @@ class Entry:
         }
 
 
+@cache
 def entries() -> dict[str, Entry]:
     """Every field by its path, in the order of the docs; the whole spec at the empty path."""
     schema = json_schema()
@@ -135,13 +137,16 @@ def find_field(query: str) -> tuple[Entry | None, str | None]:
         return by_bare[ends[0]], None
     if ends:
         return None, "' or '".join(by_bare[path].path for path in ends[:4])
-    near = difflib.get_close_matches(wanted, by_bare, n=1, cutoff=0.6)
-    last = difflib.get_close_matches(
-        wanted.rpartition(".")[2], {path.rpartition(".")[2] for path in by_bare if path}, n=1
-    )
-    ends = [path for path in by_bare if last and path.rpartition(".")[2] == last[0]]
-    meant = near or ends
-    return None, by_bare[meant[0]].path if meant else None
+    return None, _near(wanted, [path for path in by_bare if path and not path.startswith("defaults.")], by_bare)
+
+
+def _near(wanted: str, paths: list[str], by_bare: dict[str, Entry]) -> str | None:
+    """The field with a path like this one, or with such a last part."""
+    if "." in wanted and (near := difflib.get_close_matches(wanted, paths, n=1, cutoff=0.6)):
+        return by_bare[near[0]].path
+    lasts = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    near = difflib.get_close_matches(wanted.rpartition(".")[2], lasts, n=1)
+    return by_bare[lasts[near[0]]].path if near else None
 
 
 def _bare(path: str) -> str:
