@@ -8,10 +8,10 @@ out and can bring back what git ignores (``!build/model.bin``).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
+from pathspec import GitIgnoreSpec, Pattern
 
 GIT_FILE = ".gitignore"
 OUR_FILE = ".serveconfignore"
@@ -38,19 +38,43 @@ def never_belongs(name: str, *, folder: bool) -> bool:
 
 
 @dataclass(frozen=True)
+class _Line:
+    """One pattern. What it says of a folder it does not say of what is inside: the walk comes there by itself.
+
+    pathspec takes a pattern that matches a folder for one that matches all below, and so would bring back with ``!logs/``
+    what another line leaves out inside of it; git does not.
+    """
+
+    pattern: Pattern
+    leaves_out: bool  # False: it begins with "!" and brings back
+    by_name: bool  # no slash but a last one: the name alone decides
+    crosses: bool  # holds ``**``
+
+    def matches(self, path: str) -> bool:
+        """Whether it speaks of this path; that of a folder ends with ``/``."""
+        parent, slash, _ = path.rstrip("/").rpartition("/")
+        if self.by_name:
+            return self.pattern.match_file(path[len(parent) + len(slash) :]) is not None
+        if self.pattern.match_file(path) is None:
+            return False
+        return self.crosses or not slash or self.pattern.match_file(parent + "/") is None
+
+
+@dataclass(frozen=True)
 class _Patterns:
-    """The patterns of one ignore file, and the folder they are relative to."""
+    """The patterns of one ignore file, the last first, and the folder they are relative to."""
 
     folder: str
-    spec: GitIgnoreSpec
-    kept: tuple[str, ...] = ()  # the literal paths of its "!path" lines
+    lines: tuple[_Line, ...]
+    kept: tuple[str, ...]  # the literal paths of its "!path" lines
 
     def verdict(self, path: str) -> bool | None:
         """True: leave it out. False: bring it back. None: not spoken of."""
-        return self.spec.check_file(path[len(self.folder) + 1 :]).include
+        asked = path[len(self.folder) + 1 :]
+        return next((line.leaves_out for line in self.lines if line.matches(asked)), None)
 
     def keeps_below(self, folder: str) -> bool:
-        """Whether it brings back something inside ``folder``, which must then be walked even if it is ignored."""
+        """Whether it brings back something inside ``folder``."""
         inside = folder[len(self.folder) + 1 :].rstrip("/") + "/"
         return any(path.startswith(inside) for path in self.kept)
 
@@ -61,22 +85,29 @@ class IgnoreRules:
 
     git: tuple[_Patterns, ...] = ()
     ours: tuple[_Patterns, ...] = ()
+    hidden: bool = False  # the folder is left out, but for what .serveconfignore brings back
 
     def below(self, folder: str) -> IgnoreRules:
         """The rules inside ``folder``: these, and the ignore files that stand in it."""
         git, ours = _read(folder, GIT_FILE), _read(folder, OUR_FILE)
         if git is None and ours is None:
             return self
-        return IgnoreRules(git=self.git + ((git,) if git else ()), ours=self.ours + ((ours,) if ours else ()))
+        return replace(self, git=self.git + ((git,) if git else ()), ours=self.ours + ((ours,) if ours else ()))
 
-    def leave_out(self, path: str, *, folder: bool) -> bool:
-        """Whether ``path`` stays out of the package (for a folder: with all that is in it)."""
-        asked = path + "/" if folder else path
-        for patterns in (*reversed(self.ours), *reversed(self.git)):
-            verdict = patterns.verdict(asked)
+    def enter(self, folder: str) -> IgnoreRules | None:
+        """The rules to walk ``folder`` with; None: it is left out with all that is in it."""
+        if not self.leave_out(folder + "/"):
+            return replace(self, hidden=False) if self.hidden else self
+        return replace(self, hidden=True) if any(ours.keeps_below(folder) for ours in self.ours) else None
+
+    def leave_out(self, path: str) -> bool:
+        """Whether ``path`` (of a folder, with ``/`` at its end) stays out of the package."""
+        git = () if self.hidden else self.git
+        for patterns in reversed(git + self.ours):
+            verdict = patterns.verdict(path)
             if verdict is not None:
-                return verdict and not (folder and any(ours.keeps_below(path) for ours in self.ours))
-        return False
+                return verdict
+        return self.hidden
 
 
 def rules_above(app_dir: Path) -> IgnoreRules:
@@ -92,7 +123,7 @@ def rules_above(app_dir: Path) -> IgnoreRules:
         found = _read(str(folder), GIT_FILE)
         rules = IgnoreRules(git=rules.git + ((found,) if found else ()))
         folder = folder / part
-        if rules.leave_out(str(folder), folder=True):
+        if rules.leave_out(f"{folder}/"):
             return IgnoreRules()
     return rules
 
@@ -100,20 +131,26 @@ def rules_above(app_dir: Path) -> IgnoreRules:
 def _read(folder: str, name: str) -> _Patterns | None:
     try:
         with open(os.path.join(folder, name), encoding="utf-8-sig", errors="replace") as file:
-            lines = file.read().splitlines()
+            said = [_inside_only(line) for line in file.read().splitlines()]
     except (FileNotFoundError, IsADirectoryError):
         return None
-    kept = tuple(line[1:].strip().lstrip("/") for line in lines if line.startswith("!"))
-    try:
-        spec = GitIgnoreSpec.from_lines(lines)
-    except ValueError:  # git passes over a line that is no pattern, so one typo must not switch off the rest
-        spec = GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
-    return _Patterns(folder=folder, spec=spec, kept=kept)
+    lines = [line for text in said if (line := _line(text)) is not None]
+    kept = tuple(text[1:].strip().lstrip("/") for text in said if text.startswith("!"))
+    return _Patterns(folder=folder, lines=tuple(reversed(lines)), kept=kept)
 
 
-def _is_pattern(line: str) -> bool:
+def _line(text: str) -> _Line | None:
+    """One line as a pattern; None for a comment, and for what is no pattern: git passes over that."""
     try:
-        GitIgnoreSpec.from_lines([line])
+        (pattern,) = GitIgnoreSpec.from_lines([text]).patterns
     except ValueError:
-        return False
-    return True
+        return None
+    if pattern.include is None:
+        return None
+    body = text.removeprefix("!").rstrip().rstrip("/").removeprefix("**/")
+    return _Line(pattern=pattern, leaves_out=bool(pattern.include), by_name="/" not in body, crosses="**" in body)
+
+
+def _inside_only(line: str) -> str:
+    """``a/**`` is what is in ``a`` and not ``a`` itself, which git walks into; pathspec would take it for both."""
+    return f"{line.rstrip()}/*" if line.rstrip().endswith("/**") else line

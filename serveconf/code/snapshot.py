@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from serveconf.code.ignore import OUR_FILE, IgnoreRules, never_belongs, rules_above
+from serveconf.code.ignore import OUR_FILE, never_belongs, rules_above
 from serveconf.errors import AuthorError
 
 MAX_BYTES = 100 * 1024 * 1024
@@ -152,26 +152,27 @@ def _walk(app_dir: Path, skipped: list[str]) -> Iterator[_Found]:
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            target = _inside(entry, path, root, rules, skipped)
+            target = _inside(entry, path, root, skipped)
             if target is None:
                 continue
             mode = target.st_mode
+            real_folder = stat.S_ISDIR(mode) and not entry.is_symlink()
+            inner = rules.enter(entry.path) if real_folder else rules
+            if inner is None or (not real_folder and rules.leave_out(entry.path)):
+                continue
             if stat.S_ISREG(mode):
                 yield _Found(path=path, size=target.st_size, executable=bool(mode & stat.S_IXUSR))
             elif stat.S_ISDIR(mode):
                 real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
                 if real not in trail:  # a link to a folder that we are in would never end
-                    open_folders.append((path, rules, trail | {real}))
+                    open_folders.append((path, inner, trail | {real}))
 
 
-def _inside(
-    entry: os.DirEntry[str], path: str, root: str, rules: IgnoreRules, skipped: list[str]
-) -> os.stat_result | None:
-    """What stands behind a name, or None where it does not belong to the package."""
+def _inside(entry: os.DirEntry[str], path: str, root: str, skipped: list[str]) -> os.stat_result | None:
+    """What stands behind a name, or None where it can never belong to a package."""
     try:
         link = entry.is_symlink()
-        folder = entry.is_dir()
-        if never_belongs(entry.name, folder=folder) or rules.leave_out(entry.path, folder=folder and not link):
+        if never_belongs(entry.name, folder=entry.is_dir()):
             return None
         path.encode()  # a name that is no text cannot be put into an archive
         if link and not os.path.realpath(entry.path).startswith(root.rstrip("/") + "/"):

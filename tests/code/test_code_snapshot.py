@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,42 @@ def test_gitignore_files_above_app_dir_count_up_to_the_root_of_the_repository(tm
         },
     )
     assert names(tmp_path / "repo/apps/shop") == ["app.py"]
+
+
+PATTERNS = [
+    *("a", "b/", "/a", "*.x", "!a", "!*.x", "a/b", "**/b", "a/**", "/b/*", "!/b/c", "c?", "[ab].x", "!b/", "*", "!*/"),
+    *("#c", "\\#c", "c ", "b/**/c", "!a/b", "/*", "!/a/", "*/c.x"),
+]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git to compare with")
+@pytest.mark.parametrize("seed", range(30))
+def test_a_snapshot_holds_what_git_would_add(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+
+    def fill(folder: Path, depth: int) -> None:
+        for name in ("a", "b", "c", "a.x", "c.x", "cd"):
+            choice = dice.random()
+            if choice < 0.25 and depth < 3:
+                (folder / name).mkdir()
+                fill(folder / name, depth + 1)
+            elif choice < 0.7:
+                (folder / name).write_text("1")
+        if dice.random() < (0.9 if depth == 0 else 0.3):
+            (folder / ".gitignore").write_text("\n".join(dice.sample(PATTERNS, dice.randint(1, 4))) + "\n")
+
+    fill(tmp_path, 0)
+    alone = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, env=alone, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--others", "--exclude-standard"],
+        cwd=tmp_path,
+        env=alone,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert names(tmp_path) == sorted(filter(None, listed.split("\0")))
 
 
 def test_an_app_dir_that_git_itself_ignores_is_not_empty(tmp_path: Path) -> None:
