@@ -31,15 +31,15 @@ class ServedApp:
     """One served object. ``app`` answers http and websocket scopes; its lifespan is run from here."""
 
     def __init__(
-        self, *, app: ASGIApp, kind: Kind, name: str, instance: object | None, has_lifespan: bool, user_config: Any
+        self, *, app: ASGIApp, kind: Kind, name: str, instance: object | None, is_asgi: bool, user_config: Any
     ) -> None:
-        self.app = _Slot(app)
+        self.app = _Slot(app, routes=is_asgi)
         self.kind = kind
         self.state: dict[str, Any] = {}  # what lifespan start-up yielded, for the scope of every request
         self._name = name
         self._instance = instance
         self._user_config = user_config
-        self._lifespan = Lifespan(app, self.state) if has_lifespan else None
+        self._lifespan = Lifespan(app, self.state) if is_asgi else None
 
     async def startup(self) -> None:
         """Raises ``CodeFailed`` or ``AuthorError``; then nothing of it is to be served."""
@@ -133,13 +133,13 @@ def build(
         instance = _construct(target, init_args, init_kwargs)
     elif init_args or init_kwargs:
         refuse_arguments(target)
-    app, has_lifespan = _asgi_app(target, instance, shape)
+    app, is_asgi = _asgi_app(target, instance, shape)
     return ServedApp(
         app=app,
         kind=kind or kind_of(shape),
         name=name_of(target),
         instance=instance,
-        has_lifespan=has_lifespan,
+        is_asgi=is_asgi,
         user_config=user_config,
     )
 
@@ -218,12 +218,19 @@ def _from_asgi2(target: Callable[[Scope], Callable[[Receive, Send], Any]]) -> AS
 
 
 class _Slot:
-    """The app of an instance, for whoever serves it: letting go of it here lets go of it everywhere."""
+    """The app, for whoever serves it: letting go of it here lets go of it everywhere.
 
-    def __init__(self, app: ASGIApp) -> None:
+    ``routes``: the bare prefix is the app's ``/``. Starlette sees an empty path there and would redirect to the prefix
+    with a slash; a callable, which has no routes, is given the path as it came.
+    """
+
+    def __init__(self, app: ASGIApp, *, routes: bool) -> None:
         self.app = app
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._routes and scope.get("root_path") and scope["path"] == scope["root_path"]:
+            scope = {**scope, "path": scope["path"] + "/"}
         await self.app(scope, receive, send)
 
 

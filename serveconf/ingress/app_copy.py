@@ -2,7 +2,7 @@
 
 The copy has its own router, middleware stack and OpenAPI cache. It shares what belongs to the app as the author wrote
 it: mounts, lifespan, ``state`` and ``dependency_overrides``, so that code that names the original app still means this one.
-FastAPI >= 0.139 keeps included routers as nested objects, older ones copy their routes: both are walked here.
+Newer FastAPI keeps included routers as nested objects, older ones copied their routes: both are walked here.
 """
 
 from __future__ import annotations
