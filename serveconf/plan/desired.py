@@ -65,6 +65,7 @@ def make_desired(
         masks=_below(masks, "http_options."),
         deployments=tuple(sorted(deployments, key=lambda d: d.name)),
         app_dir=app_dir,
+        code=code,
         said_app_dir=spec.app_dir,
     )
     return made if current is None else _keep_code(made, current, middlewares=middleware_files_for is not None)

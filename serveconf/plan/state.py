@@ -45,6 +45,7 @@ class DesiredStack(msgspec.Struct, frozen=True, kw_only=True):
     ] = {}  # "middlewares[0].kwargs.key" -> "${KEY}": what to show of http_options instead of the value
     deployments: tuple[DesiredDeployment, ...] = ()
     app_dir: str | None = None  # the folder that was applied, for the replicas' working directory
+    code: str = ""  # digest of the package that it was made from; what did not change may keep an older one
     said_app_dir: str = "."  # how the file names it
 
     def deployment(self, name: str) -> DesiredDeployment | None:

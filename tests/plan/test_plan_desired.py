@@ -88,6 +88,7 @@ def test_what_did_not_change_keeps_the_package_it_came_from() -> None:
     first = at("c1", "1")
     second = at("c2", "2", current=first)
     assert [d.code for d in second.deployments] == ["c1", "c2"]
+    assert second.code == "c2"
     assert (second.deployments[0], second.http_middlewares) == (first.deployments[0], first.http_middlewares)
 
 
