@@ -1,0 +1,139 @@
+"""``ProxyApp``: the ASGI app of a proxy. It serves one generation at a time, and takes the next one in two steps.
+
+The controller has every proxy ``stage`` a generation (build its middlewares and backends, connect to its replicas), and
+when all have, ``commit`` it: one assignment. A request is routed once, by the table of that moment, and stays there.
+Around a request stand the front's middlewares, then the table, then the route's own middlewares, then its backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serveconf.errors import InternalError
+from serveconf.proxy.edge import Edge
+from serveconf.proxy.generations import Builder, Pool, Staged
+from serveconf.proxy.middleware import ImportMiddleware
+from serveconf.proxy.system import (
+    answer_health,
+    answer_no_route,
+    answer_not_ready,
+    answer_routes,
+    answer_server_options,
+)
+from serveconf.proxy.tally import Receipt
+from serveconf.routing import Generation, Route
+
+log = logging.getLogger(__name__)
+
+
+class ProxyApp:
+    """Holds the current generation. Every method is called from the one event loop that serves requests."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        backend_factory: Callable[[Route], ASGIApp],
+        import_middleware: ImportMiddleware,
+        edge: Edge | None = None,
+    ) -> None:
+        self.edge = edge or Edge()
+        self._builder = Builder(
+            pool=pool,
+            backend_factory=backend_factory,
+            import_middleware=import_middleware,
+            inside_front=self._inside_front,
+            system={"/-": self._answer_system, "*": answer_server_options},
+        )
+        self._live = self._builder.empty()
+        self._staged: dict[int, Staged] = {}
+        self._staging = asyncio.Lock()
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation that is served; 0 before the first one."""
+        return self._live.number
+
+    async def stage(self, generation: Generation) -> None:
+        """Build a generation beside the one that is served.
+
+        Raises CodeFailed (a middleware) or OperatorError (a replica that cannot be reached); then nothing has changed.
+        Staging the live generation again is harmless; staging another one under a staged number replaces it.
+        """
+        async with self._staging:
+            number = generation.number
+            if number == self._live.number:
+                return
+            if number < self._live.number:
+                raise InternalError(f"generation {number} is older than the live one, {self._live.number}")
+            self.abort(number)
+            self._staged[number] = await self._builder.build(generation, self._live)
+
+    def commit(self, number: int) -> None:
+        """Serve the staged generation from the next request on. Raises InternalError if it was not staged."""
+        if number == self._live.number:
+            return
+        if number not in self._staged:
+            raise InternalError(f"generation {number} is not staged")
+        old, self._live = self._live, self._staged.pop(number)
+        self.edge.use(self._live.front)
+        self._builder.let_go(old)
+        for other in [other for other in self._staged if other < number]:
+            self.abort(other)
+        log.info("generation committed", extra={"generation": number, "routes": len(self._live.mounts)})
+
+    def abort(self, number: int) -> None:
+        """Forget a staged generation; one that is not staged is nothing to forget."""
+        staged = self._staged.pop(number, None)
+        if staged is not None:
+            self._builder.let_go(staged)
+
+    def start_receipt(self, operation: str) -> None:
+        """Begin to count for an operation."""
+        self.edge.tally.start_receipt(operation)
+
+    def receipt(self, operation: str) -> Receipt:
+        """What was counted since ``start_receipt``."""
+        return self.edge.tally.receipt(operation)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request or WebSocket."""
+        live = self._live
+        root_path = live.root_path
+        if root_path:  # as ``uvicorn --root-path``: an outer proxy took it off the path, the app finds it there again
+            scope["root_path"] = root_path
+            scope["path"] = root_path + scope["path"]
+            scope["raw_path"] = root_path.encode() + scope["raw_path"]
+        if live.stack is None:
+            return self._route(scope, receive, send)
+        return live.stack(scope, receive, send)
+
+    async def _inside_front(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._route(dict(scope), receive, send)  # what routing adds is not for the middlewares outside
+
+    def _route(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        live = self._live
+        found = live.table.match(scope["path"].removeprefix(scope["root_path"]))
+        if found is None:
+            answer = answer_no_route if live.number else answer_not_ready
+            return answer(scope, receive, send)
+        scope["root_path"], app = found
+        return app(scope, receive, send)
+
+    async def _answer_system(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"], scope["path"].removeprefix(scope["root_path"]):
+            case "http", "/-/healthz":
+                await answer_health(scope, send, self._why_not_healthy())
+            case "http", "/-/routes":
+                await answer_routes(scope, send, self._live.deployments)
+            case _:
+                await answer_no_route(scope, receive, send)
+
+    def _why_not_healthy(self) -> str | None:
+        if self.edge.draining:
+            return "draining"
+        return None if self._live.number else "no generation yet"

@@ -1,0 +1,97 @@
+"""What all client connections of one proxy process share: limits, the front's live settings, who is connected.
+
+``ProxyServer`` owns the timer that calls ``sweep``; protocols register themselves here; ``ProxyApp`` calls ``use`` when a
+generation is committed, so that a changed front holds from the next request on without touching a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from email.utils import formatdate
+from time import monotonic, time
+from typing import Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from serveconf.proxy.tally import Tally
+from serveconf.routing import Front
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one client may ask of the edge. Sizes in bytes, times in seconds."""
+
+    max_connections: int = 10_000  # past it a connection gets 503 and is closed
+    max_target_bytes: int = 16_384  # 414
+    max_head_bytes: int = 65_536  # request line and header fields: 431
+    max_header_fields: int = 256  # 431
+    head_timeout_s: float = 10.0  # from the first byte of a request (or the connection) to the end of its head: 408
+    linger_s: float = 5.0  # how long the rest of an unwanted upload is read and dropped before the connection is closed
+
+
+class Connection(Protocol):
+    """What the edge asks of a client connection, whichever protocol it speaks."""
+
+    transport: asyncio.Transport
+
+    def sweep(self, now: float) -> None:
+        """Close, if a deadline has passed."""
+
+    def drain(self, code: int = ..., /) -> None:
+        """Finish what is in flight, then close; a WebSocket with this code."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("the edge serves no app yet")
+
+
+class Edge:
+    """State that is shared by every connection; touched only from the event loop."""
+
+    def __init__(self, limits: Limits | None = None, tally: Tally | None = None) -> None:
+        self.limits = limits or Limits()
+        self.tally = tally or Tally()
+        self.connections: set[Connection] = set()
+        self.websockets: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.draining = False
+        self.app: ASGIApp = _no_app
+        self.forwarded_app: ASGIApp = _no_app  # for requests that say for whom they were forwarded
+        self.front = Front()
+        self.date_line = b""
+        self.refresh_date()
+
+    def serve(self, app: ASGIApp) -> None:
+        """Every request from now on goes to ``app``."""
+        self.app = app
+        self.forwarded_app = ProxyHeadersMiddleware(app, self.front.forwarded_allow_ips)  # type: ignore[arg-type,assignment]
+
+    def use(self, front: Front) -> None:
+        """The settings of a committed generation hold from the next request on."""
+        self.front = front
+        self.serve(self.app)
+
+    def refresh_date(self) -> None:
+        """Once a second: the Date header of all answers (RFC 9110 §6.6.1)."""
+        self.date_line = b"date: " + formatdate(time(), usegmt=True).encode() + b"\r\n"
+
+    def sweep(self) -> None:
+        """Close the connections whose deadline has passed. One timer for all of them costs a request nothing."""
+        now = monotonic()
+        for connection in list(self.connections):
+            connection.sweep(now)
+
+    @property
+    def idle_timeout_s(self) -> float:
+        """How long a client may take to begin its next request. While draining just long enough for one on its way."""
+        return 1.0 if self.draining else self.front.keep_alive_timeout_s
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more connection is one too many."""
+        return len(self.connections) + len(self.websockets) > self.limits.max_connections

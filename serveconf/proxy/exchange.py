@@ -1,0 +1,304 @@
+"""One HTTP/1.1 request and its answer: the ASGI ``receive`` and ``send`` of an app, and what they write to the connection.
+
+The protocol makes one for each request head and feeds it the body; it tells the protocol when the answer is complete or
+can never be. On the request path: plain attributes, no timer, and nothing is allocated that most requests do not use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp, Message, Scope
+
+from serveconf.proxy.rules import HOP_BY_HOP, STATUS_LINES, field_name, is_injected
+
+if TYPE_CHECKING:
+    from serveconf.proxy.protocol import HttpProtocol
+
+log = logging.getLogger(__name__)
+
+_EDGE_FIELDS = HOP_BY_HOP | {b"content-length", b"date", b"x-request-id"}  # a look at these in an answer is needed
+
+
+class Exchange:
+    """A request that was taken from a connection. ``run`` is its life as a task."""
+
+    __slots__ = (
+        "app",
+        "body",
+        "body_total",
+        "body_waiting",
+        "bytes_left",
+        "chunked",
+        "complete",
+        "connection",
+        "disconnected",
+        "end_told",
+        "expects_continue",
+        "has_no_body",
+        "keep_alive",
+        "more_body",
+        "news",
+        "receivers",
+        "request_id",
+        "scope",
+        "started",
+        "streaming",
+        "task",
+        "trailers",
+    )
+
+    def __init__(
+        self, connection: HttpProtocol, app: ASGIApp, scope: Scope, request_id: bytes, keep_alive: bool, expects: bool
+    ) -> None:
+        self.connection = connection
+        self.app = app
+        self.scope = scope
+        self.request_id = request_id
+        self.keep_alive = keep_alive
+        self.expects_continue = expects
+        self.task: asyncio.Task[None] | None = None
+        self.disconnected = False
+        # the request's body
+        self.body: list[bytes] = []
+        self.body_waiting = 0  # bytes of it that the app has not taken
+        self.body_total = 0
+        self.more_body = True
+        self.end_told = False
+        self.news: asyncio.Event | None = None
+        self.receivers = 0
+        # the answer
+        self.started = False
+        self.complete = False
+        self.has_no_body = False
+        self.chunked = False
+        self.bytes_left: int | None = None  # of a body with a Content-Length
+        self.streaming = False
+        self.trailers = False
+
+    async def run(self) -> None:
+        """Call the app; whatever it leaves unanswered is answered or cut here."""
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._fail(503, b"Service Unavailable\n")
+        except Exception:  # one request must not end the process: it is logged, and answered or cut
+            if not self.disconnected:
+                log.exception(
+                    "a request failed", extra={"path": self.scope["path"], "request": self.request_id.decode()}
+                )
+            self._fail(500, b"Internal Server Error")
+        else:
+            if not self.complete and not self.disconnected:
+                log.error("an app returned without a complete answer", extra={"path": self.scope["path"]})
+                self._fail(500, b"Internal Server Error")
+        finally:
+            if self.task is not None:
+                self.connection.edge.tasks.discard(self.task)
+            self._count_out()
+
+    def _count_out(self) -> None:
+        tally = self.connection.edge.tally
+        if not self.started:
+            tally.leave()
+        if self.streaming:
+            self.streaming = False
+            tally.open_streams -= 1
+
+    # What the protocol tells
+
+    def disconnect(self) -> None:
+        """The client went away. Whoever waits in ``receive`` learns it there; an app that waits elsewhere is cancelled."""
+        self.disconnected = True
+        self.tell()
+        if not self.receivers and self.task is not None and not self.complete:
+            self.task.cancel()
+
+    def take(self, body: bytes) -> None:
+        """A part of the body came in."""
+        self.body.append(body)
+        self.body_waiting += len(body)
+        self.body_total += len(body)
+        self.tell()
+
+    def tell(self) -> None:
+        """There is news for ``receive``."""
+        if self.news is not None:
+            self.news.set()
+
+    # ASGI
+
+    async def receive(self) -> Message:
+        """The next part of the body; then, when the answer is complete or the client has gone, ``http.disconnect``."""
+        if self.expects_continue:
+            self.expects_continue = False
+            if not self.started and self.more_body:
+                self.connection.write_continue()
+        while not (self.disconnected or self.complete):
+            if self.body or not (self.more_body or self.end_told):
+                return self._take_body()
+            if self.news is None:
+                self.news = asyncio.Event()
+            self.connection.resume_reading()
+            self.news.clear()
+            self.receivers += 1
+            try:
+                await self.news.wait()
+            finally:
+                self.receivers -= 1
+        return {"type": "http.disconnect"}
+
+    def _take_body(self) -> Message:
+        parts = self.body
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self.body_waiting = 0
+        self.end_told = not self.more_body
+        self.connection.resume_reading()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: Message) -> None:
+        """One event of the answer. Returns when the client can take more; after it has gone, events are dropped."""
+        connection = self.connection
+        if connection.writable is not None:
+            await connection.writable
+        if self.disconnected:
+            return
+        kind = message["type"]
+        if not self.started:
+            if kind != "http.response.start":
+                raise RuntimeError(f"an answer begins with http.response.start, not with {kind}")
+            self._write_head(message["status"], message.get("headers", ()), message.get("trailers", False))
+        elif self.complete:
+            raise RuntimeError(f"{kind} after the answer was complete")
+        elif kind == "http.response.body":
+            self._write_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.trailers" and self.trailers:
+            self._write_trailers(message.get("headers", ()))
+        else:
+            raise RuntimeError(f"{kind} is not expected here")
+
+    # Writing
+
+    def _write_head(self, status: int, headers: Any, trailers: bool) -> None:
+        connection = self.connection
+        edge = connection.edge
+        head = [STATUS_LINES[status]]
+        date, request_id, length = edge.date_line, self.request_id, None
+        for raw_name, value in headers:
+            name = field_name(raw_name)
+            if name in _EDGE_FIELDS:
+                if name == b"content-length":
+                    length = _same_length(length, value)
+                    continue
+                if name in HOP_BY_HOP:
+                    continue
+                if name == b"date":
+                    date = b""
+                else:
+                    request_id = b""
+            head.append(b"%b: %b\r\n" % (name, value))
+        if date:
+            head.append(date)
+        if request_id:
+            head.append(b"x-request-id: %b\r\n" % request_id)
+        self._choose_framing(status, length, trailers, head)
+        data = b"".join(head)
+        if is_injected(data, len(head)):
+            raise ValueError("a header field of the answer holds a line end or a NUL")
+        self.started = True
+        edge.tally.answer(status)
+        connection.transport.write(data + b"\r\n")
+
+    def _choose_framing(self, status: int, length: int | None, trailers: bool, head: list[bytes]) -> None:
+        """How the client finds the end of the body (RFC 9112 §6.3), and whether the connection goes on after it."""
+        self.has_no_body = status == 204 or status == 304 or self.scope["method"] == "HEAD"
+        self.chunked = self.trailers = False
+        self.bytes_left = length
+        if length is not None:
+            if status != 204:
+                head.append(b"content-length: %d\r\n" % length)
+        elif not self.has_no_body:
+            if self.scope["http_version"] == "1.1":
+                self.chunked = True
+                self.trailers = trailers and "http.response.trailers" in self.scope.get("extensions", ())
+                head.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep_alive = False
+        if self.expects_continue and self.more_body:
+            self.keep_alive = False  # whether the client will send the body now, nobody knows
+        if not self.keep_alive or self.connection.edge.draining:
+            self.keep_alive = False
+            head.append(b"connection: close\r\n")
+
+    def _write_body(self, body: bytes, more: bool) -> None:
+        transport = self.connection.transport
+        if self.has_no_body:
+            pass
+        elif self.chunked:
+            end = b"" if more or self.trailers else b"0\r\n\r\n"
+            if body:
+                transport.writelines((b"%x\r\n" % len(body), body, b"\r\n" + end))
+            elif end:
+                transport.write(end)
+        else:
+            if self.bytes_left is not None:
+                self.bytes_left -= len(body)
+                if self.bytes_left < 0 or (self.bytes_left and not more):
+                    raise RuntimeError("the body of an answer is not as long as its Content-Length says")
+            if body:
+                transport.write(body)
+        if more:
+            if not self.streaming:
+                self.streaming = True
+                self.connection.edge.tally.open_streams += 1
+        elif not self.trailers:
+            self._end()
+
+    def _write_trailers(self, headers: Any) -> None:
+        lines = [b"0\r\n", *(b"%b: %b\r\n" % (field_name(name), value) for name, value in headers)]
+        data = b"".join(lines)
+        if is_injected(data, len(lines)):
+            raise ValueError("a trailer field of the answer holds a line end or a NUL")
+        self.connection.transport.write(data + b"\r\n")
+        self._end()
+
+    def _end(self) -> None:
+        self.complete = True
+        self.tell()
+        self.connection.exchange_ended(self)
+
+    def _fail(self, status: int, text: bytes) -> None:
+        """An answer that has not begun becomes an error; one that has is cut, so that nobody takes it for whole."""
+        if self.disconnected or self.complete:
+            return
+        if self.started:
+            self.cut()
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
+        self._write_head(status, headers, trailers=False)
+        self._write_body(text, more=False)
+
+    def cut(self) -> None:
+        """End the connection in a way that nobody takes for the end of the body."""
+        connection = self.connection
+        connection.edge.tally.cut()
+        if self.streaming:
+            connection.edge.tally.streams_closed += 1
+        self.disconnected = True
+        if self.chunked or self.bytes_left:
+            connection.transport.close()  # the client sees that the end is missing
+        else:
+            connection.transport.abort()  # an orderly end of the connection would read as the end of the body
+
+
+def _same_length(known: int | None, value: bytes) -> int:
+    """The Content-Length of an answer. Raises ValueError if it is no number, or a second one that differs."""
+    if not value.isdigit():
+        raise ValueError(f"{value!r} is no Content-Length")
+    length = int(value)
+    if known is not None and known != length:
+        raise ValueError(f"two Content-Lengths, {known} and {length}")
+    return length

@@ -1,0 +1,144 @@
+"""Builds one generation for serving: mounts, middleware stacks, table. Reuses from what is there whatever is unchanged.
+
+``ProxyApp`` calls ``Builder.build`` while it stages; a failure leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.types import ASGIApp
+
+from serveconf.proxy.middleware import Imported, ImportMiddleware, build_stack
+from serveconf.proxy.mount import Mount, enter_backend
+from serveconf.routing import Front, Generation, Middleware, PrefixTable, ReplicaAddress, Route
+
+
+class Pool(Protocol):
+    """The connections to replicas (dispatch)."""
+
+    async def open(self, addresses: Iterable[ReplicaAddress], /) -> None:
+        """Connect to all of them. Raises OperatorError."""
+
+    def release(self, ids: Iterable[str], /) -> None:
+        """No request will go to these replicas any more."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Staged:
+    """One generation, built. ``table`` gives the ``root_path`` that an app sees, and the app."""
+
+    number: int
+    front: Front
+    root_path: str
+    stack: ASGIApp | None  # the front's middlewares, None where it has none
+    mounts: tuple[Mount, ...]
+    table: PrefixTable[tuple[str, ASGIApp]]
+
+    @property
+    def deployments(self) -> dict[str, str]:
+        """Prefix → deployment."""
+        return {mount.route.prefix: mount.route.deployment for mount in self.mounts}
+
+
+class Builder:
+    """Builds generations; knows every mount that is still in use, by any generation or any request."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        backend_factory: Callable[[Route], ASGIApp],
+        import_middleware: ImportMiddleware,
+        inside_front: ASGIApp,
+        system: Mapping[str, ASGIApp],
+    ) -> None:
+        self._pool = pool
+        self._make_backend = backend_factory
+        self._import = import_middleware
+        self._inside_front = inside_front
+        self._system = system
+        self._mounts: set[Mount] = set()
+
+    def empty(self) -> Staged:
+        """What is served before the first generation."""
+        return self._assemble(Generation(number=0), None, ())
+
+    async def build(self, generation: Generation, live: Staged) -> Staged:
+        """Raises CodeFailed or OperatorError. The mounts are held for this generation until ``let_go``."""
+        opened = {replica.id: replica for route in generation.routes for replica in route.replicas}
+        held: list[Mount] = []
+        try:
+            stack = live.stack
+            if generation.front.middlewares != live.front.middlewares:
+                stack = await self._build_stack(generation.front.middlewares, self._inside_front)
+            for route in generation.routes:
+                mount = await self._mount(route)
+                mount.generations.add(generation.number)
+                self._mounts.add(mount)
+                held.append(mount)
+            await self._pool.open(list(opened.values()))
+        except BaseException:
+            for mount in held:
+                mount.let_go(generation.number)
+            self._release(opened)
+            raise
+        return self._assemble(generation, stack, held)
+
+    def let_go(self, staged: Staged) -> None:
+        """A generation is served no more, or never will be. What its requests still use stays until they end."""
+        for mount in staged.mounts:
+            mount.let_go(staged.number)
+
+    def _assemble(self, generation: Generation, stack: ASGIApp | None, mounts: Sequence[Mount]) -> Staged:
+        root_path = generation.front.root_path.rstrip("/")
+        table = {path: (root_path, app) for path, app in self._system.items()}
+        for mount in mounts:
+            prefix = mount.route.prefix
+            table[prefix] = (root_path if prefix == "/" else root_path + prefix, mount.serve)
+        return Staged(
+            number=generation.number,
+            front=generation.front,
+            root_path=root_path,
+            stack=stack,
+            mounts=tuple(mounts),
+            table=PrefixTable(table),
+        )
+
+    async def _mount(self, route: Route) -> Mount:
+        """The mount that serves exactly this route already, or a new one, with the old one's middlewares where it can."""
+        mine = [mount for mount in self._mounts if _is_same_deployment(mount.route, route)]
+        for mount in mine:
+            if mount.route == route:
+                return mount
+        stack = next((mount.stack for mount in mine if mount.route.middlewares == route.middlewares), None)
+        if stack is None:
+            stack = await self._build_stack(route.middlewares, enter_backend)
+        return Mount(route, self._make_backend(route), stack, self._on_free)
+
+    async def _build_stack(self, middlewares: Sequence[Middleware], innermost: ASGIApp) -> ASGIApp | None:
+        """Imports run in a thread: the user's modules may take their time, and requests are being served."""
+        if not middlewares:
+            return None
+        imported: list[tuple[Middleware, Imported]] = []
+        for middleware in middlewares:
+            imported.append((middleware, await asyncio.to_thread(self._import, middleware)))
+        return build_stack(imported, innermost)
+
+    def _on_free(self, mount: Mount) -> None:
+        self._mounts.discard(mount)
+        self._release(replica.id for replica in mount.route.replicas)
+
+    def _release(self, ids: Iterable[str]) -> None:
+        """Tell the pool about replicas that no mount names any more."""
+        used = {replica.id for mount in self._mounts for replica in mount.route.replicas}
+        unused = sorted(set(ids) - used)
+        if unused:
+            self._pool.release(unused)
+
+
+def _is_same_deployment(one: Route, other: Route) -> bool:
+    return one.deployment == other.deployment and one.stack == other.stack and one.prefix == other.prefix

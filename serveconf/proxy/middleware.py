@@ -1,0 +1,71 @@
+"""Builds Starlette-style middlewares: a class or factory that is called with the next ASGI app, then its arguments.
+
+``routing.Middleware`` comes in, an ASGI app around another one goes out. Whatever is wrong with the user's middleware
+shows here, while a generation is staged, as ``CodeFailed`` with the user's frames.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+from starlette.types import ASGIApp
+
+from serveconf.errors import CodeFailed
+from serveconf.proxy.importing import CodeFolders, import_attribute, user_traceback
+from serveconf.routing import Middleware
+
+MiddlewareFactory = Callable[..., ASGIApp]
+Imported = tuple[MiddlewareFactory, Sequence[Any], dict[str, Any]]
+
+
+class ImportMiddleware(Protocol):
+    """Turns the description of a middleware into what to call, its arguments and keyword arguments."""
+
+    def __call__(self, middleware: Middleware, /) -> Imported: ...
+
+
+class MiddlewareImporter:
+    """The real importer. ``folder_of`` gives the folder of a code package on this node by its digest."""
+
+    def __init__(self, folder_of: Callable[[str], str]) -> None:
+        self._folder_of = folder_of
+        self._folders = CodeFolders()
+
+    def __call__(self, middleware: Middleware, /) -> Imported:
+        """Import it. Raises CodeFailed."""
+        if middleware.code is None:
+            return self._load(middleware)
+        folder = self._folder_of(middleware.code)
+        return self._folders.run(folder, lambda: self._load(middleware))
+
+    def _load(self, middleware: Middleware) -> Imported:
+        try:
+            if middleware.pickled is not None:
+                return cast(Imported, pickle.loads(middleware.pickled))
+            factory = import_attribute(middleware.import_path)
+        except (Exception, SystemExit) as error:
+            raise _failed(middleware, "cannot be imported", error) from error
+        return cast(MiddlewareFactory, factory), middleware.args, middleware.kwargs
+
+
+def build_stack(middlewares: Sequence[tuple[Middleware, Imported]], innermost: ASGIApp) -> ASGIApp:
+    """The middlewares around ``innermost``; the first is the outermost. Raises CodeFailed."""
+    app = innermost
+    for middleware, (factory, args, kwargs) in reversed(middlewares):
+        try:
+            app = factory(app, *args, **kwargs)
+        except Exception as error:
+            raise _failed(middleware, "cannot be built", error) from error
+        if not callable(app):
+            raise CodeFailed(
+                f"middleware {middleware.import_path} gave a {type(app).__name__}, which is no ASGI app",
+                hint="a middleware is called with the next ASGI app, then its arguments, and is or returns an ASGI app",
+            )
+    return app
+
+
+def _failed(middleware: Middleware, what: str, error: BaseException) -> CodeFailed:
+    message = f"middleware {middleware.import_path} {what}: {type(error).__name__}: {error}"
+    return CodeFailed(message, traceback=user_traceback(error))

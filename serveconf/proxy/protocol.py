@@ -1,0 +1,396 @@
+"""One client connection: HTTP/1.1 parsed strictly by llhttp, checked further by ``rules``, handed on as ``Exchange``s.
+
+A request that the edge refuses is answered in its turn and ends the connection: what follows it cannot be trusted to
+begin where it seems to. Requests of one connection are answered one after the other, in order (RFC 9112 §9.3.2).
+No request has a timer of its own: ``Edge.sweep`` looks at the few attributes here that say since when a client is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+from starlette.types import ASGIApp
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+
+from serveconf.proxy.edge import Edge
+from serveconf.proxy.exchange import Exchange
+from serveconf.proxy.head import RequestHead
+from serveconf.proxy.rules import STATUS_LINES, Refused
+
+log = logging.getLogger(__name__)
+
+_BODY_HIGH_WATER = 65_536  # unread bytes of a request body past which the client is no longer read from
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+
+# What a connection waits for from its client; each has its deadline in ``sweep``.
+_NOTHING, _FIRST, _HEAD, _NEXT, _GOODBYE = range(5)
+
+OpenWebSocket = Callable[[ASGIApp], asyncio.Protocol]
+
+
+class HttpProtocol(asyncio.Protocol):
+    """An HTTP/1.1 server connection, as uvloop drives it."""
+
+    def __init__(self, edge: Edge, loop: asyncio.AbstractEventLoop, open_websocket: OpenWebSocket) -> None:
+        self.edge = edge
+        self.loop = loop
+        self._open_websocket = open_websocket
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.writable: asyncio.Future[None] | None = None  # set while the client takes nothing
+        self._head = RequestHead(edge)
+        self.on_url = self._head.on_url  # the parser calls them without a detour
+        self.on_header = self._head.on_header
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._exchanges: deque[Exchange] = deque()  # answered in order; the first one is being answered
+        self._reading: Exchange | None = None  # whose body is being received
+        self._refusal: Refused | None = None  # to be answered when its turn comes
+        self._is_ignoring = False  # whatever the client still sends
+        self._is_read_paused = False
+        self._awaits = _FIRST
+        self._since = monotonic()
+        self._handshake: bytes | None = None  # a WebSocket's, to be read again by its own protocol
+        self._keeps_body = False  # of a request that asks for an upgrade and does not get it
+        self._head_bytes = 0  # of an unfinished head, without its first packet
+        self._packet = 0  # size of what is being parsed
+        self._barren_bytes = 0  # received within a body since it last grew
+
+    # The transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.edge.connections.add(self)
+        self.server = get_local_addr(self.transport)
+        self.client = get_remote_addr(self.transport)
+        self.scheme = "https" if is_ssl(self.transport) else "http"
+        if self.edge.is_full:
+            self._refuse(Refused(503, "Too many connections"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.edge.connections.discard(self)
+        self._awaits = _NOTHING
+        self._is_ignoring = True
+        self.resume_writing()
+        for exchange in self._exchanges:
+            exchange.disconnect()
+        self._exchanges.clear()
+        self._reading = None
+        self._parser = None  # it holds this protocol, and this protocol it
+
+    def pause_writing(self) -> None:
+        self.writable = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self.writable is not None:
+            self.writable.set_result(None)
+            self.writable = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_ignoring:
+            return
+        self._packet = len(data)
+        was_in_head = self._head.is_open
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_after_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse_unparsed(error)
+        else:
+            if self._head.is_open:
+                self._await_head(was_in_head)
+            elif self._reading is not None:
+                self._check_body_grows()
+
+    # The parser's calls
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = 0
+        self._head.begin()
+
+    def on_headers_complete(self) -> None:
+        head = self._head
+        limits = self.edge.limits
+        if self._packet > limits.max_head_bytes or self._head_bytes or len(head.headers) > limits.max_header_fields:
+            head.check_size()
+        version: str = self._parser.get_http_version()
+        raw_method: bytes = self._parser.get_method()
+        method = _METHODS.get(raw_method) or raw_method.decode("ascii")
+        raw_path, query, request_id = head.close(version, method)
+        path = raw_path.decode("ascii")
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI.copy(),
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": method,
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": head.headers,
+        }
+        if head.has_specials:
+            if head.upgrade is not None and self._parser.should_upgrade() and self._is_handshake(scope):
+                self._handshake = _write_handshake(scope)
+                return
+            if head.takes_trailers:
+                scope["extensions"] = {"http.response.trailers": {}}
+        keep_alive = version == "1.1" and self._parser.should_keep_alive()
+        self._take(Exchange(self, self._app, scope, request_id, keep_alive, head.expects_continue))
+
+    @property
+    def _app(self) -> ASGIApp:
+        return self.edge.forwarded_app if self._head.is_forwarded else self.edge.app
+
+    def _is_handshake(self, scope: dict[str, Any]) -> bool:
+        """Whether the upgrade that is asked for is a WebSocket; any other is ignored (RFC 9110 §7.8)."""
+        if scope["method"] == "GET" and scope["http_version"] == "1.1" and self._head.upgrade == b"websocket":
+            if self._head.has_body or self._exchanges:
+                raise Refused(400, "A WebSocket handshake has no body, and nothing unanswered before it")
+            return True
+        self._keeps_body = self._head.has_body
+        return False
+
+    def on_body(self, body: bytes) -> None:
+        self._barren_bytes = -1
+        exchange = self._reading
+        if exchange is None or exchange.complete:
+            return  # the app has answered without it
+        exchange.take(body)
+        limit = self.edge.front.max_request_body_bytes
+        if limit is not None and exchange.body_total > limit:
+            raise Refused(413, "The request body is too large")
+        if exchange.body_waiting > _BODY_HIGH_WATER:
+            self.pause_reading()
+
+    def on_message_complete(self) -> None:
+        exchange = self._reading
+        if exchange is None or self._keeps_body:
+            return
+        self._reading = None
+        exchange.more_body = False
+        exchange.tell()
+        if not exchange.keep_alive:
+            self._is_ignoring = True
+        elif exchange.complete:
+            self._next()
+
+    def _take(self, exchange: Exchange) -> None:
+        self._awaits = _NOTHING
+        self._reading = exchange
+        self._barren_bytes = 0
+        if self._head.is_chunked:
+            self._head.expect_trailers()
+        self._exchanges.append(exchange)
+        if len(self._exchanges) == 1:
+            self._start(exchange)
+        else:
+            self.pause_reading()
+
+    def _await_head(self, was_in_head: bool) -> None:
+        """The head is not whole yet: its deadline and its size are watched from here on."""
+        if self._awaits != _HEAD:
+            self._await_client(_HEAD)
+        if was_in_head:
+            self._head_bytes += self._packet
+            if self._head_bytes > self.edge.limits.max_head_bytes:
+                self._refuse(Refused(431, "The request header fields are too large"))
+
+    def _check_body_grows(self) -> None:
+        """Chunk extensions and trailers are no body; without a bound they would be received for ever."""
+        self._barren_bytes = 0 if self._barren_bytes < 0 else self._barren_bytes + self._packet
+        if self._barren_bytes > self.edge.limits.max_head_bytes:
+            self._refuse(Refused(431, "The trailer fields or chunk extensions are too large"))
+
+    def _go_on_after_upgrade(self, rest: bytes) -> None:
+        """The parser stops at every request that asks for an upgrade: a WebSocket's next bytes are frames, another's HTTP."""
+        if self._handshake is not None:
+            self._become_websocket(self._handshake, rest)
+            return
+        if self._keeps_body:  # the parser takes it for what follows the upgrade; a fresh one is told what it is
+            self._keeps_body = False
+            self._parser = _parser_within_body(self, self._head.length)
+        if rest:
+            self.data_received(rest)
+
+    def _become_websocket(self, handshake: bytes, rest: bytes) -> None:
+        self.edge.connections.discard(self)
+        self._awaits = _NOTHING
+        protocol = self._open_websocket(self._app)
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        protocol.data_received(handshake + rest)
+
+    # Answers, in their order
+
+    def _start(self, exchange: Exchange) -> None:
+        self.edge.tally.begin()
+        task = self.loop.create_task(exchange.run())
+        exchange.task = task
+        self.edge.tasks.add(task)
+
+    def exchange_ended(self, exchange: Exchange) -> None:
+        """The answer is complete: on to the next request, or to the end of the connection."""
+        if not exchange.keep_alive:
+            self._say_goodbye(is_upload_unread=self._reading is not None)
+        elif self._reading is exchange:
+            self._await_client(_GOODBYE)  # the rest of the body is dropped as it comes, but not for ever
+            self.resume_reading()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        self._exchanges.popleft()
+        if self._exchanges:
+            self._start(self._exchanges[0])
+        elif self._refusal is not None:
+            self._answer_refusal(self._refusal)
+        elif not self._head.is_open:
+            self._await_client(_NEXT)
+        if len(self._exchanges) <= 1:
+            self.resume_reading()
+
+    def _refuse_unparsed(self, error: httptools.HttpParserError) -> None:
+        if self._is_ignoring:
+            return  # the request before this said that it would be the last
+        cause = error.__context__
+        if isinstance(cause, Refused):
+            self._refuse(cause)
+            return
+        if isinstance(error, httptools.HttpParserCallbackError):
+            log.error("a request could not be taken", exc_info=cause)
+        self._refuse(Refused(400, "The request is malformed"))
+
+    def _refuse(self, refusal: Refused) -> None:
+        """Answer so, as soon as the requests before it are answered, and close."""
+        self._is_ignoring = True
+        exchange, self._reading = self._reading, None
+        if exchange is not None:  # its head was good, its body is not
+            if exchange.started:
+                exchange.cut()
+                return
+            self._exchanges.remove(exchange)
+            exchange.disconnect()
+        if self._exchanges:
+            self._refusal = refusal
+        else:
+            self._answer_refusal(refusal)
+
+    def _answer_refusal(self, refusal: Refused) -> None:
+        body = refusal.reason.encode() + b"\n"
+        self.transport.write(
+            b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (STATUS_LINES[refusal.status], self.edge.date_line, len(body), body)
+        )
+        self._say_goodbye(is_upload_unread=True)
+
+    def _say_goodbye(self, *, is_upload_unread: bool) -> None:
+        """Close. Where the client may still be sending, only our half at first: a reset would take the answer from it."""
+        self._is_ignoring = True
+        if is_upload_unread and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._await_client(_GOODBYE)
+            self.resume_reading()
+        else:
+            self.transport.close()
+
+    def write_continue(self) -> None:
+        """The app wants the body that the client holds back (RFC 9110 §10.1.1)."""
+        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def pause_reading(self) -> None:
+        """Until the app takes what has been received."""
+        if not self._is_read_paused and not self.transport.is_closing():
+            self._is_read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Unless requests wait that came too early."""
+        if self._is_read_paused and len(self._exchanges) <= 1 and not self.transport.is_closing():
+            self._is_read_paused = False
+            self.transport.resume_reading()
+
+    # The edge's calls
+
+    def _await_client(self, what: int) -> None:
+        self._awaits = what
+        self._since = monotonic()
+
+    def sweep(self, now: float) -> None:
+        """Close, if what the client is awaited for did not come in time."""
+        if self._awaits == _NOTHING:
+            return
+        limits = self.edge.limits
+        age_s = now - self._since
+        if self._awaits == _HEAD:
+            if age_s >= limits.head_timeout_s:
+                self._refuse(Refused(408, "The request did not come in time"))
+        elif age_s >= (self.edge.idle_timeout_s, limits.linger_s)[self._awaits == _GOODBYE]:
+            self.transport.close()
+
+    def drain(self, code: int = 0, /) -> None:
+        """What is being answered is the last of this connection; an idle one is closed by ``sweep``."""
+        if self._exchanges:
+            self._exchanges[-1].keep_alive = False
+
+    def abort(self) -> None:
+        """Close at once; what is in flight gets 503, or is cut."""
+        for exchange in self._exchanges:
+            if exchange.task is not None:
+                exchange.task.cancel()
+        if not self._exchanges:
+            self.transport.close()
+
+
+def _write_handshake(scope: dict[str, Any]) -> bytes:
+    """A WebSocket handshake as it was checked, for the protocol that goes on with the connection."""
+    query = scope["query_string"]
+    target: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
+    lines = [b"GET %b HTTP/1.1\r\n" % target, b"connection: upgrade\r\nupgrade: websocket\r\n"]
+    lines += [b"%b: %b\r\n" % field for field in scope["headers"]]
+    return b"".join(lines) + b"\r\n"
+
+
+def _parser_within_body(protocol: HttpProtocol, length: int | None) -> httptools.HttpRequestParser:
+    """A parser that stands at the beginning of a body: of so many bytes, or in chunks."""
+    parser = httptools.HttpRequestParser(_AfterHead(protocol))
+    framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+    parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+    return parser
+
+
+class _AfterHead:
+    """Hands on what a parser calls, but for the first head, which the protocol knows already."""
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self._protocol = protocol
+        self._is_after = False
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._is_after:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._is_after:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_after:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._is_after:
+            self._protocol.on_headers_complete()
+        self._is_after = True

@@ -1,0 +1,152 @@
+"""``ProxyServer``: listens on a socket of its own, and gives every connection that comes in a protocol.
+
+It runs in whatever event loop calls ``start``, in any thread, and touches no signal handler. ``drain`` ends it: nothing
+new is accepted, what is in flight finishes, and what does not finish in time is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from time import monotonic
+
+from starlette.types import ASGIApp
+
+from serveconf.proxy.edge import Edge
+from serveconf.proxy.ports import listen
+from serveconf.proxy.protocol import HttpProtocol
+from serveconf.proxy.tls import Tls, TlsFiles
+from serveconf.proxy.websocket import SERVICE_RESTART, WebSocketProtocol, make_config
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_DRAIN_LOOK_S = 0.02  # how often a drain looks who is left
+_LAST_WORDS_S = 1.0  # how long what was cut may take to end
+
+
+class ProxyServer:
+    """One listener in one process."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        *,
+        edge: Edge | None = None,
+        reuse_port: bool = False,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        self.edge = edge or Edge()
+        self.edge.serve(app)
+        self._host = host
+        self._port = port
+        self._reuse_port = reuse_port
+        self._tls = Tls(tls) if tls is not None else None
+        self._ssl = self._tls.context if self._tls is not None else None
+        self._handshake_timeout_s = self.edge.limits.head_timeout_s if self._tls is not None else None
+        self._websocket_config = make_config()
+        self._socket: socket.socket | None = None
+        self._listener: asyncio.Server | None = None
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; the address and port it is. Raises PortInUse, or OperatorError for a host that is not ours."""
+        loop = asyncio.get_running_loop()
+        self._socket = listen(self._host, self._port, reuse_port=self._reuse_port, backlog=_BACKLOG)
+        self._listener = await loop.create_server(
+            self._make_protocol,
+            sock=self._socket.dup(),  # ours stays open when the listener closes, until its backlog is empty
+            backlog=_BACKLOG,
+            ssl=self._ssl,
+            ssl_handshake_timeout=self._handshake_timeout_s,
+        )
+        self._ticker = loop.create_task(self._tick())
+        address, port = self._socket.getsockname()[:2]
+        log.info("listening", extra={"address": address, "port": port})
+        return address, port
+
+    def _make_protocol(self) -> HttpProtocol:
+        return HttpProtocol(self.edge, asyncio.get_running_loop(), self._make_websocket)
+
+    def _make_websocket(self, app: ASGIApp) -> WebSocketProtocol:
+        return WebSocketProtocol(self.edge, asyncio.get_running_loop(), self._websocket_config, app)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._tick_s)
+            try:
+                self.edge.refresh_date()
+                self.edge.sweep()
+                if self._tls is not None:
+                    self._tls.reload_if_changed()
+            except Exception:  # the timer of every connection must survive whatever one of them does
+                log.exception("a sweep failed")
+
+    @property
+    def _tick_s(self) -> float:
+        shortest = min(self.edge.limits.head_timeout_s, self.edge.idle_timeout_s, self.edge.limits.linger_s)
+        return min(1.0, max(0.02, shortest / 4))
+
+    async def drain(
+        self, timeout_s: float, *, websocket_timeout_s: float = 0.0, websocket_code: int = SERVICE_RESTART
+    ) -> None:
+        """Stop listening and return when every connection has ended, or after ``timeout_s`` seconds, when all are cut.
+
+        An answer that begins from now on ends its connection (``Connection: close``); idle connections are closed
+        after a second, since a request may be on its way. WebSockets, which end by nobody's will, are closed with
+        ``websocket_code`` after ``websocket_timeout_s`` seconds (1012: connect anew; 1001: nobody will be there).
+        """
+        self.edge.draining = True
+        await self._stop_listening()
+        for connection in list(self.edge.connections):
+            connection.drain()
+        began = monotonic()
+        while (self.edge.connections or self.edge.websockets) and monotonic() - began < timeout_s:
+            if monotonic() - began >= websocket_timeout_s:
+                self._close_websockets(websocket_code)
+            self.edge.sweep()
+            await asyncio.sleep(_DRAIN_LOOK_S)
+        self._close_websockets(websocket_code)
+        await self._cut_the_rest()
+        if self._ticker is not None:
+            self._ticker.cancel()
+
+    async def _stop_listening(self) -> None:
+        """Close the listener, after taking over whoever has connected to it already: the kernel would reset them."""
+        if self._listener is None or self._socket is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._listener.close()
+        accepted = []
+        try:
+            while True:
+                accepted.append(self._socket.accept()[0])
+        except OSError:
+            self._socket.close()
+        for sock in accepted:
+            sock.setblocking(False)
+            try:
+                await loop.connect_accepted_socket(
+                    self._make_protocol, sock, ssl=self._ssl, ssl_handshake_timeout=self._handshake_timeout_s
+                )
+            except OSError:
+                sock.close()  # gone meanwhile, or no TLS
+        self._listener = self._socket = None
+
+    def _close_websockets(self, code: int) -> None:
+        for websocket in list(self.edge.websockets):
+            websocket.drain(code)
+
+    async def _cut_the_rest(self) -> None:
+        for connection in [*self.edge.connections, *self.edge.websockets]:
+            connection.abort()
+        tasks = list(self.edge.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
+        for connection in [*self.edge.connections, *self.edge.websockets]:
+            connection.transport.abort()

@@ -1,0 +1,79 @@
+"""The server's side of TLS: one context for all connections, whose certificate is read anew when its files change."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from dataclasses import dataclass
+
+from serveconf.errors import OperatorError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """Paths of PEM files. With ``ca_certs`` a client must show a certificate that one of them has signed."""
+
+    certfile: str
+    keyfile: str | None = None
+    ca_certs: str | None = None
+
+
+class Tls:
+    """``context`` stays the same object for as long as the server runs."""
+
+    def __init__(self, files: TlsFiles, *, alpn: tuple[str, ...] = ("http/1.1",)) -> None:
+        """Raises OperatorError if the files cannot be used."""
+        self._files = files
+        self._alpn = alpn
+        self._seen = self._stamp()
+        try:
+            self.context = self._load()
+        except (OSError, ssl.SSLError) as error:
+            raise OperatorError(
+                f"the certificate {files.certfile} cannot be used: {error}",
+                hint="ssl_certfile and ssl_keyfile are PEM files that belong together, on every node with a proxy",
+            ) from error
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._files.certfile, self._files.keyfile)
+        if self._files.ca_certs is not None:
+            context.load_verify_locations(self._files.ca_certs)
+            context.verify_mode = ssl.CERT_REQUIRED
+        context.set_alpn_protocols(list(self._alpn))
+        return context
+
+    def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_stamp(path) for path in (self._files.certfile, self._files.keyfile) if path is not None)
+
+    def reload_if_changed(self) -> bool:
+        """Read the certificate again if its files changed since. New connections get it; the open ones go on.
+
+        Files that do not fit each other (one of the two is written before the other) are tried again at the next call.
+        """
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return False
+        try:
+            self._load()  # in a context of its own first: a failure halfway would leave the live one without a key
+            self.context.load_cert_chain(self._files.certfile, self._files.keyfile)
+        except (OSError, ssl.SSLError) as error:
+            log.warning(
+                "a changed certificate cannot be used yet", extra={"file": self._files.certfile, "why": str(error)}
+            )
+            return False
+        self._seen = stamp
+        log.info("certificate read again", extra={"file": self._files.certfile})
+        return True
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
