@@ -6,6 +6,7 @@ and is raised on, so that the server above logs it.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import json
@@ -109,11 +110,18 @@ async def _chunks(first: Any, rest: AsyncGenerator[Any, Any]) -> AsyncGenerator[
 
 
 async def _in_threads(source: Generator[Any, Any, Any]) -> AsyncGenerator[Any, None]:
+    """Each step in a thread. A cancelled reader lets a step that has begun end: a generator that runs cannot be closed."""
+    step: asyncio.Task[Any] | None = None
     try:
-        while (item := await run_in_threadpool(next, source, _END)) is not _END:
+        while True:
+            step = asyncio.create_task(run_in_threadpool(next, source, _END))
+            if (item := await asyncio.shield(step)) is _END:
+                return
             yield item
     finally:
         with anyio.CancelScope(shield=True):
+            if step is not None and not step.done():
+                await asyncio.gather(step, return_exceptions=True)
             await run_in_threadpool(source.close)
 
 

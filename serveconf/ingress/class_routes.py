@@ -46,11 +46,7 @@ class Ingress:
 
 def ingress(app: Any) -> Callable[[C], C]:
     """Serve ``app`` (FastAPI, an APIRouter, or any ASGI app) from the decorated class; an empty class serves it whole."""
-    served = app
-    if isinstance(app, APIRouter):
-        served = FastAPI()
-        served.include_router(app)
-    elif isinstance(app, type) or shape_of(app) != "asgi3":
+    if isinstance(app, type) or shape_of(app) != "asgi3":
         raise TypeError(f"serve.ingress takes an ASGI app, such as FastAPI(), not {app!r}")
 
     def decorate(cls: C) -> C:
@@ -61,6 +57,7 @@ def ingress(app: Any) -> Callable[[C], C]:
                 f"class {cls.__qualname__} has both @serve.ingress and __call__: which of the two should answer?",
                 hint="make __call__ a route of the app, or take @serve.ingress away",
             )
+        served = _around(app) if isinstance(app, APIRouter) else app
         if isinstance(served, Starlette):
             _take_routes(served, cls)
         kept = [taken for owner in cls.__mro__ for taken in vars(owner).get(_ROUTES, ())]
@@ -68,6 +65,12 @@ def ingress(app: Any) -> Callable[[C], C]:
         return cls
 
     return decorate
+
+
+def _around(router: APIRouter) -> FastAPI:
+    app = FastAPI()
+    app.include_router(router)
+    return app
 
 
 def is_ingress(target: object) -> bool:
@@ -127,6 +130,10 @@ def _endpoint(route: BaseRoute) -> Any:
     return getattr(route, "endpoint", None)
 
 
+def _plain(value: Any) -> Any:
+    return value.__func__ if isinstance(value, staticmethod | classmethod) else value
+
+
 def _owner(route: BaseRoute, cls: type) -> type | None:
     """The class, ``cls`` or a base of it, in whose body the route's endpoint was defined.
 
@@ -135,26 +142,20 @@ def _owner(route: BaseRoute, cls: type) -> type | None:
     endpoint = _endpoint(route)
     if endpoint is None:
         return None
-    plain = getattr(endpoint, "__func__", endpoint)
-    place = (getattr(plain, "__module__", None), getattr(plain, "__qualname__", None))
+    plain = _plain(endpoint)
+    place = (getattr(plain, "__module__", None), str(getattr(plain, "__qualname__", "")))
     for owner in cls.__mro__[:-1]:
         if place == (owner.__module__, f"{owner.__qualname__}.{getattr(plain, '__name__', '')}"):
             return owner
-        if any(getattr(value, "__func__", value) is plain for value in vars(owner).values()):
-            return owner
+        if "." in place[1] and any(_plain(value) is plain for value in vars(owner).values()):
+            return owner  # a decorator hid its name; a function of the module that a class only refers to stays one
     return None
 
 
 def _bound(endpoint: Any, owner: type, instance: object) -> Callable[..., Any]:
     """The endpoint as a method of ``instance``. A subclass that redefines the method is asked instead, as everywhere in Python."""
-    name, defined = next(
-        (
-            (n, v)
-            for n, v in vars(owner).items()
-            if getattr(v, "__func__", v) is getattr(endpoint, "__func__", endpoint)
-        ),
-        ("", endpoint),
-    )
+    own = ((name, value) for name, value in vars(owner).items() if _plain(value) is _plain(endpoint))
+    name, defined = next(own, ("", endpoint))
     for cls in type(instance).__mro__ if name else ():
         if name in vars(cls):
             defined = vars(cls)[name]

@@ -29,6 +29,7 @@ class Lifespan:
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._answers: asyncio.Queue[Message] = asyncio.Queue()
         self._task: asyncio.Task[BaseException | None] | None = None
+        self._started = False
 
     async def startup(self) -> None:
         """Raises ``CodeFailed`` where the app says that it cannot start."""
@@ -42,10 +43,15 @@ class Lifespan:
             log.debug("app has no lifespan")
         elif answer["type"] == "lifespan.startup.failed":
             raise await self._failed(answer)
+        else:
+            self._started = True
 
     async def shutdown(self) -> None:
         """Never raises: what goes wrong is logged."""
         if self._task is None or self._task.done():
+            return
+        if not self._started:  # its startup was given up on; it would not hear of a shutdown
+            self._task.cancel()
             return
         answer = await self._ask("lifespan.shutdown")
         if answer is not None and answer["type"] == "lifespan.shutdown.failed":

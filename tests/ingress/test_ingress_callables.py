@@ -3,17 +3,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import json
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketDisconnect
 
 from serveconf.errors import AuthorError
 from serveconf.ingress.app import build
+from serveconf.ingress.callables import as_response
 
 
 class Item(BaseModel):
@@ -216,6 +220,46 @@ def test_a_generator_is_closed_when_the_client_leaves(kind):
 
     asyncio.run(_call_and_leave(build(sync if kind == "sync" else asynchronous).app))
     assert ended == [kind]
+
+
+def test_a_client_that_leaves_during_a_blocking_step_lets_it_end_and_closes_the_generator():
+    inside, release, ended = threading.Event(), threading.Event(), []
+
+    def source():
+        try:
+            inside.set()
+            release.wait()
+            yield "late"
+        finally:
+            ended.append(1)
+
+    async def main():
+        async def nothing(*message):
+            await asyncio.Event().wait()
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+        task = asyncio.create_task(build(source).app(scope, nothing, nothing))
+        await asyncio.to_thread(inside.wait)
+        task.cancel()
+        await asyncio.sleep(0)
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert ended == [1]
+
+
+@given(
+    value=st.recursive(
+        st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: (
+            st.lists(inner | st.text() | st.none()) | st.dictionaries(st.text(), inner | st.text() | st.none())
+        ),
+    )
+)
+def test_whatever_json_can_say_arrives_as_it_was_returned(value):
+    assert json.loads(as_response(value).body) == value
 
 
 def test_a_function_with_parameters_that_nobody_gives_is_refused():

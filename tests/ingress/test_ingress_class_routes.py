@@ -27,6 +27,10 @@ class Item(BaseModel):
     price: float = 1.0
 
 
+def show_name(name: str):
+    return name
+
+
 def paths(client: Any) -> list[str]:
     return sorted(client.get("/openapi.json").json()["paths"])
 
@@ -294,6 +298,29 @@ def test_static_and_class_methods_and_wrapped_methods_are_bound_as_python_does(c
 
     c = client(build(Mixed).app)
     assert [c.get(p).json() for p in ("/static", "/class", "/inside?q=a", "/outside")] == ["s", "Mixed", "A", "outside"]
+
+
+def test_a_function_that_a_class_only_refers_to_stays_a_function(client):
+    app = FastAPI()
+    app.get("/show")(show_name)
+
+    @ingress(app)
+    class View:
+        show = show_name
+
+    assert client(build(View).app).get("/show?name=x").json() == "x"
+
+
+def test_a_route_added_for_a_method_after_decoration_is_bound(client):
+    app = FastAPI()
+
+    @ingress(app)
+    class View:
+        def late(self, q: int):
+            return [type(self).__name__, q]
+
+    app.add_api_route("/late", View.late, methods=["PUT"])
+    assert client(build(View).app).put("/late?q=1").json() == ["View", 1]
 
 
 def test_a_method_stands_where_it_was_declared_among_the_apps_routes(client):

@@ -152,6 +152,31 @@ def test_a_shutdown_that_fails_does_not_raise(caplog):
     assert "lifespan shutdown failed" in caplog.text
 
 
+def test_a_startup_that_was_given_up_on_does_not_hold_up_the_shutdown():
+    cancelled = []
+
+    async def app(scope, receive, send):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    async def main():
+        served = build(app)
+        starting = asyncio.create_task(served.startup())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await served.shutdown()
+        await asyncio.sleep(0)
+        assert cancelled == [1]
+
+    run(main())
+
+
 def test_a_constructor_that_raises_is_the_users_failure():
     class Model:
         def __init__(self):
