@@ -31,7 +31,6 @@ class MethodRoute:
     """A route taken out of ``router``, where it stood behind ``after`` (None: at the front)."""
 
     route: BaseRoute
-    owner: str
     router: Router
     after: BaseRoute | None
 
@@ -109,7 +108,7 @@ def _take_routes(app: Starlette, cls: type) -> None:
                 kept.append(route)
             else:
                 after = kept[-1] if kept else None
-                taken.setdefault(owner, []).append(MethodRoute(route, owner.__qualname__, router, after))
+                taken.setdefault(owner, []).append(MethodRoute(route, router, after))
         if taken:
             set_routes(router, kept)
         for owner, routes in taken.items():
