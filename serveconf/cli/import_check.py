@@ -16,6 +16,8 @@ from typing import Any
 from serveconf.spec.load import Loaded
 from serveconf.spec.problems import Problem
 
+_GRACE_S = 15  # for the child's own start and end
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -25,13 +27,14 @@ class Outcome:
     kind: str | None = None  # asgi, class, function, deployment
     error: str | None = None
     traceback: str | None = None
+    hint: str | None = None
 
 
 Asked = dict[str, Any]
 
 
 def import_problems(loaded: Loaded, timeout: float) -> Iterator[Problem]:
-    """A problem for each import of the spec that fails."""
+    """A problem for each import of the spec that fails. ``timeout``: seconds for each."""
     places, targets = [], []
     for index, deployment in enumerate(loaded.spec.deployments):
         places.append(f"deployments[{index}].import_path")
@@ -47,9 +50,8 @@ def import_problems(loaded: Loaded, timeout: float) -> Iterator[Problem]:
             middlewares.append({"import_path": one.import_path, "args": one.args, "kwargs": one.kwargs})
     for place, outcome in zip(places, inspect(loaded.app_dir, targets, middlewares, timeout), strict=True):
         if not outcome.ok:
-            yield loaded.problem(
-                place, outcome.error or "cannot be imported", "import_failed", outcome.traceback or None
-            )
+            details = "\n".join(filter(None, (outcome.hint, (outcome.traceback or "").strip())))
+            yield loaded.problem(place, outcome.error or "cannot be imported", "import_failed", details or None)
 
 
 def target(import_path: str, factory: bool = False, args: Any = (), kwargs: Any = None) -> Asked:
@@ -58,36 +60,35 @@ def target(import_path: str, factory: bool = False, args: Any = (), kwargs: Any 
 
 
 def inspect(code_dir: Path, targets: list[Asked], middlewares: list[Asked], timeout: float) -> list[Outcome]:
-    """The outcome for each target, then for each middleware. All in one child; one child each where that child ended early."""
-    if not targets and not middlewares:
+    """The outcome for each target, then for each middleware. ``timeout``: seconds for each."""
+    number = len(targets) + len(middlewares)
+    if not number:
         return []
-    answers = _ask(code_dir, targets, middlewares, timeout)
-    if isinstance(answers, list):
-        return answers
-    if len(targets) + len(middlewares) == 1:
-        return [answers]
-    apart = [inspect(code_dir, [one], [], timeout)[0] for one in targets]
-    return apart + [inspect(code_dir, [], [one], timeout)[0] for one in middlewares]
-
-
-def _ask(code_dir: Path, targets: list[Asked], middlewares: list[Asked], timeout: float) -> list[Outcome] | Outcome:
-    """The child's answers; one failed outcome where it gave none."""
-    question = {"code_dir": str(code_dir), "cwd": str(code_dir), "targets": targets, "middlewares": middlewares}
+    question = {
+        "code_dir": str(code_dir),
+        "cwd": str(code_dir),
+        "timeout_s": timeout,
+        "targets": targets,
+        "middlewares": middlewares,
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-m", "serveconf.ingress.inspect"],
             input=json.dumps(question),
             capture_output=True,
             text=True,
-            timeout=timeout,
+            errors="replace",
+            timeout=timeout * number + _GRACE_S,
         )
         answer = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        return Outcome(ok=False, error=f"the import took longer than {timeout:g} s")
+        return [Outcome(ok=False, error=f"the import took longer than {timeout:g} s")] * number
     except ValueError:
-        last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
-        return Outcome(ok=False, error=f"the process that imported it ended with code {done.returncode}: {last[0]}")
-    fields = ("ok", "kind", "error", "traceback")
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        return [
+            Outcome(ok=False, error=f"the process that imports ended with code {done.returncode}: {last[0]}")
+        ] * number
+    fields = ("ok", "kind", "error", "traceback", "hint")
     return [
         Outcome(**{key: found[key] for key in fields if key in found})
         for found in (*answer["targets"], *answer["middlewares"])

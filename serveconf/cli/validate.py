@@ -32,7 +32,7 @@ def validate(
         bool, typer.Option("--import", help="Also import the code, in a child process, and report what fails there.")
     ] = False,
     import_timeout: Annotated[
-        float, typer.Option("--import-timeout", min=0.1, help="Seconds the imports of a file may take.")
+        float, typer.Option("--import-timeout", min=0.1, help="Seconds that each import may take.")
     ] = 60,
 ) -> None:
     """Check spec files and report all their problems.
@@ -47,7 +47,9 @@ def validate(
         if loaded is not None and import_code:
             from serveconf.cli.import_check import import_problems
 
-            problems += import_problems(loaded, import_timeout)
+            problems += sorted(
+                import_problems(loaded, import_timeout), key=lambda problem: (problem.file, problem.line)
+            )
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     found = render(problems, output, color=color)
     if found:

@@ -1,0 +1,114 @@
+"""``serveconf convert``: a Ray Serve config file as a serveconf spec, printed with notes on what has no equal."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serveconf.cli.problems_view import text
+from serveconf.spec.problems import Problem
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="RAY_SERVE_YAML", help="A config file of Ray Serve.")],
+) -> None:
+    """Print a Ray Serve config as a serveconf spec.
+
+    What has no equal here, or means something else, is told in comments at the top. Exit code 1: the file cannot be read
+    or is no Ray Serve config.
+    """
+    from serveconf.spec.ray_serve import from_ray_serve
+
+    config, problems = read_config(file)
+    if problems:
+        print(text(problems, color=sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
+        raise typer.Exit(1)
+    spec, notes = from_ray_serve(config)
+    body = to_yaml(spec)
+    notes += [f"{problem.path}: {problem.message}; mend this" for problem in problems_of(body)]
+    lines = [f"# A spec made of {file.name}. Read these notes, then try it: serveconf validate --import FILE"]
+    lines += [f"#  - {' '.join(note.split())}" for note in notes]
+    typer.echo("\n".join([*lines, "", body]), nl=False)
+
+
+def read_config(file: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """The config's data as Ray Serve's own YAML reader would give it, or the problems."""
+    import yaml
+
+    from serveconf.spec.load import read_bytes
+    from serveconf.spec.tree import parse
+
+    def problem(message: str, code: str, line: int) -> list[Problem]:
+        return [Problem(file=str(file), line=line, column=line, path="", message=message, code=code)]
+
+    try:
+        data = read_bytes(file)
+    except OSError as error:
+        return {}, problem(f"cannot be read: {error.strerror or error}", "file", 0)
+    parsed = parse(data, str(file))  # its limits make the second reading safe
+    wrong = [one for one in parsed.problems if one.code != "key_type"]
+    if wrong:
+        return {}, wrong
+    try:
+        config = plain(yaml.safe_load(data))
+    except (yaml.YAMLError, ValueError) as error:
+        return {}, problem(f"cannot be read: {' '.join(str(error).split())}", "syntax", 1)
+    if not isinstance(config, dict) or not {"applications", "import_path"} & set(config):
+        return {}, problem("this is no Ray Serve config: it has neither 'applications' nor 'import_path'", "type", 1)
+    return config, []
+
+
+def plain(value: Any) -> Any:
+    """The value with text for keys and for dates, as JSON needs it."""
+    match value:
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list():
+            return [plain(item) for item in value]
+        case datetime.date():
+            return value.isoformat()
+        case str() | bool() | int() | float() | None:
+            return value
+        case _:
+            return str(value)
+
+
+def problems_of(body: str) -> Iterator[Problem]:
+    """What the spec still lacks; its code is elsewhere, so that its folders are not looked for."""
+    from serveconf.spec.check import check
+    from serveconf.spec.reading import read_yaml
+
+    reading = read_yaml(body.encode(), file="", folder=Path(), env={})
+    yield from reading.problems
+    yield from check(reading)
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """The data as YAML that means the same to every reader, variables written literally."""
+    import yaml
+
+    from serveconf.spec.scalars import Ambiguous, resolve_plain
+
+    class Dumper(yaml.SafeDumper):
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+            super().increase_indent(flow, False)
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def scalar(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        try:
+            ambiguous = resolve_plain(value) != value
+        except Ambiguous:
+            ambiguous = True
+        style = '"' if ambiguous else "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value.replace("$", "$$"), style)
+
+    Dumper.add_representer(str, scalar)
+    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
