@@ -16,6 +16,7 @@ from serveconf.wire.handshake import ClientHandshake, ServerHandshake
 
 log = logging.getLogger("serveconf.wire")
 
+BATCH_FRAMES = 6  # in one write: with more, proxy and replica take turns instead of working at the same time
 BATCH_BYTES = 256 << 10  # of body per loop turn; the streams that have more wait for the next one
 
 
@@ -174,6 +175,9 @@ class Connection(asyncio.Protocol):
             if self.lost:
                 return
             self.loop.call_soon(self.flush)
+        elif len(batch) >= BATCH_FRAMES:
+            self.flush()
+            batch = self._batch
         batch.append(frame)
 
     def queue_raw(self, frame: Body, data: memoryview) -> None:
