@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from serveconf.admin.port import control_port_in_use
 from serveconf.client import Client
-from serveconf.errors import OperatorError, PortInUse, Unauthorized, Unreachable
+from serveconf.errors import OperatorError, Unauthorized, Unreachable
 from serveconf.home import LocalRay, Record, forget_record, home_folder, read_record, write_record
 from serveconf.local_ray import Tell, is_running, ray_in_reach, start_local_ray, stop_local_ray
+from serveconf.proxy.ports import port_in_use, port_is_free
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8001"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -83,21 +84,11 @@ def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
 
 def _start_ray(control: tuple[str, int], http: tuple[str, int] | None, tell: Tell) -> LocalRay:
     """Nothing is started where a port that will be needed is taken."""
-    require_free(*control, key="control API; choose another with --address http://127.0.0.1:PORT or SERVECONF_ADDRESS")
-    if http is not None:
-        require_free(*http, key="http_options.port")
+    if not port_is_free(*control):
+        raise control_port_in_use(*control)
+    if http is not None and not port_is_free(*http):
+        raise port_in_use(*http)
     return start_local_ray(tell)
-
-
-def require_free(host: str, port: int, *, key: str) -> None:
-    """Raises PortInUse, naming the port and the key that sets it, where another program listens there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise PortInUse(f"port {port} on {host} is in use by another program ({key})") from error
 
 
 def _bootstrap(ray_address: str, control: tuple[str, int], tell: Tell) -> Record:

@@ -21,7 +21,8 @@ from serveconf.proxy.app import ProxyApp
 from serveconf.proxy.dispatch import Backend
 from serveconf.proxy.middleware import MiddlewareImporter
 from serveconf.proxy.pool import ReplicaPool
-from serveconf.proxy.server import ProxyServer, port_is_free
+from serveconf.proxy.ports import port_in_use, port_is_free
+from serveconf.proxy.server import ProxyServer
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Counters, ProxyOrder, Store
 from serveconf.routing import Generation, decode
@@ -88,13 +89,13 @@ class Proxy:
         try:
             self._build()
             await self._restore()
-            if self._alone:
-                port_is_free(self._order.host, self._order.port)
+            if self._alone and not port_is_free(self._order.host, self._order.port):
+                raise port_in_use(self._order.host, self._order.port)
             await self._server.start()
             self._state = replace(self._state, phase=ProxyPhase.READY)
             log.info("proxy listens", address=self._state.address)
         except ServeconfError as error:
-            self._fail(error.message)
+            self._fail(f"{error.message}; {error.hint}" if error.hint else error.message)
         except Exception as error:  # noqa: BLE001 - the controller must hear of it, whatever it is
             self._fail(f"{type(error).__name__}: {error}")
         self._ready.set()
@@ -106,7 +107,7 @@ class Proxy:
             backend_factory=lambda route: Backend(route, pool),
             import_middleware=MiddlewareImporter(lambda digest: str(self._packages.path(digest))),
         )
-        self._server = ProxyServer(self._app, self._order.host, self._order.port, reuse_port=True)
+        self._server = ProxyServer(self._app, self._order.host, self._order.port, edge=self._app.edge, reuse_port=True)
 
     async def _restore(self) -> None:
         """Serve the generation that was committed last. One that can't be built any more waits for the controller's next."""

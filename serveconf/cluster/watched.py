@@ -240,12 +240,11 @@ class WatchedProxy(_Watched):
                     return
                 await ask(self._actor.closed.remote(), None)
             except ActorUnavailableError:
-                pass
-            except TimeoutError:
-                self._become(replace(self.state, phase=ProxyPhase.FAILED, message="the proxy does not start"))
+                log.warning("a proxy died and is restarted", proxy=self.state.id)
+            except (RayError, TimeoutError) as error:  # Ray does not restart it: it could not even be made
+                why = _why_dead(error) if isinstance(error, RayError) else "the proxy does not start"
+                self._become(replace(self.state, phase=ProxyPhase.FAILED, message=why))
                 return
-            except RayError as error:
-                self._become(replace(self.state, phase=ProxyPhase.STARTING, generation=0, message=_why_dead(error)))
             self._become(replace(self.state, phase=ProxyPhase.STARTING, generation=0))
             await asyncio.sleep(PROXY_SILENT_S / 10)
 
