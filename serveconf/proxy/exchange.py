@@ -229,8 +229,9 @@ class Exchange:
                 self.keep_alive = False
         if self.expects_continue and self.more_body:
             self.keep_alive = False  # whether the client will send the body now, nobody knows
-        if not self.keep_alive or self.connection.edge.draining:
+        if self.connection.edge.draining and self.connection.has_one_request:
             self.keep_alive = False
+        if not self.keep_alive:
             head.append(b"connection: close\r\n")
 
     def _write_body(self, body: bytes, more: bool) -> None:
@@ -267,6 +268,8 @@ class Exchange:
 
     def _end(self) -> None:
         self.complete = True
+        self.body.clear()
+        self.body_waiting = 0
         self.tell()
         self.connection.exchange_ended(self)
 
@@ -291,7 +294,7 @@ class Exchange:
         if self.chunked or self.bytes_left:
             connection.transport.close()  # the client sees that the end is missing
         else:
-            connection.transport.abort()  # an orderly end of the connection would read as the end of the body
+            connection.reset()  # an orderly end of the connection would read as the end of the body
 
 
 def _same_length(known: int | None, value: bytes) -> int:

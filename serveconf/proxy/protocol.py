@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -27,11 +29,12 @@ from serveconf.proxy.rules import STATUS_LINES, Refused
 log = logging.getLogger(__name__)
 
 _BODY_HIGH_WATER = 65_536  # unread bytes of a request body past which the client is no longer read from
+_PIPELINE_DEPTH = 16  # requests ahead of their turn past which the same is done
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
 # What a connection waits for from its client; each has its deadline in ``sweep``.
-_NOTHING, _FIRST, _HEAD, _NEXT, _GOODBYE = range(5)
+_HEAD, _NEXT, _GOODBYE, _NOTHING = range(4)
 
 OpenWebSocket = Callable[[ASGIApp], asyncio.Protocol]
 
@@ -54,7 +57,7 @@ class HttpProtocol(asyncio.Protocol):
         self._refusal: Refused | None = None  # to be answered when its turn comes
         self._is_ignoring = False  # whatever the client still sends
         self._is_read_paused = False
-        self._awaits = _FIRST
+        self._awaits = _HEAD
         self._since = monotonic()
         self._handshake: bytes | None = None  # a WebSocket's, to be read again by its own protocol
         self._keeps_body = False  # of a request that asks for an upgrade and does not get it
@@ -194,14 +197,14 @@ class HttpProtocol(asyncio.Protocol):
         self._exchanges.append(exchange)
         if len(self._exchanges) == 1:
             self._start(exchange)
-        else:
+        elif len(self._exchanges) > _PIPELINE_DEPTH:
             self.pause_reading()
 
     def _await_head(self, was_in_head: bool) -> None:
         """The head is not whole yet: its deadline and its size are watched from here on."""
-        if self._awaits != _HEAD:
+        if not was_in_head:
             self._await_client(_HEAD)
-        if was_in_head:
+        else:
             self._head_bytes += self._packet
             if self._head_bytes > self.edge.limits.max_head_bytes:
                 self._refuse(Refused(431, "The request header fields are too large"))
@@ -239,6 +242,11 @@ class HttpProtocol(asyncio.Protocol):
         exchange.task = task
         self.edge.tasks.add(task)
 
+    @property
+    def has_one_request(self) -> bool:
+        """Whether nothing waits behind the request that is being answered."""
+        return len(self._exchanges) == 1
+
     def exchange_ended(self, exchange: Exchange) -> None:
         """The answer is complete: on to the next request, or to the end of the connection."""
         if not exchange.keep_alive:
@@ -257,8 +265,7 @@ class HttpProtocol(asyncio.Protocol):
             self._answer_refusal(self._refusal)
         elif not self._head.is_open:
             self._await_client(_NEXT)
-        if len(self._exchanges) <= 1:
-            self.resume_reading()
+        self.resume_reading()
 
     def _refuse_unparsed(self, error: httptools.HttpParserError) -> None:
         if self._is_ignoring:
@@ -297,12 +304,21 @@ class HttpProtocol(asyncio.Protocol):
     def _say_goodbye(self, *, is_upload_unread: bool) -> None:
         """Close. Where the client may still be sending, only our half at first: a reset would take the answer from it."""
         self._is_ignoring = True
+        self._exchanges.clear()
+        self._reading = None
         if is_upload_unread and self.transport.can_write_eof():
             self.transport.write_eof()
             self._await_client(_GOODBYE)
             self.resume_reading()
         else:
             self.transport.close()
+
+    def reset(self) -> None:
+        """Close so that the client sees an error: with RST instead of FIN."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def write_continue(self) -> None:
         """The app wants the body that the client holds back (RFC 9110 §10.1.1)."""
@@ -315,8 +331,10 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Unless requests wait that came too early."""
-        if self._is_read_paused and len(self._exchanges) <= 1 and not self.transport.is_closing():
+        """Unless there is still too much that waits for its turn."""
+        if not self._is_read_paused or self.transport.is_closing() or len(self._exchanges) > _PIPELINE_DEPTH:
+            return
+        if self._reading is None or self._reading.body_waiting <= _BODY_HIGH_WATER:
             self._is_read_paused = False
             self.transport.resume_reading()
 
@@ -331,11 +349,11 @@ class HttpProtocol(asyncio.Protocol):
         if self._awaits == _NOTHING:
             return
         limits = self.edge.limits
-        age_s = now - self._since
-        if self._awaits == _HEAD:
-            if age_s >= limits.head_timeout_s:
-                self._refuse(Refused(408, "The request did not come in time"))
-        elif age_s >= (self.edge.idle_timeout_s, limits.linger_s)[self._awaits == _GOODBYE]:
+        if now - self._since < (limits.head_timeout_s, self.edge.idle_timeout_s, limits.linger_s)[self._awaits]:
+            return
+        if self._awaits == _HEAD and self._head.is_open:
+            self._refuse(Refused(408, "The request did not come in time"))
+        else:
             self.transport.close()
 
     def drain(self, code: int = 0, /) -> None:

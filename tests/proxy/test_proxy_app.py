@@ -1,0 +1,399 @@
+"""Generations: staged, committed, aborted; what a request keeps, what is reused, when replicas are free."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+
+from serveconf.errors import CodeFailed, InternalError, OperatorError
+from serveconf.proxy.app import ProxyApp
+from serveconf.routing import Front, Generation, Middleware, ReplicaAddress, Route
+
+
+class FakePool:
+    """Notes what is opened and released; refuses a replica called ``bad``."""
+
+    def __init__(self):
+        self.opened = set()
+        self.released = []
+
+    async def open(self, addresses):
+        ids = {address.id for address in addresses}
+        if "bad" in ids:
+            raise OperatorError("replica bad does not answer")
+        self.opened |= ids
+
+    def release(self, ids):
+        self.released += ids
+        self.opened -= set(ids)
+
+
+class FakeBackend:
+    """Answers with its deployment, its version and what it sees; ``/wait`` waits for ``release``."""
+
+    def __init__(self, route):
+        self.route = route
+        self.release = asyncio.Event()
+        self.waiting = asyncio.Event()
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            return
+        if scope["path"].endswith("/wait"):
+            self.waiting.set()
+            await self.release.wait()
+        seen = {
+            "deployment": self.route.deployment,
+            "version": self.route.version,
+            "root_path": scope["root_path"],
+            "path": scope["path"],
+            "raw_path": scope["raw_path"].decode(),
+            "keys": sorted(key for key in scope if key.startswith("serveconf")),
+        }
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
+
+
+TAGS_MADE = []
+
+
+class Tag:
+    """A middleware that adds a word to the ``x-tags`` of an answer."""
+
+    def __init__(self, app, word):
+        self.app = app
+        self.word = word
+        TAGS_MADE.append(word)
+
+    async def __call__(self, scope, receive, send):
+        async def tagging(message):
+            if message["type"].endswith("response.start"):
+                message = {**message, "headers": [*message["headers"], (b"x-tags", self.word.encode())]}
+            await send(message)
+
+        await self.app(scope, receive, tagging)
+
+
+CLASSES = {"tag:Tag": Tag, "cors:CORS": CORSMiddleware, "gzip:GZip": GZipMiddleware}
+
+
+def import_fake(middleware):
+    if middleware.import_path not in CLASSES:
+        raise CodeFailed(f"middleware {middleware.import_path} cannot be imported")
+    return CLASSES[middleware.import_path], middleware.args, middleware.kwargs
+
+
+def tag(word):
+    return Middleware("tag:Tag", (word,))
+
+
+def replica(name):
+    return ReplicaAddress(id=name, node_id="n", uds=f"/tmp/{name}")
+
+
+def route(prefix="/a", deployment="a", version="1", replicas=("a1",), middlewares=()):
+    return Route(
+        prefix=prefix,
+        stack="s",
+        deployment=deployment,
+        version=version,
+        replicas=tuple(map(replica, replicas)),
+        middlewares=middlewares,
+    )
+
+
+class Bench:
+    """A ProxyApp on fakes, and a client of it."""
+
+    def __init__(self):
+        self.pool = FakePool()
+        self.backends = []
+
+        def make_backend(of):
+            self.backends.append(FakeBackend(of))
+            return self.backends[-1]
+
+        self.app = ProxyApp(pool=self.pool, backend_factory=make_backend, import_middleware=import_fake)
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self._as_asgi), base_url="http://test")
+
+    async def _as_asgi(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+    async def serve(self, *routes, number=1, **front):
+        await self.app.stage(Generation(number=number, front=Front(**front), routes=routes))
+        self.app.commit(number)
+
+    async def get(self, path, **options):
+        return await self.client.get(path, **options)
+
+    async def ask_websocket(self, path, extensions):
+        sent = []
+
+        async def receive():
+            return {"type": "websocket.connect"}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "websocket", "path": path, "raw_path": path.encode(), "root_path": "", "headers": []}
+        await self.app({**scope, "extensions": extensions}, receive, send)
+        return sent
+
+
+def run(test):
+    """Each test runs in a loop of its own."""
+
+    def runner():
+        async def main():
+            await test(Bench())
+
+        asyncio.run(main())
+
+    runner.__name__ = test.__name__
+    return runner
+
+
+# Routing
+
+
+@run
+async def test_longest_prefix_answers_and_the_app_sees_the_whole_path_below_its_root_path(bench):
+    await bench.serve(route("/a", "a"), route("/a/b", "b"), route("/", "root"))
+    for path, deployment, root_path in [
+        ("/a/x", "a", "/a"),
+        ("/a/b", "b", "/a/b"),
+        ("/ab", "root", ""),
+        ("/", "root", ""),
+    ]:
+        seen = (await bench.get(path)).json()
+        assert (seen["deployment"], seen["root_path"], seen["path"]) == (deployment, root_path, path)
+        assert seen["keys"] == []
+
+
+@run
+async def test_root_path_of_the_front_is_found_in_the_path_again(bench):
+    await bench.serve(route("/a", "a"), root_path="/api")
+    seen = (await bench.get("/a/%C3%A4")).json()
+    assert (seen["root_path"], seen["path"], seen["raw_path"]) == ("/api/a", "/api/a/ä", "/api/a/%C3%A4")
+    assert (await bench.get("/-/healthz")).text == "success"
+
+
+@run
+async def test_path_without_a_route_gets_404_as_text_that_names_it(bench):
+    await bench.serve(route("/a"))
+    for path in ["/ab", "/", "/-", "/-/nothing"]:
+        answer = await bench.get(path)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert path in answer.text
+
+
+@run
+async def test_websocket_without_a_route_is_refused_with_404_where_the_server_can(bench):
+    await bench.serve(route("/a"))
+    start, _ = await bench.ask_websocket("/b", {"websocket.http.response": {}})
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 404)
+    (close,) = await bench.ask_websocket("/b", {})
+    assert close["type"] == "websocket.close"
+    assert [message["type"] for message in await bench.ask_websocket("/a", {})] == ["websocket.accept"]
+
+
+@run
+async def test_health_says_what_is_missing(bench):
+    answer = await bench.get("/-/healthz")
+    assert (answer.status_code, answer.text) == (503, "no generation yet")
+    early = await bench.get("/a")
+    assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+    await bench.serve()
+    assert (await bench.get("/-/healthz")).text == "success"
+    bench.app.edge.draining = True
+    answer = await bench.get("/-/healthz")
+    assert (answer.status_code, answer.text) == (503, "draining")
+
+
+@run
+async def test_routes_are_listed_by_prefix(bench):
+    await bench.serve(route("/a", "a"), route("/", "b"))
+    assert (await bench.get("/-/routes")).json() == {"/a": "a", "/": "b"}
+
+
+# Middlewares
+
+
+@run
+async def test_first_middleware_is_the_outermost_and_a_routes_own_are_inside(bench):
+    front = (tag("one"), tag("two"))
+    await bench.serve(route("/a", middlewares=(tag("three"), tag("four"))), middlewares=front)
+    answer = await bench.get("/a")
+    assert answer.headers.get_list("x-tags") == ["four", "three", "two", "one"]
+    assert answer.json()["keys"] == []
+
+
+@run
+async def test_front_middlewares_cover_404_and_system_endpoints_and_preflight(bench):
+    cors = Middleware("cors:CORS", (), {"allow_origins": ["*"], "allow_methods": ["*"]})
+    await bench.serve(route("/a"), middlewares=(tag("out"), cors))
+    for path in ["/none", "/-/healthz", "/-/routes", "/a"]:
+        assert (await bench.get(path)).headers["x-tags"] == "out"
+    asked = {"origin": "http://x", "access-control-request-method": "PUT"}
+    preflight = await bench.client.options("/none", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "*"
+
+
+@run
+async def test_starlette_middleware_around_a_route_works_on_its_answers(bench):
+    await bench.serve(route("/a", middlewares=(Middleware("gzip:GZip", (), {"minimum_size": 1}),)))
+    answer = await bench.get("/a/x", headers={"accept-encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.json()["path"] == "/a/x"
+
+
+@run
+async def test_middlewares_change_live_and_unchanged_ones_are_not_built_again(bench):
+    await bench.serve(route("/a", middlewares=(tag("mine"),)), middlewares=(tag("front"),))
+    TAGS_MADE.clear()
+    changed = route("/a", version="2", replicas=("a2",), middlewares=(tag("mine"),))
+    await bench.serve(changed, middlewares=(tag("front"),), number=2)
+    assert TAGS_MADE == []
+    assert (await bench.get("/a")).json()["version"] == "2"
+    await bench.serve(changed, number=3)
+    assert (await bench.get("/a")).headers.get_list("x-tags") == ["mine"]
+
+
+@run
+async def test_middleware_that_cannot_be_imported_or_built_changes_nothing(bench):
+    await bench.serve(route("/a", version="1"))
+    wrong = [Middleware("no:where"), Middleware("tag:Tag", (), {"unknown": 1})]
+    for number, middleware in enumerate(wrong, start=2):
+        for generation in (
+            Generation(number=number, routes=(route("/a", version="2", replicas=("new",), middlewares=(middleware,)),)),
+            Generation(number=number, front=Front(middlewares=(middleware,)), routes=(route("/a", version="2"),)),
+        ):
+            with pytest.raises(CodeFailed):
+                await bench.app.stage(generation)
+            with pytest.raises(InternalError):
+                bench.app.commit(number)
+    assert (await bench.get("/a")).json()["version"] == "1"
+    assert bench.pool.opened == {"a1"}
+
+
+# Generations
+
+
+@run
+async def test_staged_generation_serves_nothing_until_it_is_committed(bench):
+    await bench.serve(route(version="1"))
+    await bench.app.stage(Generation(number=2, routes=(route(version="2", replicas=("a2",)),)))
+    assert (await bench.get("/a")).json()["version"] == "1"
+    assert bench.pool.opened == {"a1", "a2"}
+    bench.app.commit(2)
+    assert (await bench.get("/a")).json()["version"] == "2"
+    assert bench.pool.opened == {"a2"}
+    assert bench.app.generation == 2
+
+
+@run
+async def test_aborted_generation_leaves_no_connection_behind(bench):
+    await bench.serve(route(replicas=("a1",)))
+    await bench.app.stage(
+        Generation(number=2, routes=(route(replicas=("a1", "a2")), route("/b", "b", replicas=("b1",))))
+    )
+    bench.app.abort(2)
+    bench.app.abort(2)
+    assert bench.pool.opened == {"a1"}
+    with pytest.raises(InternalError):
+        bench.app.commit(2)
+
+
+@run
+async def test_unreachable_replica_fails_the_stage_and_changes_nothing(bench):
+    await bench.serve(route(replicas=("a1",)))
+    with pytest.raises(OperatorError):
+        await bench.app.stage(Generation(number=2, routes=(route(replicas=("a1", "bad")), route("/b", "b"))))
+    assert "a1" not in bench.pool.released
+    assert (await bench.get("/a")).status_code == 200
+
+
+@run
+async def test_staging_is_repeatable_and_never_goes_back(bench):
+    generation = Generation(number=1, routes=(route(),))
+    await bench.app.stage(generation)
+    await bench.app.stage(generation)
+    bench.app.commit(1)
+    await bench.app.stage(generation)
+    bench.app.commit(1)
+    assert bench.pool.opened == {"a1"}
+    await bench.serve(route(version="2"), number=5)
+    with pytest.raises(InternalError, match="older"):
+        await bench.app.stage(Generation(number=4))
+
+
+@run
+async def test_unchanged_route_keeps_its_backend(bench):
+    await bench.serve(route("/a"), route("/b", "b", replicas=("b1",)))
+    kept = bench.backends[0]
+    await bench.serve(route("/a"), route("/b", "b", version="2", replicas=("b2",)), number=2)
+    assert [backend.route.deployment for backend in bench.backends] == ["a", "b", "b"]
+    assert bench.backends[0] is kept
+    assert bench.pool.released == ["b1"]
+
+
+@run
+async def test_request_stays_with_its_replica_which_is_free_when_it_has_ended(bench):
+    await bench.serve(route(version="1", replicas=("a1",)), route("/b", "b", replicas=("b1",)))
+    asked = asyncio.create_task(bench.get("/a/wait"))
+    kept_open = asyncio.create_task(bench.get("/b/wait"))
+    await bench.backends[0].waiting.wait()
+    await bench.backends[1].waiting.wait()
+    await bench.serve(route(version="2", replicas=("a2",)), route("/b", "b", replicas=("b1",)), number=2)
+    await bench.serve(route(version="3", replicas=("a3",)), route("/b", "b", replicas=("b1",)), number=3)
+    assert bench.pool.released == ["a2"]
+    bench.backends[0].release.set()
+    assert (await asked).json()["version"] == "1"
+    assert bench.pool.released == ["a2", "a1"]
+    bench.backends[1].release.set()
+    await kept_open
+
+
+@run
+async def test_replica_that_both_generations_name_is_never_released(bench):
+    await bench.serve(route(version="1", replicas=("a1", "a2")))
+    await bench.serve(route(version="1", replicas=("a1", "a2", "a3")), number=2)
+    await bench.serve(route(version="1", replicas=("a2",)), number=3)
+    assert bench.pool.released == ["a1", "a3"]
+
+
+@run
+async def test_request_that_leaves_slow_front_middlewares_late_is_routed_by_the_table_of_that_moment(bench):
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            entered.set()
+            await go.wait()
+            await self.app(scope, receive, send)
+
+    CLASSES["slow:Slow"] = Slow
+    front = (Middleware("slow:Slow"),)
+    await bench.serve(route(version="1"), middlewares=front)
+    asked = asyncio.create_task(bench.get("/a"))
+    await entered.wait()
+    await bench.serve(route(version="2", replicas=("a2",)), middlewares=front, number=2)
+    go.set()
+    assert (await asked).json()["version"] == "2"
+
+
+@run
+async def test_front_settings_hold_from_the_commit_on(bench):
+    await bench.serve(keep_alive_timeout_s=3.0, max_request_body_bytes=7)
+    assert (bench.app.edge.idle_timeout_s, bench.app.edge.front.max_request_body_bytes) == (3.0, 7)
