@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from serveconf.cli.common import colors
 from serveconf.cli.problems_view import text
 from serveconf.spec.problems import Problem
 
@@ -27,7 +27,7 @@ def convert(
 
     config, problems = read_config(file)
     if problems:
-        print(text(problems, color=sys.stderr.isatty() and "NO_COLOR" not in os.environ), file=sys.stderr)
+        print(text(problems, color=colors(sys.stderr)), file=sys.stderr)
         raise typer.Exit(1)
     spec, notes = from_ray_serve(config)
     body = to_yaml(spec)

@@ -18,9 +18,22 @@ class ExplainFormat(StrEnum):
     MARKDOWN = "markdown"
 
 
+def complete(incomplete: str) -> list[str]:
+    """Field paths for the shell's completion."""
+    from serveconf.spec.fields import walk_fields
+
+    paths = [path.replace("[]", "") for path, _ in walk_fields()]
+    return [path for path in paths if path.startswith(incomplete)]
+
+
 def explain(
     field: Annotated[
-        str, typer.Argument(metavar="FIELD.PATH", help="Such as deployments.num_replicas; '.' for the whole spec.")
+        str,
+        typer.Argument(
+            metavar="FIELD.PATH",
+            autocompletion=complete,
+            help="Such as deployments.num_replicas; '.' for the whole spec.",
+        ),
     ] = ".",
     output: Annotated[ExplainFormat, typer.Option("--output", "-o", help="Format of the answer.")] = ExplainFormat.TEXT,
 ) -> None:

@@ -6,13 +6,13 @@ With ``--import`` the code is imported too, in a child process.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from serveconf.cli.common import colors
 from serveconf.cli.problems_view import ProblemFormat, is_ok, render, summary
 from serveconf.spec.load import Loaded, load_file
 from serveconf.spec.problems import Problem, SpecInvalid
@@ -50,8 +50,7 @@ def validate(
             problems += sorted(
                 import_problems(loaded, import_timeout), key=lambda problem: (problem.file, problem.line)
             )
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    found = render(problems, output, color=color)
+    found = render(problems, output, color=colors())
     if found:
         typer.echo(found)
     if output is ProblemFormat.TEXT:

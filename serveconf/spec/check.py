@@ -41,26 +41,29 @@ def check(reading: Reading) -> list[Problem]:
         SpecFile.model_validate(reading.data)
     except ValidationError as error:
         found: dict[str, Problem] = {}
+        reported = {(problem.line, problem.column) for problem in reading.problems}
         for detail in error.errors(include_url=False):
-            if problem := _translate(detail, reading):
+            if problem := _translate(detail, reading, reported, guess=len(found) < _MOST_GUESSES):
                 found.setdefault(problem.path, problem)
         return list(found.values())
     return []
 
 
-def _translate(error: ErrorDetails, reading: Reading) -> Problem | None:
+_MOST_GUESSES = 200  # unknown keys that are compared with the known ones, which takes time
+
+
+def _translate(error: ErrorDetails, reading: Reading, reported: set[tuple[int, int]], *, guess: bool) -> Problem | None:
     path, shape, rest = _locate(error["loc"], reading.data)
     kind, value = error["type"], error["input"]
     if kind == "missing":
         message, code, hint = _missing(str(rest[0]) if rest else "", place_of(path))
         return reading.problem(join(path, str(rest[0])), message, code, hint)
     if kind == "extra_forbidden":
-        holder, _, _ = _locate(error["loc"][:-1], reading.data)
-        holder_shape = _locate(error["loc"][:-1], reading.data)[1]
+        holder, holder_shape, _ = _locate(error["loc"][:-1], reading.data)
         at = reading.key_at.get(path)
-        if at and any((problem.line, problem.column) == (at.line, at.column) for problem in reading.problems):
+        if at and (at.line, at.column) in reported:
             return None  # the key's own form was reported
-        unknown = explain_unknown_key(holder, str(error["loc"][-1]), holder_shape)
+        unknown = explain_unknown_key(holder, str(error["loc"][-1]), holder_shape, guess=guess)
         return reading.problem(path, unknown.message, unknown.code, unknown.hint, key=True)
     if isinstance(value, Broken):
         return None
@@ -103,14 +106,14 @@ def _value_error(error: ErrorDetails, shape: Shape, path: str, reading: Reading)
     if kind == "string_too_long":
         return f"must have at most {context['max_length']} characters", "length", None
     if kind in _OUR_KINDS:
-        return error["msg"], _OUR_KINDS[kind], _hint_for_text(kind, value)
+        return error["msg"], kind, _hint_for_text(kind, value)
     return _type_error(value, shape, path, reading)
 
 
-_OUR_KINDS = {
-    kind: kind
-    for kind in ("prefix", "path", "host", "import_path", "name", "percent", "choice", "runtime_env", "resources")
-}  # raised by the models' own validators, with wording of ours
+# Raised by the models' own validators, with wording of ours; the kind is the problem's code.
+_OUR_KINDS = frozenset(
+    {"prefix", "path", "host", "import_path", "name", "percent", "choice", "runtime_env", "resources"}
+)
 
 
 def _number(value: float) -> str:
@@ -203,6 +206,8 @@ def _hint_for_text(kind: str, value: Any) -> str | None:
 
 
 def _import_hint(value: str) -> str | None:
+    if len(value) > 200:
+        return None
     module, colon, attribute = value.partition(":")
     module = module.removesuffix(".py").strip("./").replace("/", ".")
     if not colon and "." in module and module.replace(".", "").isidentifier():

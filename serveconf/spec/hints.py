@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from serveconf.spec.fields import Shape, walk_fields
+from serveconf.spec.scalars import shorten
 
 # Names that other tools, first of all Ray Serve, use: where they stand -> what is written here instead.
 # An instruction that begins with a blank is a whole sentence's end; others are a key's path.
@@ -81,24 +82,27 @@ def place_of(path: str) -> str:
     return re.sub(r"^defaults(?=\.|$)", "deployments[]", re.sub(r"\[\d+\]", "[]", path))
 
 
-def explain_unknown_key(holder: str, key: str, shape: Shape) -> UnknownKey:
-    """Why ``key`` cannot stand in the mapping at path ``holder``, and what may be meant."""
-    place = place_of(holder)
+_FIELDS = tuple(walk_fields())
+
+
+def explain_unknown_key(holder: str, key: str, shape: Shape, *, guess: bool = True) -> UnknownKey:
+    """Why ``key`` cannot stand in the mapping at path ``holder``, and what may be meant (``guess``: by its spelling)."""
+    place, unknown = place_of(holder), f"unknown key '{shorten(key)}'"
     if holder == "defaults" and key in ("name", "import_path", "route_prefix"):
         return UnknownKey(f"'{key}' cannot have a default", "misplaced_key", "every deployment says its own")
     if instead := _ELSEWHERE.get(place, {}).get(key):
-        return UnknownKey(f"unknown key '{key}'", "unknown_key", f"write {instead} instead")
-    homes = sorted({_holder(path) for path, field in walk_fields() if field.name == key} - {place})
+        return UnknownKey(unknown, "unknown_key", f"write {instead} instead")
+    homes = sorted({_holder(path) for path, field in _FIELDS if field.name == key} - {place})
     homes = [home for home in homes if not home.startswith("defaults")]
     homes = [home for home in homes if home.count(".") == min(other.count(".") for other in homes)]
     if homes and key not in ("args", "kwargs"):
         return UnknownKey(f"'{key}' does not belong here", "misplaced_key", f"'{key}' belongs {_places(homes, place)}")
     if key in _NO_EQUAL.get(place, ()):
-        return UnknownKey(f"unknown key '{key}'", "unknown_key", "serveconf has no equal of this key; leave it out")
-    if hint := _near_miss(key, shape):
-        return UnknownKey(f"unknown key '{key}'", "unknown_key", hint)
+        return UnknownKey(unknown, "unknown_key", "serveconf has no equal of this key; leave it out")
+    if guess and len(key) < 60 and (hint := _near_miss(key, shape)):
+        return UnknownKey(unknown, "unknown_key", hint)
     allowed = ", ".join(shape.fields)
-    return UnknownKey(f"unknown key '{key[:60]}'", "unknown_key", f"keys here: {allowed}")
+    return UnknownKey(unknown, "unknown_key", f"keys here: {allowed}")
 
 
 def _near_miss(key: str, shape: Shape) -> str | None:
@@ -107,7 +111,7 @@ def _near_miss(key: str, shape: Shape) -> str | None:
     if near:
         meant = next(name for name in shape.fields if _letters(name) == near[0])
         return f"did you mean '{meant}'?"
-    known = {_letters(field.name): path for path, field in reversed(list(walk_fields()))}
+    known = {_letters(field.name): path for path, field in reversed(_FIELDS)}
     near = difflib.get_close_matches(_letters(key), known, n=1, cutoff=0.75)
     return f"did you mean '{known[near[0]]}'?" if near else None
 

@@ -14,6 +14,7 @@ from serveconf.spec.fields import Shape, fields_of
 from serveconf.spec.models import DeploymentSpec
 from serveconf.spec.problems import Problem, join, parent
 from serveconf.spec.reading import Broken, Reading
+from serveconf.spec.tree import MAX_NODES
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Merged:
     data: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, tuple[Reading, str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    room: int = MAX_NODES  # values that defaults may still add
+    sizes: dict[tuple[str, str], int] = field(default_factory=dict)  # (file, path) of a default -> its values
 
     def locate(self, path: str) -> tuple[Reading, str]:
         """The file that says what stands at ``path``, and the path there."""
@@ -148,6 +151,15 @@ def _fill(
     into: dict[str, Any], key: str, value: Any, shape: Shape, path: str, source: tuple[Reading, str], merged: Merged
 ) -> None:
     if key not in into:
+        reading, own = source
+        if (reading.file, own) not in merged.sizes:
+            merged.sizes[reading.file, own] = sum(1 for _ in _leaves(value, "")) + 1
+        merged.room -= merged.sizes[reading.file, own]
+        if merged.room < 0:
+            if not any(problem.code == "too_large" for problem in merged.problems):
+                message = f"the defaults add more than {MAX_NODES} values to the deployments"
+                merged.problems.append(reading.problem("defaults", message, "too_large"))
+            return
         into[key] = value
         merged.origin[path] = source
     elif shape.model and isinstance(value, dict) and isinstance(into[key], dict):

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from serveconf.cli.convert import convert
-from serveconf.cli.explain import explain
+from serveconf.cli.explain import complete, explain
 from serveconf.cli.init import init
 from serveconf.cli.problems_view import ProblemFormat, render
 from serveconf.cli.schema import schema
@@ -237,6 +237,12 @@ def test_explain_of_an_unknown_field_says_what_may_be_meant() -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert "did you mean 'http_options.port'?" in result.stderr
     assert json.loads(call("explain", "zzz", "-o", "json").stdout)["error"]["code"] == "unknown_field"
+
+
+def test_the_shell_completes_field_paths() -> None:
+    assert complete("deployments.rollout.max") == [
+        f"deployments.rollout.{key}" for key in ("max_surge", "max_unavailable", "max_error_rate")
+    ]
 
 
 def test_init_finds_fastapi_apps_without_running_them() -> None:

@@ -226,6 +226,12 @@ def test_variables_cannot_blow_up_a_file(tmp_path: Path) -> None:
     assert problems(tmp_path, text, env={"A": "x" * 100_000})[0].code == "too_large"
 
 
+def test_defaults_cannot_blow_up_a_file(tmp_path: Path) -> None:
+    text = "defaults: {init_args: [" + "1, " * 1000 + "]}\ndeployments:\n"
+    (found,) = problems(tmp_path, text + "".join(f"  - {{name: d{i}, import_path: m:app}}\n" for i in range(100)))
+    assert (found.code, found.line, found.path) == ("too_large", 1, "defaults")
+
+
 def test_windows_line_ends_count_as_one_line_end(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, b"name: a\r\nhttp_options:\r\n  port: 0\r\n")
     assert (found.line, found.column, found.source) == (3, 9, "  port: 0")
