@@ -35,7 +35,7 @@ class Submission:
 
 def make_submission(loaded: Loaded, *, automatic: bool = False, timeout_s: float | None = None) -> Submission:
     """Take a snapshot of the code and put everything together. Raises AuthorError where the code can't be packed."""
-    snapshot = take_snapshot(loaded.app_dir)
+    snapshot = take_snapshot(loaded.app_dir, exclude=loaded.files)  # an edit of the spec is no change of the code
     spec = as_wire(loaded.spec)
     spec.setdefault("name", "default")
     body = {

@@ -93,7 +93,7 @@ def apply(
             )
         client = reach(loaded).client
         submission = submit(loaded, client, timeout_s=timeout)
-        base = _check_saved(saved, submission.snapshot.digest) if saved else None
+        base = _check_saved(saved, submission.body) if saved else None
         operation = client.begin(submission.stack, "apply", submission.body, base=base)
         if no_wait:
             _print_begun(operation, submission.stack, output)
@@ -159,11 +159,11 @@ def _saved_plan(file: Path) -> Any:
     return decode_plan(file.read_bytes())
 
 
-def _check_saved(saved: Any, code: str) -> int:
-    """The revision that the plan was made for, after a look whether the code is still the one that was planned."""
+def _check_saved(saved: Any, body: dict[str, Any]) -> int:
+    """The revision that the plan was made for, after a look whether spec and code are still those that were planned."""
     from serveconf.plan.saved import check_fresh
 
-    check_fresh(saved, revision=saved.plan.base_revision, code=code)
+    check_fresh(saved, revision=saved.plan.base_revision, code=body["code"], spec=body["spec"])
     return int(saved.plan.base_revision)
 
 

@@ -136,7 +136,9 @@ class Replica:
         try:
             async with asyncio.timeout(spec["health_check_timeout_s"]):
                 if spec["health_check_path"] is not None:
-                    return await probe_path(self._served.app, spec["health_check_path"], self._order.deployment.prefix)
+                    return await probe_path(
+                        self._served.app, spec["health_check_path"], self._order.deployment.prefix, self._served.state
+                    )
                 await self._served.check_health()
         except TimeoutError:
             return f"no answer to the health check within {spec['health_check_timeout_s']:g} s"

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from serveconf.errors import Conflict, ServeconfError
 from serveconf.plan.actions import Plan
 from serveconf.plan.diff import make_plan
+from serveconf.plan.shadow import shadowed
 from serveconf.plan.state import DesiredStack
 from serveconf.plan.summary import summarise
-from serveconf.reconcile.front import check_prefixes, merge_fronts
+from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.placement import check_placement
@@ -25,6 +26,7 @@ from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.receipt import Receipt, add_up
 from serveconf.reconcile.records import Failure, Ledger, Revision, StackHead
 from serveconf.reconcile.requests import ApplyRequest
+from serveconf.spec.models import Location
 
 log = logging.getLogger("serveconf.control")
 
@@ -83,8 +85,8 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
         raise stale(stack, request.base_revision, current)
     desired = await ask.desired(current, deps.ledger.next_number(stack))
     check_desired(deps, desired)
-    plan = make_plan(current, desired, deps.cluster.observe())
-    operation.tell({"event": "plan", **plan.as_json()})
+    plan = plan_for(deps, current, desired)
+    operation.tell({"event": "plan", **plan.as_json(), "warnings": list(shadowed(desired))})
     if not plan.changed and current is not None and not ask.deleting:
         await _set_pin(deps, ask, stack)
         return make_result(stack, outcome="unchanged", revision=current.revision)
@@ -109,13 +111,22 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
     )
 
 
+def plan_for(deps: Deps, current: DesiredStack | None, desired: DesiredStack) -> Plan:
+    """What has to be done, drift of replicas and proxies included."""
+    front = merge_fronts([*other_goals(deps, desired.name), desired])
+    listener = None if front.location is Location.NO_SERVER else listener_of(front.options)
+    return make_plan(current, desired, deps.cluster.observe(), listener=listener)
+
+
+def other_goals(deps: Deps, stack: str) -> list[DesiredStack]:
+    """What all other stacks are, or are being brought to."""
+    goals = (deps.ledger.target(name) or deps.ledger.current(name) for name in deps.ledger.heads if name != stack)
+    return [goal for goal in goals if goal is not None]
+
+
 def check_desired(deps: Deps, desired: DesiredStack) -> None:
     """Raises Conflict where another stack claims a prefix or another front, AuthorError where a replica fits nowhere."""
-    others = [
-        goal
-        for name in deps.ledger.heads
-        if name != desired.name and (goal := deps.ledger.target(name) or deps.ledger.current(name)) is not None
-    ]
+    others = other_goals(deps, desired.name)
     merge_fronts([*others, desired])
     check_prefixes([*others, desired])
     check_placement(desired, deps.cluster.nodes())
@@ -259,4 +270,3 @@ def _mask(value: Any, path: str, masks: dict[str, str]) -> Any:
     if isinstance(value, list):
         return [_mask(item, f"{path}[{index}]", masks) for index, item in enumerate(value)]
     return value
-

@@ -12,9 +12,8 @@ from msgspec.structs import replace
 
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
-from serveconf.plan.diff import make_plan
 from serveconf.plan.state import DesiredStack
-from serveconf.reconcile.apply import Ask, Deps, check_desired, perform, stale
+from serveconf.reconcile.apply import Ask, Deps, check_desired, perform, plan_for, stale
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Preflight
@@ -47,7 +46,7 @@ class ControlPlane:
         number = self.ledger.next_number(name)
         desired = await prepare(request, revision=number, current=current, preflight=self._preflight)
         check_desired(self._deps, desired)
-        return make_plan(current, desired, self.cluster.observe())
+        return plan_for(self._deps, current, desired)
 
     def apply(self, request: ApplyRequest) -> Operation:
         """Begin to make the request so."""

@@ -6,6 +6,7 @@ What was looked at for the revision that serves, and has not changed since, is n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from serveconf.plan.desired import make_desired
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.ports import Preflight, TargetReport
 from serveconf.reconcile.requests import ApplyRequest
+from serveconf.routing import Middleware
 from serveconf.spec.models import DeploymentSpec, MiddlewareSpec, StackSpec
 
 LOOKED_AT = ("import_path", "factory", "init_args", "init_kwargs")  # what decides which modules get imported
@@ -48,58 +50,67 @@ async def prepare(
 ) -> DesiredStack:
     """The stack that the request asks for. Raises CodeRefused with every problem that its code has."""
     spec = StackSpec.model_validate_json(msgspec.json.encode(request.spec))
-    reports = await _look(request, spec, current, preflight)
-    spec = _with_options(spec, reports)
+    looked = await _look(request, spec, current, preflight)
     snapshot = Snapshot(digest=request.code, files=request.files, total_bytes=0)
     desired = make_desired(
-        spec,
+        _with_options(spec, looked.targets),
         revision=revision,
         code=request.code,
-        files_for=lambda name: relevant_files(snapshot, reports[name].modules, exclude=_own_files(request)),
+        files_for=lambda name: relevant_files(snapshot, looked.targets[name].modules),
+        middleware_files_for=lambda owner: {
+            path: request.files[path] for path in looked.middleware_modules.get(owner, ()) if path in request.files
+        },
         masks=request.masks,
         app_dir=request.app_dir,
-        operations={name: report.operations for name, report in reports.items()},
+        operations={name: report.operations for name, report in looked.targets.items()},
+        current=current,
     )
-    deployments = (replace(d, options=reports[d.name].options) for d in desired.deployments)
+    deployments = (replace(d, options=looked.targets[d.name].options) for d in desired.deployments)
     return replace(desired, deployments=tuple(deployments))
 
 
-async def _look(
-    request: ApplyRequest, spec: StackSpec, current: DesiredStack | None, preflight: Preflight
-) -> dict[str, TargetReport]:
-    """What the code of each deployment is, by name; middlewares are only checked."""
+@dataclass
+class _Looked:
+    """What is known of the code: each deployment's target, and the modules of its middlewares (None: the front's)."""
+
+    targets: dict[str, TargetReport]
+    middleware_modules: dict[str | None, set[str]]
+
+
+async def _look(request: ApplyRequest, spec: StackSpec, current: DesiredStack | None, preflight: Preflight) -> _Looked:
+    """Look at everything that is not known yet. Raises CodeRefused with all that is wrong."""
     known = {d.name: report for d in spec.deployments if (report := _known(request, d, current)) is not None}
-    middlewares = _new_middlewares(request, spec, current)
+    looked = _Looked(targets=known, middleware_modules=_known_middlewares(request, spec, current))
+    asked = _unknown_middlewares(spec, looked)
     unknown = [d for d in spec.deployments if d.name not in known]
     problems: list[CodeProblem] = []
-    for runtime_env, group in _by_runtime_env(unknown, also_empty=bool(middlewares)):
-        asked = middlewares if not runtime_env else {}
+    for runtime_env, group in _by_runtime_env(unknown, also_empty=bool(asked)):
+        mine = [] if runtime_env else asked
         reports, checks = await preflight.inspect(
             code=request.code,
             app_dir=request.app_dir,
             targets=[_target(d) for d in group],
-            middlewares=[m.model_dump(mode="json") for m in asked.values()],
+            middlewares=[m.model_dump(mode="json") for _, _, m in mine],
             runtime_env=runtime_env,
             timeout_s=max([60.0, *(d.rollout.ready_timeout_s for d in group)]),
         )
-        known.update({d.name: report for d, report in zip(group, reports, strict=True)})
         for d, report in zip(group, reports, strict=True):
+            known[d.name] = report
             if not report.ok:
                 problems.append(_problem(f"deployments[{spec.deployments.index(d)}].import_path", report, d.name))
-        problems += [
-            _problem(f"{path}.import_path", check, None)
-            for path, check in zip(asked, checks, strict=True)
-            if not check.ok
-        ]
+        for (path, owner, _), check in zip(mine, checks, strict=True):
+            looked.middleware_modules.setdefault(owner, set()).update(check.modules)
+            if not check.ok:
+                problems.append(_problem(f"{path}.import_path", check, owner))
     if problems:
         raise CodeRefused(problems)
-    return known
+    return looked
 
 
 def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | None) -> TargetReport | None:
     """What is known of a deployment from the revision that serves, if nothing that matters has changed since."""
     before = current.deployment(spec.name) if current else None
-    if before is None or before.code != request.code:
+    if current is None or before is None or current.code != request.code:
         return None
     now = spec.model_dump(mode="json")
     same = all(now[key] == before.spec[key] for key in LOOKED_AT)
@@ -108,14 +119,38 @@ def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | 
     return TargetReport(ok=True, modules=tuple(before.modules), operations=before.operations, options=before.options)
 
 
-def _new_middlewares(request: ApplyRequest, spec: StackSpec, current: DesiredStack | None) -> dict[str, MiddlewareSpec]:
-    """The middlewares, by their path in the spec, that the revision that serves does not have."""
-    found = {f"http_options.middlewares[{i}]": m for i, m in enumerate(spec.http_options.middlewares)}
-    for i, deployment in enumerate(spec.deployments):
-        found |= {f"deployments[{i}].middlewares[{j}]": m for j, m in enumerate(deployment.middlewares)}
-    known = [*current.http_middlewares, *(m for d in current.deployments for m in d.middlewares)] if current else []
-    seen = [(m.import_path, list(m.args), m.kwargs) for m in known if m.code == request.code]
-    return {path: m for path, m in found.items() if (m.import_path, m.args, m.kwargs) not in seen}
+def _known_middlewares(
+    request: ApplyRequest, spec: StackSpec, current: DesiredStack | None
+) -> dict[str | None, set[str]]:
+    """The modules of those owners' middlewares that are as they were, in code that is as it was."""
+    if current is None or current.code != request.code:
+        return {}
+    known: dict[str | None, set[str]] = {}
+    if _same_middlewares(spec.http_options.middlewares, current.http_middlewares):
+        known[None] = set(current.http_middleware_modules)
+    for deployment in spec.deployments:
+        before = current.deployment(deployment.name)
+        if before is not None and _same_middlewares(deployment.middlewares, before.middlewares):
+            known[deployment.name] = set(before.middleware_modules)
+    return known
+
+
+def _same_middlewares(said: list[MiddlewareSpec], before: tuple[Middleware, ...]) -> bool:
+    return [(m.import_path, m.args, m.kwargs) for m in said] == [
+        (m.import_path, list(m.args), m.kwargs) for m in before
+    ]
+
+
+def _unknown_middlewares(spec: StackSpec, looked: _Looked) -> list[tuple[str, str | None, MiddlewareSpec]]:
+    """(path in the spec, owner, middleware) of those that have to be looked at."""
+    owners: list[tuple[str, str | None, list[MiddlewareSpec]]] = [("http_options", None, spec.http_options.middlewares)]
+    owners += [(f"deployments[{i}]", d.name, d.middlewares) for i, d in enumerate(spec.deployments)]
+    return [
+        (f"{where}.middlewares[{i}]", owner, middleware)
+        for where, owner, middlewares in owners
+        if owner not in looked.middleware_modules
+        for i, middleware in enumerate(middlewares)
+    ]
 
 
 def _by_runtime_env(
@@ -155,10 +190,3 @@ def _with_options(spec: StackSpec, reports: Mapping[str, TargetReport]) -> Stack
             deployment = DeploymentSpec.model_validate_json(msgspec.json.encode({**options, **said}))
         deployments.append(deployment)
     return spec.model_copy(update={"deployments": deployments})
-
-
-def _own_files(request: ApplyRequest) -> list[str]:
-    """The spec itself, where it lies in the app_dir: editing it is no change of code."""
-    if not request.app_dir or not request.source.startswith(f"{request.app_dir}/"):
-        return []
-    return [request.source.removeprefix(f"{request.app_dir}/")]

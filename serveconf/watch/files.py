@@ -24,14 +24,15 @@ LONGEST_MS = 1600
 def fingerprint(files: Iterable[Path], app_dir: Path) -> str:
     """A hash of everything that the stack is made of; what can't be read just now counts as such."""
     digest = hashlib.sha256()
-    for file in sorted(files):
+    files = sorted(files)
+    for file in files:
         digest.update(str(file).encode())
         try:
             digest.update(file.read_bytes())
         except OSError:
             digest.update(b"\0unreadable")
     try:
-        digest.update(take_snapshot(app_dir).digest.encode())
+        digest.update(take_snapshot(app_dir, exclude=files).digest.encode())
     except (AuthorError, OSError) as error:
         digest.update(str(error).encode())
     return digest.hexdigest()
