@@ -1,0 +1,321 @@
+"""Choosing a replica, waiting for one, trying again, giving up: the promises of the contract's HTTP section."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from dispatch_harness import Node, Request, answer, in_loop, node, read_all, until
+
+from serveconf.proxy import dispatch
+from serveconf.proxy.dispatch import Backend, ResponseCut
+from serveconf.proxy.pool import ReplicaUnreachable
+from serveconf.routing import ReplicaAddress, Route
+
+
+class Gate:
+    """An app whose requests wait until they are let go; it notes what it was asked."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name.encode()
+        self.go = asyncio.Event()
+        self.paths: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.paths.append(scope["path"])
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(scope["path"])
+            raise
+        await answer(send, self.name)
+
+
+@in_loop
+async def test_requests_go_to_the_less_loaded_of_two() -> None:
+    async with node() as n:
+        gates = [Gate("a"), Gate("b")]
+        backend = await n.backend(*[await n.start(name, gate) for name, gate in zip("ab", gates, strict=True)])
+        requests = [Request(backend) for _ in range(10)]
+        await until(lambda: sum(len(gate.paths) for gate in gates) == 10)
+        assert [len(gate.paths) for gate in gates] == [5, 5]
+        for gate in gates:
+            gate.go.set()
+        assert [await r.status() for r in requests] == [200] * 10
+        assert (backend.requests, backend.failed, backend.retried, backend.in_flight) == (10, 0, 0, 0)
+
+
+@in_loop
+async def test_past_max_ongoing_requests_wait_in_order_and_past_the_queue_they_get_503() -> None:
+    async with node() as n:
+        gate = Gate()
+        backend = await n.backend(
+            await n.start("a", gate, max_ongoing=1), max_ongoing_requests=1, max_queued_requests=2
+        )
+        requests = [Request(backend, path=f"/{i}") for i in range(3)]
+        await until(lambda: gate.paths == ["/0"] and backend.queued == 2)
+        refused = Request(backend, path="/3")
+        assert await refused.status() == 503
+        assert (b"retry-after", b"1") in refused.got[0]["headers"]
+        gate.go.set()
+        assert [await r.status() for r in requests] == [200] * 3
+        assert gate.paths == ["/0", "/1", "/2"]
+        assert backend.failed == 1 and backend.queued == 0
+
+
+@in_loop
+async def test_a_queued_request_whose_client_left_never_reaches_a_replica() -> None:
+    async with node() as n:
+        gate = Gate()
+        backend = await n.backend(await n.start("a", gate), max_ongoing_requests=1)
+        first, second, third = (Request(backend, path=f"/{i}") for i in range(3))
+        await until(lambda: backend.queued == 2)
+        second.leave()
+        await second.task
+        assert second.got == [] and backend.queued == 1
+        gate.go.set()
+        assert await first.status() == 200 and await third.status() == 200
+        assert gate.paths == ["/0", "/2"]
+
+
+@in_loop
+async def test_a_queued_requests_body_arrives_whole() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        await answer(send, await read_all(receive))
+
+    async with node() as n:
+        backend = await n.backend(await n.start("a", app), max_ongoing_requests=1)
+        first = Request(backend)
+        pieces = [{"type": "http.request", "body": bytes([65 + i]) * 1000, "more_body": i < 9} for i in range(10)]
+        second = Request(backend, *pieces[:5], method="POST", headers=[(b"content-length", b"10000")])
+        await until(lambda: backend.queued == 1 and second.pulled == 5)
+        for piece in pieces[5:]:
+            second.to_send.put_nowait(piece)
+        go.set()
+        assert await first.status() == 200 and await second.status() == 200
+        assert second.body == b"".join(piece["body"] for piece in pieces)
+
+
+@in_loop
+async def test_a_stream_that_another_proxy_left_no_room_for_is_tried_elsewhere_with_its_body() -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, await read_all(receive))
+
+    async with node() as n, node() as other:
+        full = Gate()
+        a, b = await n.start("a", full, max_ongoing=1), await n.start("b", echo)
+        other.pool.secret = n.pool.secret
+        theirs = await other.backend(a)
+        taken = Request(theirs)
+        await until(lambda: len(full.paths) == 1)
+        backend = await n.backend(a, b)
+        body = b"x" * 200_000
+        for _ in range(8):
+            request = Request(backend, {"type": "http.request", "body": body, "more_body": False}, method="POST")
+            assert await request.status() == 200 and request.body == body
+        assert len(full.paths) == 1 and backend.failed == 0
+        full.go.set()
+        await taken.task
+
+
+@in_loop
+async def test_a_refused_request_waits_until_the_replica_says_that_there_is_room() -> None:
+    async with node() as n, node() as other:
+        gate = Gate()
+        a = await n.start("a", gate, max_ongoing=1)
+        theirs, ours = await other.backend(a), await n.backend(a)
+        first = Request(theirs, path="/theirs")
+        await until(lambda: gate.paths == ["/theirs"])
+        second = Request(ours, path="/ours")
+        await until(lambda: ours.queued == 1)
+        gate.go.set()
+        assert await first.status() == 200 and await second.status() == 200
+        assert gate.paths == ["/theirs", "/ours"]
+
+
+async def dies(n: Node, name: str, after: str = "") -> ReplicaAddress:
+    """A replica that drops every connection when it is asked; ``after``: what it does first."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if after == "head":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"part", "more_body": True})
+            await asyncio.sleep(0)
+        for connection in list(n.servers[name]._connections):
+            connection.flush()
+            connection.abort()
+        await asyncio.sleep(3600)
+
+    return await n.start(name, app)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@in_loop
+async def test_a_harmless_request_whose_replica_died_is_run_on_another_one(method: str) -> None:
+    async with node() as n:
+        gate = Gate("b")
+        gate.go.set()
+        backend = await n.backend(await dies(n, "a"), await n.start("b", gate))
+        for _ in range(8):
+            assert await Request(backend, method=method).status() == 200
+        assert backend.failed == 0 and backend.retried >= 1
+
+
+@in_loop
+async def test_any_other_request_whose_replica_died_gets_502_and_is_not_repeated() -> None:
+    async with node() as n:
+        gate = Gate()
+        backend = await n.backend(await dies(n, "a"))
+        backend._links.append(n.pool.link(await n.start("b", gate)))
+        assert await Request(backend, method="POST").status() == 502
+        assert gate.paths == [] and (backend.failed, backend.retried) == (1, 0)
+
+
+@in_loop
+async def test_an_answer_that_began_is_cut_when_its_replica_dies() -> None:
+    async with node() as n:
+        backend = await n.backend(await dies(n, "a", after="head"))
+        request = Request(backend)
+        with pytest.raises(ResponseCut):
+            await request.task
+        assert request.body == b"part" and request.got[-1]["more_body"] is True
+        assert backend.failed == 1
+
+
+@in_loop
+async def test_a_dead_connection_is_made_again() -> None:
+    async with node() as n:
+        gate = Gate()
+        gate.go.set()
+        backend = await n.backend(await n.start("a", gate))
+        for connection in list(n.servers["a"]._connections):
+            connection.abort()
+        assert await Request(backend).status() == 200
+        await until(lambda: backend._links[0].client is not None)
+        assert await Request(backend, method="POST").status() == 200
+
+
+@in_loop
+async def test_past_its_time_a_request_gets_504_and_its_handler_is_cancelled() -> None:
+    async with node() as n:
+        gate = Gate()
+        backend = await n.backend(await n.start("a", gate), request_timeout_s=0.05)
+        request = Request(backend, path="/slow")
+        assert await request.status() == 504
+        await until(lambda: gate.cancelled == ["/slow"])
+        await until(lambda: n.servers["a"].ongoing == 0 and backend._links[0].client.ongoing == 0)  # type: ignore[union-attr]
+        assert backend.failed == 1
+
+
+@in_loop
+async def test_the_time_in_the_queue_counts() -> None:
+    async with node() as n:
+        gate = Gate()
+        backend = await n.backend(await n.start("a", gate), max_ongoing_requests=1, request_timeout_s=0.05)
+        requests = [Request(backend), Request(backend, path="/queued")]
+        assert [await r.status() for r in requests] == [504, 504]
+        assert "/queued" not in gate.cancelled and backend.queued == 0
+
+
+@in_loop
+async def test_past_its_time_an_answer_that_began_is_cut() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(3600)
+
+    async with node() as n:
+        request = Request(await n.backend(await n.start("a", app), request_timeout_s=0.05))
+        with pytest.raises(ResponseCut):
+            await request.task
+
+
+@in_loop
+async def test_an_accepted_websocket_has_no_deadline() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await asyncio.sleep(0.1)
+        await send({"type": "websocket.close", "code": 3000})
+
+    async with node() as n:
+        backend = await n.backend(await n.start("a", app), request_timeout_s=0.05)
+        request = Request(backend, {"type": "websocket.connect"}, kind="websocket")
+        await request.task
+        assert request.got[-1] == {"type": "websocket.close", "code": 3000, "reason": ""}
+
+
+@in_loop
+async def test_with_no_replica_left_a_request_goes_to_the_newest_generation() -> None:
+    async with node() as n:
+        old, new = Gate("old"), Gate("new")
+        new.go.set()
+        before = await n.backend(await n.start("a", old), max_ongoing_requests=1)
+        running, waiting = Request(before), Request(before)
+        await until(lambda: before.queued == 1)
+        after = await n.backend(await n.start("b", new))
+        n.pool.latest = lambda stack, deployment: after if (stack, deployment) == ("s", "d") else None
+        n.pool.release(["a"])
+        assert await waiting.status() == 200 and waiting.body == b"new"
+        old.go.set()
+        assert await running.status() == 200 and running.body == b"old"
+        assert await n.servers["a"].drain(10) is True
+
+
+@in_loop
+async def test_with_no_replica_at_all_a_request_waits_a_while_and_then_gets_503(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "NO_REPLICA_WAIT_S", 0.02)
+    async with node() as n:
+        request = Request(await n.backend())
+        assert await request.status() == 503
+        assert (b"retry-after", b"1") in request.got[0]["headers"]
+
+
+@in_loop
+async def test_a_websocket_without_a_replica_is_denied_with_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "NO_REPLICA_WAIT_S", 0.02)
+    async with node() as n:
+        request = Request(await n.backend(), {"type": "websocket.connect"}, kind="websocket")
+        assert await request.status() == 503
+        assert request.got[0]["type"] == "websocket.http.response.start"
+
+
+@in_loop
+async def test_open_fails_when_a_new_replica_does_not_answer_and_keeps_nothing() -> None:
+    async with node() as n:
+        good = await n.start("a", Gate())
+        with pytest.raises(ReplicaUnreachable):
+            await n.pool.open([good, ReplicaAddress(id="b", node_id="n", uds=f"{n.folder}/nobody")])
+        await until(lambda: not n.servers["a"]._connections)
+        await n.pool.open([good])
+
+
+@in_loop
+async def test_open_does_not_wait_for_a_known_replica_that_crashed() -> None:
+    async with node() as n:
+        a, b = await n.start("a", Gate()), await n.start("b", Gate())
+        await n.pool.open([a])
+        await n.servers["a"].close()
+        await until(lambda: n.pool.link(a).client is None)
+        await n.pool.open([a, b])
+
+
+def test_a_replica_on_another_node_is_reached_over_tcp() -> None:
+    async def run() -> None:
+        async with node() as n:
+            gate = Gate()
+            gate.go.set()
+            address = await n.start("a", gate)
+            host, port = await n.servers["a"].listen_tcp("127.0.0.1")
+            far = ReplicaAddress(id="a", node_id="far", uds=address.uds, tcp=f"{host}:{port}")
+            backend = Backend(Route(prefix="/", stack="s", deployment="d", replicas=(far,)), n.pool)
+            await n.pool.open([far])
+            assert await Request(backend).status() == 200
+
+    asyncio.run(run())
