@@ -173,7 +173,7 @@ def _finish(
         found.append(reading.problem(own, message, finding.code, finding.hint, finding.severity))
     problems = _in_file_order(found, [reading.file for reading in readings])
     if any(problem.severity == "error" for problem in problems):
-        raise SpecInvalid(_limited(problems))
+        raise SpecInvalid(_limited(problems), files)
     return Loaded(
         spec=StackSpec.model_validate(merged.data), file=file, app_dir=app_dir, masks=merged.masks(), files=files,
         warnings=problems, _merged=merged,

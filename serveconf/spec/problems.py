@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from serveconf.errors import AuthorError
 
@@ -60,12 +61,13 @@ class Problem:
 
 
 class SpecInvalid(AuthorError):
-    """The spec has problems. All of them are in ``problems``, in file order."""
+    """The spec has problems. All of them are in ``problems``, in file order; ``files`` are those that were looked at."""
 
     code = "invalid_spec"
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], files: Iterable[Path] = ()) -> None:
         self.problems = tuple(problems)
+        self.files = tuple(files)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -112,6 +112,14 @@ def test_contradictions_between_files_show_both_places(tmp_path: Path) -> None:
     ]
 
 
+def test_the_files_of_an_invalid_spec_are_known_so_that_they_can_be_watched(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("prot: 1\n")
+    (tmp_path / "serve.yaml").write_text("include: [b.yaml]\n")
+    with pytest.raises(SpecInvalid) as caught:
+        load_file(tmp_path / "serve.yaml", env={})
+    assert caught.value.files == (tmp_path / "serve.yaml", tmp_path / "b.yaml")
+
+
 def test_files_cannot_include_each_other_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("include: [serve.yaml]\n")
     assert [problem.code for problem in problems(tmp_path, "include: [b.yaml]\n")] == ["include"]
