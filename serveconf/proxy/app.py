@@ -52,6 +52,7 @@ class ProxyApp:
         self._live = self._builder.empty()
         self._staged: dict[int, Staged] = {}
         self._staging = asyncio.Lock()
+        pool.latest = self.latest_backend
 
     @property
     def generation(self) -> int:
@@ -92,12 +93,21 @@ class ProxyApp:
         if staged is not None:
             self._builder.let_go(staged)
 
+    def latest_backend(self, stack: str, deployment: str) -> ASGIApp | None:
+        """What new requests for a deployment go to: for those that still wait in an older generation."""
+        for mount in self._live.mounts:
+            if mount.route.deployment == deployment and mount.route.stack == stack:
+                return mount.backend
+        return None
+
     def start_receipt(self, operation: str) -> None:
         """Begin to count for an operation."""
+        self.edge.tally.retried = self._builder.retried
         self.edge.tally.start_receipt(operation)
 
     def receipt(self, operation: str) -> Receipt:
         """What was counted since ``start_receipt``."""
+        self.edge.tally.retried = self._builder.retried
         return self.edge.tally.receipt(operation)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Scope
 
+from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.rules import HOP_BY_HOP, STATUS_LINES, field_name, is_injected
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ class Exchange:
             await self.app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
             self._fail(503, b"Service Unavailable\n")
+        except ResponseCut as error:
+            log.warning("an answer was cut", extra={"path": self.scope["path"], "why": str(error)})
+            self._fail(502, b"Bad Gateway")
         except Exception:  # one request must not end the process: it is logged, and answered or cut
             if not self.disconnected:
                 log.exception(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp
 
@@ -19,6 +19,8 @@ from serveconf.routing import Front, Generation, Middleware, PrefixTable, Replic
 
 class Pool(Protocol):
     """The connections to replicas (dispatch)."""
+
+    latest: Callable[[str, str], Any]  # stack, deployment → the backend that new requests go to, or None
 
     async def open(self, addresses: Iterable[ReplicaAddress], /) -> None:
         """Connect to all of them. Raises OperatorError."""
@@ -62,6 +64,12 @@ class Builder:
         self._inside_front = inside_front
         self._system = system
         self._mounts: set[Mount] = set()
+        self._retried_before = 0  # by backends that are gone
+
+    @property
+    def retried(self) -> int:
+        """How often a request was tried once more, on another replica."""
+        return self._retried_before + sum(_retried(mount) for mount in self._mounts)
 
     def empty(self) -> Staged:
         """What is served before the first generation."""
@@ -130,6 +138,7 @@ class Builder:
 
     def _on_free(self, mount: Mount) -> None:
         self._mounts.discard(mount)
+        self._retried_before += _retried(mount)
         self._release(replica.id for replica in mount.route.replicas)
 
     def _release(self, ids: Iterable[str]) -> None:
@@ -142,3 +151,7 @@ class Builder:
 
 def _is_same_deployment(one: Route, other: Route) -> bool:
     return one.deployment == other.deployment and one.stack == other.stack and one.prefix == other.prefix
+
+
+def _retried(mount: Mount) -> int:
+    return getattr(mount.backend, "retried", 0)

@@ -397,3 +397,23 @@ async def test_request_that_leaves_slow_front_middlewares_late_is_routed_by_the_
 async def test_front_settings_hold_from_the_commit_on(bench):
     await bench.serve(keep_alive_timeout_s=3.0, max_request_body_bytes=7)
     assert (bench.app.edge.idle_timeout_s, bench.app.edge.front.max_request_body_bytes) == (3.0, 7)
+
+
+@run
+async def test_receipt_has_the_retries_of_backends_that_are_gone_too(bench):
+    await bench.serve(route(version="1"))
+    bench.backends[0].retried = 3
+    bench.app.start_receipt("op")
+    bench.backends[0].retried = 5
+    await bench.serve(route(version="2", replicas=("a2",)), number=2)
+    bench.backends[1].retried = 1
+    assert bench.app.receipt("op").retried == 3
+
+
+@run
+async def test_requests_that_wait_in_an_old_generation_find_the_newest_backend(bench):
+    await bench.serve(route(version="1"))
+    await bench.serve(route(version="2", replicas=("a2",)), number=2)
+    assert bench.pool.latest("s", "a") is bench.backends[1]
+    assert bench.pool.latest("s", "none") is None
+    assert bench.pool.latest("other", "a") is None
