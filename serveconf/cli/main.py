@@ -10,7 +10,9 @@ from serveconf import __version__
 from serveconf.cli.apply import apply, plan
 from serveconf.cli.change import delete, resume, rollback, shutdown
 from serveconf.cli.common import chosen
+from serveconf.cli.convert import convert
 from serveconf.cli.explain import explain
+from serveconf.cli.init import init
 from serveconf.cli.look import history, routes, status
 from serveconf.cli.run import run, watch
 from serveconf.cli.schema import schema
@@ -47,7 +49,7 @@ def options(
 
 
 COMMANDS = (
-    validate, plan, apply, run, watch, status, routes, history, rollback, resume, delete, schema, explain, shutdown,
+    validate, plan, apply, run, watch, status, routes, history, rollback, resume, delete, schema, explain, init, convert, shutdown,
 )  # fmt: skip
 
 for command in COMMANDS:
