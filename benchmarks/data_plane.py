@@ -25,6 +25,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from fastapi import FastAPI, Request, Response, WebSocket
 
@@ -84,29 +85,31 @@ def replica(path: str, secret: str) -> None:
 
 
 def proxy(port: int, path: str, secret: str) -> None:
-    """uvicorn with the dispatcher alone: no middlewares, no edge of ours."""
-    import uvicorn
+    """A proxy as it runs in a cluster: edge, table, dispatch; one route, no middlewares."""
+    import uvloop
 
+    from serveconf.proxy.app import ProxyApp
     from serveconf.proxy.dispatch import Backend
     from serveconf.proxy.pool import ReplicaPool
-    from serveconf.routing import PrefixTable, ReplicaAddress, Route
+    from serveconf.proxy.server import ProxyServer
+    from serveconf.routing import Generation, ReplicaAddress, Route
 
-    pool = ReplicaPool(node_id="n", secret=bytes.fromhex(secret))
-    address = ReplicaAddress(id="r", node_id="n", uds=path)
-    table = PrefixTable({PREFIX: Backend(Route(PREFIX, "s", "d", (address,), max_ongoing_requests=1_000), pool)})
+    async def serve() -> None:
+        pool = ReplicaPool(node_id="n", secret=bytes.fromhex(secret))
+        replicas = (ReplicaAddress(id="r", node_id="n", uds=path),)
+        route = Route(PREFIX, "s", "d", replicas, max_ongoing_requests=1_000)
+        app = ProxyApp(pool=pool, backend_factory=lambda route: Backend(route, pool), import_middleware=no_middleware)
+        await app.stage(Generation(number=1, routes=(route,)))
+        app.commit(1)
+        await ProxyServer(app, "127.0.0.1", port, edge=app.edge).start()
+        await asyncio.get_running_loop().create_future()
 
-    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
-        if scope["type"] == "lifespan":
-            await receive()
-            await pool.open([address])
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        scope["root_path"] = PREFIX
-        await table.match(scope["path"])(scope, receive, send)  # type: ignore[misc]
+    uvloop.run(serve())
 
-    uvicorn.run(app, port=port, log_level="warning", access_log=False)
+
+def no_middleware(middleware: object) -> NoReturn:
+    """There are none here."""
+    raise LookupError(middleware)
 
 
 def wrk(url: str, connections: int, seconds: float, script: Path | None = None) -> tuple[float, float]:
@@ -145,7 +148,12 @@ def legs(seconds: float, folder: Path) -> dict[str, tuple[str, str, Callable[[st
         "c16": ("requests/s at 16 connections", ">= 1.0", lambda base: wrk(base + "/hello", 16, seconds)[0], True),
         "c64": ("requests/s at 64 connections", ">= 1.1", lambda base: wrk(base + "/hello", 64, seconds)[0], True),
         "down": ("10 MiB download, MB/s", ">= 0.6", lambda base: 10.49 * wrk(base + "/download", 2, seconds)[0], True),
-        "up": ("10 MiB upload, MB/s", ">= 0.6", lambda base: 10.49 * wrk(base + "/upload", 2, seconds, upload)[0], True),
+        "up": (
+            "10 MiB upload, MB/s",
+            ">= 0.6",
+            lambda base: 10.49 * wrk(base + "/upload", 2, seconds, upload)[0],
+            True,
+        ),
         "echo": ("WebSocket echo, ms", "<= 1.6", lambda base: echo_round_trip(base + "/echo", seconds), False),
     }
 
