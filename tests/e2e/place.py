@@ -1,0 +1,168 @@
+"""A place of one's own to run the product in: its home, its Ray, its ports; the ``serveconf`` command as a user types it.
+
+Everything that is started here carries a marker in its environment, so that what is left at the end can be told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+COMMAND = Path(sys.executable).parent / "serveconf"
+MARKER = "SERVECONF_E2E"
+COMMAND_S = 90.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """stdout, which must be one JSON document and nothing else."""
+        return json.loads(self.out)
+
+
+class Place:
+    """Folders, ports and the environment of one installation."""
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="e2e"))  # short: Ray keeps unix sockets below it
+        self.mark = uuid.uuid4().hex
+        self.control_port, self.http_port = free_ports(2)
+        ours = ("SERVECONF_", "RAY_", "COVERAGE_", "PYTEST_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+        self.env = {
+            **kept,
+            MARKER: self.mark,
+            "SERVECONF_HOME": str(self.root / "home"),
+            "SERVECONF_ADDRESS": f"http://127.0.0.1:{self.control_port}",
+            "RAY_TMPDIR": str(self.root),
+        }
+
+    @property
+    def url(self) -> str:
+        """Where the deployments answer."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def start(self, *args: str | Path, **env: str) -> subprocess.Popen[str]:
+        """The command, begun."""
+        return subprocess.Popen(
+            [str(COMMAND), *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**self.env, **env},
+        )
+
+    def run(self, *args: str | Path, **env: str) -> Done:
+        """The command, ended."""
+        return end(self.start(*args, **env))
+
+    def ok(self, *args: str | Path) -> Done:
+        """The command, ended with 0."""
+        done = self.run(*args)
+        assert done.code == 0, f"{args}: {done.code}\n{done.out}\n{done.err}"
+        return done
+
+    def status(self) -> Any:
+        """What ``status`` tells."""
+        return self.ok("status", "-o", "json").json
+
+    def stack(self, name: str) -> dict[str, Any]:
+        """One stack of the status."""
+        found: dict[str, Any] = next(stack for stack in self.status()["stacks"] if stack["name"] == name)
+        return found
+
+    def pids(self, stack: str, deployment: str) -> set[int]:
+        """The processes of a deployment."""
+        found = next(d for d in self.stack(stack)["deployments"] if d["name"] == deployment)
+        return {replica["pid"] for replica in found["replicas"]}
+
+    def processes(self) -> list[str]:
+        """What was started here and still runs."""
+        return [line for pid in Path("/proc").iterdir() if (line := self._mine(pid))]
+
+    def _mine(self, folder: Path) -> str | None:
+        if not folder.name.isdigit():
+            return None
+        try:
+            marked = f"{MARKER}={self.mark}".encode() in (folder / "environ").read_bytes()
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended
+            return None
+        return f"{folder.name} {command}" if marked else None
+
+    def close(self) -> None:
+        """Forget the folders."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def end(process: subprocess.Popen[str], timeout: float = COMMAND_S) -> Done:
+    """Wait for a command."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"{process.args} did not end:\n{out}\n{err}") from None
+    return Done(process.returncode, out, err)
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports that nobody has just now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def ask(url: str, *, data: bytes | None = None, **headers: str) -> tuple[int, str]:
+    """Status and text of an answer, whatever the status."""
+    request = urllib.request.Request(url, data=data, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def until(look: Callable[[], T], what: str, seconds: float = 40.0) -> T:
+    """The first truth that ``look`` comes to; an answer that fails meanwhile is no truth."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            found = look()
+        except (OSError, AssertionError) as error:
+            found, seen = None, str(error)
+        else:
+            seen = str(found)
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"never: {what}; last: {seen}"
+        time.sleep(0.1)

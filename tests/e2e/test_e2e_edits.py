@@ -1,0 +1,129 @@
+"""Edits of a live stack under constant load on all routes: no request fails, and what did not change keeps its processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from conftest import Stack
+from load import Load
+from place import ask
+
+ONE = "name: one, import_path: 'one:app', route_prefix: /$/one, num_replicas: 2"
+TWO = "name: two, import_path: 'two:app', route_prefix: /$/two"
+THREE = "name: three, import_path: 'two:app', route_prefix: /$/three"
+TUNED = "name: tuned, import_path: 'tuned:Tuned', route_prefix: /$/tuned, user_config: {word: %s}"
+
+ADDER = """
+    class Adds:
+        def __init__(self, app, value):
+            self.app, self.value = app, value
+
+        async def __call__(self, scope, receive, send):
+            async def sending(message):
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (b"x-added", self.value.encode())]
+                await send(message)
+
+            await self.app(scope, receive, sending)
+    """
+CLASS = """
+    import os
+
+    class Tuned:
+        def reconfigure(self, user_config):
+            self.word = user_config["word"]
+
+        def __call__(self, request):
+            return {"said": self.word, "pid": os.getpid()}
+    """
+
+
+@pytest.fixture
+def live(stack: Stack) -> Stack:
+    """Three deployments that serve."""
+    stack.says("one", "first")
+    stack.says("two", "second")
+    stack.code("tuned", CLASS)
+    stack.code("added", ADDER)
+    stack.spec(ONE, TWO, TUNED % "low")
+    stack.apply()
+    return stack
+
+
+def edited(
+    live: Stack, edit: Callable[[Stack], None], kept: set[str], lasting: tuple[str, ...] = ("one", "two", "tuned")
+) -> dict[str, set[str]]:
+    """Apply an edit under load. Asserts that nothing failed and who kept its processes; returns actions by deployment."""
+    names = ("one", "two", "tuned")
+    before = {name: live.pids(name) for name in names}
+    edit(live)
+    with Load(live.place.http_port, [f"/{live.name}/{name}" for name in lasting]) as load:
+        result = live.apply()
+    assert load.failures == []
+    assert load.answers > 50
+    assert result["outcome"] == "applied" and result["changed"]
+    assert result["receipt"]["failed"] == 0 and result["receipt"]["requests"] > 0
+    now = {d["name"]: {r["pid"] for r in d["replicas"]} for d in live.place.stack(live.name)["deployments"]}
+    assert {name for name in names if before[name] == now.get(name)} == kept
+    costs: dict[str, set[str]] = {}
+    for action in result["actions"]:
+        costs.setdefault(action["deployment"], set()).add(action["cost"])
+    return costs
+
+
+def test_added_deployment_serves_and_the_others_stay(live: Stack) -> None:
+    edited(live, lambda s: s.spec(ONE, TWO, TUNED % "low", THREE), kept={"one", "two", "tuned"})
+    assert '"said":"second"' in ask(f"{live.url}/three")[1]
+
+
+def test_removed_deployment_is_gone_and_the_others_stay(live: Stack) -> None:
+    costs = edited(live, lambda s: s.spec(ONE, TUNED % "low"), kept={"one", "tuned"}, lasting=("one", "tuned"))
+    assert costs == {"two": {"remove"}}
+    assert ask(f"{live.url}/two")[0] == 404
+
+
+def test_moved_deployment_answers_at_its_new_prefix_with_the_same_process(live: Stack) -> None:
+    moved = TWO.replace("/$/two", "/$/elsewhere")
+    costs = edited(
+        live, lambda s: s.spec(ONE, moved, TUNED % "low"), kept={"one", "two", "tuned"}, lasting=("one", "tuned")
+    )
+    assert costs == {"two": {"route"}}
+    assert (ask(f"{live.url}/two")[0], ask(f"{live.url}/elsewhere")[0]) == (404, 200)
+
+
+def test_changed_code_rolls_the_deployment_that_imports_it(live: Stack) -> None:
+    costs = edited(live, lambda s: s.says("one", "changed"), kept={"two", "tuned"})
+    assert costs == {"one": {"roll"}}
+    assert '"said":"changed"' in ask(f"{live.url}/one")[1]
+
+
+def test_more_and_fewer_replicas_keep_those_that_stay(live: Stack) -> None:
+    before = live.pids("one")
+    more = ONE.replace("num_replicas: 2", "num_replicas: 3")
+    costs = edited(live, lambda s: s.spec(more, TWO, TUNED % "low"), kept={"two", "tuned"})
+    assert costs == {"one": {"scale"}}
+    now = live.pids("one")
+    assert before < now and len(now) == 3
+    fewer = ONE.replace("num_replicas: 2", "num_replicas: 1")
+    edited(live, lambda s: s.spec(fewer, TWO, TUNED % "low"), kept={"two", "tuned"})
+    assert len(live.pids("one")) == 1 and live.pids("one") < now
+
+
+def test_changed_middlewares_restart_nothing(live: Stack) -> None:
+    added = "middlewares: [{import_path: 'added:Adds', kwargs: {value: yes!}}]"
+    costs = edited(live, lambda s: s.spec(ONE, f"{TWO}, {added}", TUNED % "low"), kept={"one", "two", "tuned"})
+    assert costs == {"two": {"route"}}
+
+
+def test_changed_user_config_is_handed_over_without_a_restart(live: Stack) -> None:
+    costs = edited(live, lambda s: s.spec(ONE, TWO, TUNED % "high"), kept={"one", "two", "tuned"})
+    assert costs == {"tuned": {"reconfigure"}}
+    assert '"said":"high"' in ask(f"{live.url}/tuned")[1]
+
+
+def test_a_touch_is_no_change(live: Stack) -> None:
+    os.utime(live.folder / "one.py")
+    live.file.write_text(f"# a comment\n{live.file.read_text()}")
+    assert live.apply()["outcome"] == "unchanged"

@@ -1,0 +1,70 @@
+"""Every example is applied as it stands, but for its port, and asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from place import Place, ask
+from websockets.sync.client import connect
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "configs"
+
+
+@pytest.fixture
+def example(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A copy of an example that serves on this test's port; its stack is taken away at the end."""
+    folder = tmp_path / request.param
+    shutil.copytree(EXAMPLES / request.param, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    spec = folder / "serve.yaml"
+    text = spec.read_text()
+    if "port: 8000" in text:
+        spec.write_text(text.replace("port: 8000", f"port: {place.http_port}"))
+    else:
+        spec.write_text(f"{text}\nhttp_options: {{port: {place.http_port}}}\n")
+    yield spec
+    name = next(line.split()[1] for line in text.splitlines() if line.startswith("name:"))
+    place.ok("delete", "--stack", name)
+
+
+def test_there_is_no_example_without_a_test() -> None:
+    assert sorted(folder.name for folder in EXAMPLES.iterdir()) == ["package", "quickstart", "streaming"]
+
+
+@pytest.mark.parametrize("example", ["quickstart"], indirect=True)
+def test_quickstart_serves_two_apps_and_a_second_apply_does_nothing(place: Place, example: Path) -> None:
+    first = place.ok("apply", example, "-o", "json").json
+    assert (first["outcome"], first["changed"], first["revision"]) == ("applied", True, 1)
+    assert ask(f"{place.url}/hello?name=you") == (200, '{"message":"Hello, you!"}')
+    note = json.dumps({"text": "buy tea"}).encode()
+    headers = {"content-type": "application/json"}
+    assert ask(f"{place.url}/notes", data=note, **headers) == (201, '{"number":1}')
+    assert ask(f"{place.url}/notes/1") == (200, '{"text":"buy tea"}')
+    again = place.ok("apply", example)
+    assert "No changes" in again.out + again.err
+    assert place.ok("apply", example, "-o", "json").json["outcome"] == "unchanged"
+    assert ask(f"{place.url}/notes/1") == (200, '{"text":"buy tea"}')
+
+
+@pytest.mark.parametrize("example", ["package"], indirect=True)
+def test_package_serves_its_modules_and_its_factory(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    assert ask(f"{place.url}/catalog/items") == (200, '["cup","spoon","tea"]')
+    order = json.dumps({"items": {"tea": 2}}).encode()
+    answer = ask(f"{place.url}/orders/total", data=order, **{"content-type": "application/json"})
+    assert answer == (200, '{"cents":900,"currency":"EUR"}')
+    assert len(place.pids("shop", "catalog")) == 2
+
+
+@pytest.mark.parametrize("example", ["streaming"], indirect=True)
+def test_streaming_streams_and_echoes(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    assert ask(f"{place.url}/count?to=3") == (200, "1\n2\n3\n")
+    assert ask(f"{place.url}/events?n=1") == (200, "event: tick\ndata: 0\n\n")
+    assert ask(f"{place.url}/size", data=b"x" * 3_000_000) == (200, '{"bytes":3000000}')
+    with connect(f"ws://127.0.0.1:{place.http_port}/echo", proxy=None) as socket:
+        socket.send("again")
+        assert socket.recv(timeout=10) == "again"
