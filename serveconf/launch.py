@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 from serveconf.admin.port import control_port_in_use
 from serveconf.client import Client
 from serveconf.errors import OperatorError, Unauthorized, Unreachable
-from serveconf.home import LocalRay, Record, forget_record, home_folder, read_record, write_record
+from serveconf.home import Record, forget_record, home_folder, read_record, write_record
 from serveconf.local_ray import Tell, is_running, ray_in_reach, start_local_ray, stop_local_ray
 from serveconf.proxy.ports import port_in_use, port_is_free
 
@@ -53,10 +52,15 @@ def find_or_start(address: str | None, token: str | None, *, http: tuple[str, in
             raise
     control = (url.hostname or "127.0.0.1", url.port or 8001)
     running = ray_in_reach()
-    ray = None if running else _start_ray(control, http, tell)
+    if not running:
+        _check_ports(control, http)
+    bootstrap = Bootstrap(control)  # it imports Ray while Ray itself may still be starting
+    ray = None
     try:
-        record = _bootstrap(running or (ray.address if ray else ""), control, tell)
+        ray = None if running else start_local_ray(tell)
+        record = bootstrap.run(running or (ray.address if ray else ""), tell)
     except BaseException:
+        bootstrap.stop()
         if ray is not None:
             stop_local_ray(ray)
         raise
@@ -82,29 +86,42 @@ def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
     return stopped
 
 
-def _start_ray(control: tuple[str, int], http: tuple[str, int] | None, tell: Tell) -> LocalRay:
+def _check_ports(control: tuple[str, int], http: tuple[str, int] | None) -> None:
     """Nothing is started where a port that will be needed is taken."""
     if not port_is_free(*control):
         raise control_port_in_use(*control)
     if http is not None and not port_is_free(*http):
         raise port_in_use(*http)
-    return start_local_ray(tell)
 
 
-def _bootstrap(ray_address: str, control: tuple[str, int], tell: Tell) -> Record:
-    """A child process that may import Ray connects to it and starts the controller."""
-    tell(f"starting the controller on Ray at {ray_address}")
-    command = [sys.executable, "-m", "serveconf.cluster.bootstrap", ray_address, control[0], str(control[1])]
-    began = time.monotonic()
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=BOOTSTRAP_S, cwd=home_folder(), env=os.environ, check=False
-    )
-    try:
-        told = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError) as error:
-        last = "\n  ".join(done.stderr.strip().splitlines()[-5:])
-        raise OperatorError(f"the controller could not be started:\n  {last}", code="bootstrap_failed") from error
-    if told.get("error"):
-        raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", "bootstrap_failed"))
-    tell(f"controller ready in {time.monotonic() - began:.1f} s: {told['address']}")
-    return Record(address=told["address"], token=told["token"])
+class Bootstrap:
+    """A child process that may import Ray: it connects to it and starts the controller."""
+
+    def __init__(self, control: tuple[str, int]) -> None:
+        command = [sys.executable, "-m", "serveconf.cluster.bootstrap", control[0], str(control[1])]
+        pipe = subprocess.PIPE
+        self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=home_folder())
+
+    def run(self, ray_address: str, tell: Tell) -> Record:
+        """Where the control API is. Raises OperatorError where it could not be started."""
+        tell(f"starting the controller on Ray at {ray_address}")
+        began = time.monotonic()
+        try:
+            output, errors = self._child.communicate(f"{ray_address}\n", timeout=BOOTSTRAP_S)
+            told = json.loads(output.strip().splitlines()[-1])
+        except subprocess.TimeoutExpired as error:
+            raise OperatorError(
+                f"the controller did not start within {BOOTSTRAP_S:g} s", code="bootstrap_failed"
+            ) from error
+        except (IndexError, ValueError) as error:
+            last = "\n  ".join(errors.strip().splitlines()[-5:])
+            raise OperatorError(f"the controller could not be started:\n  {last}", code="bootstrap_failed") from error
+        if told.get("error"):
+            raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", "bootstrap_failed"))
+        tell(f"controller ready in {time.monotonic() - began:.1f} s: {told['address']}")
+        return Record(address=told["address"], token=told["token"])
+
+    def stop(self) -> None:
+        """It is not needed any more."""
+        self._child.kill()
+        self._child.communicate()

@@ -1,6 +1,7 @@
-"""``python -m serveconf.cluster.bootstrap RAY_ADDRESS HOST PORT``: connect to Ray, find or start the controller.
+"""``python -m serveconf.cluster.bootstrap HOST PORT``: connect to Ray, find or start the controller.
 
-The commands run it as a child, so that they need not import Ray. It prints one JSON line: address and token, or error.
+The commands run it as a child, so that they need not import Ray. It imports while Ray may still be starting, then reads
+Ray's address from stdin, and prints one JSON line: address and token, or error.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from serveconf.errors import ServeconfError
 
 def main() -> None:
     """Print where the control API is."""
-    ray_address, host, port = sys.argv[1:4]
+    host, port = sys.argv[1:3]
+    ray_address = sys.stdin.readline().strip()
+    if not ray_address:  # whoever started it has given up
+        return
     try:
         ray.init(address=ray_address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         address = start_controller(ControllerSettings(host=host, port=int(port)))
