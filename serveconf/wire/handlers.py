@@ -90,8 +90,11 @@ class Handler(Stream):
             if not self._cancelled:
                 log.error("ASGI application was cancelled, though its client is still there")
             self.fail()
-        except BaseException as error:
-            log.error("Exception in ASGI application\n", exc_info=error)
+        except BaseException as error:  # whatever an application raises, SystemExit too, ends this request and no more
+            if self.gone:
+                log.info("ASGI application ended after its client had left: %r", error)
+            else:
+                log.error("Exception in ASGI application\n", exc_info=error)
             self.fail()
         finally:
             if self._cancelling is not None:

@@ -436,3 +436,25 @@ async def test_headers_too_large_for_the_wire_fail_their_own_request_only() -> N
         assert client.ongoing == 0
         again = get()
         assert await client(http_scope(), again.receive, again.send) == 200
+
+
+def test_an_application_that_raises_because_its_client_left_is_no_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await receive()
+        raise ValueError("my client has left me")
+
+    @in_loop
+    async def run() -> None:
+        async with pair(app) as (server, client):
+            peer = get()
+            call = asyncio.create_task(client(http_scope(), peer.receive, peer.send))
+            await until(lambda: server.ongoing == 1)
+            peer.leave()
+            assert await call == CLIENT_LEFT
+            await until(lambda: server.ongoing == 0)
+
+    run()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
