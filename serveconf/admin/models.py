@@ -41,6 +41,8 @@ class ApplyBody(Origin):
     """Content hash of each file of the package, by path."""
     app_dir: str | None = None
     """The folder that was packed, for the working directory of replicas on this machine."""
+    merge: bool = False
+    """Add or replace just these deployments and keys of http_options; all others of the stack stay."""
 
 
 class RollbackBody(Origin):

@@ -100,7 +100,7 @@ class Replica:
     async def _build(self) -> None:
         deployment, spec = self._order.deployment, self._order.deployment.spec
         code = await self._packages.folder(deployment.code) if deployment.code else None
-        _enter(self._order.app_dir, code)
+        _enter(deployment.app_dir, code)
         target = import_target(spec["import_path"], code)
         self._served = build(
             target,

@@ -22,6 +22,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     num_replicas: int
     version: str  # hash of all that makes a replica different: spec fields of cost roll, and the code it imports
     code: str  # digest of the code package that its replicas import from
+    app_dir: str | None = None  # the folder that was applied, for the replicas' working directory
     modules: dict[str, str] = {}  # files it imports from the package and data files: path -> content hash (for reasons)
     spec: dict[str, Any] = {}
     config_hash: str = ""  # hash of user_config
@@ -44,7 +45,6 @@ class DesiredStack(msgspec.Struct, frozen=True, kw_only=True):
         str, str
     ] = {}  # "middlewares[0].kwargs.key" -> "${KEY}": what to show of http_options instead of the value
     deployments: tuple[DesiredDeployment, ...] = ()
-    app_dir: str | None = None  # the folder that was applied, for the replicas' working directory
     code: str = ""  # digest of the package that it was made from; what did not change may keep an older one
     said_app_dir: str = "."  # how the file names it
 

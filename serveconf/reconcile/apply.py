@@ -19,6 +19,7 @@ from serveconf.plan.state import DesiredStack
 from serveconf.plan.summary import summarise
 from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts
 from serveconf.reconcile.loop import Reconciler
+from serveconf.reconcile.merge import merged_spec
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.placement import check_placement
 from serveconf.reconcile.ports import Clock, Cluster, Counters
@@ -141,7 +142,7 @@ async def _write_target(deps: Deps, ask: Ask, desired: DesiredStack, plan: Plan)
         stack=desired.name,
         time=deps.clock.wall(),
         desired=desired,
-        spec=masked(ask.request.spec, ask.request.masks),
+        spec=_spec_to_show(deps, ask.request, desired.name),
         author=ask.request.author,
         source=ask.request.source,
         commit=ask.request.commit,
@@ -153,6 +154,14 @@ async def _write_target(deps: Deps, ask: Ask, desired: DesiredStack, plan: Plan)
         replace(head, target=desired.revision, last=desired.revision, deleting=ask.deleting, pinned=ask.pin)
     )
     deps.reconciler.look_again()
+
+
+def _spec_to_show(deps: Deps, request: ApplyRequest, stack: str) -> dict[str, Any]:
+    """What was said, values from variables masked; what a merge leaves as it was is said along."""
+    said = masked(request.spec, request.masks)
+    head = deps.ledger.heads.get(stack)
+    before = deps.ledger.revision(stack, head.current) if head else None
+    return merged_spec(said, before.spec) if request.merge and before else said
 
 
 async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None:

@@ -14,6 +14,7 @@ from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.apply import Ask, Deps, check_desired, perform, plan_for, stale
+from serveconf.reconcile.merge import merged_stack
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Preflight
@@ -44,7 +45,7 @@ class ControlPlane:
         name = request.spec.get("name", "default")
         current = self.ledger.current(name)
         number = self.ledger.next_number(name)
-        desired = await prepare(request, revision=number, current=current, preflight=self._preflight)
+        desired = await self._prepare(request, current, number)
         check_desired(self._deps, desired)
         return plan_for(self._deps, current, desired)
 
@@ -60,7 +61,7 @@ class ControlPlane:
                     hint="'serveconf resume', or an apply by hand, ends the pin",
                     code="pinned",
                 )
-            return await prepare(request, revision=number, current=current, preflight=self._preflight)
+            return await self._prepare(request, current, number)
 
         return self._begin(stack, Ask(request=request, desired=desired))
 
@@ -132,6 +133,10 @@ class ControlPlane:
             for replica in observed.replicas if not observed.proxies else ():
                 await self.cluster.stop_replica(replica.id, drain_s=SHUTDOWN_DRAIN_S)
             await self._deps.clock.sleep(0.02)
+
+    async def _prepare(self, request: ApplyRequest, current: DesiredStack | None, number: int) -> DesiredStack:
+        desired = await prepare(request, revision=number, current=current, preflight=self._preflight)
+        return merged_stack(desired, current) if request.merge else desired
 
     def _begin(self, stack: str, ask: Ask) -> Operation:
         operation = Operation(stack)

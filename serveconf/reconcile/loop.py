@@ -157,7 +157,6 @@ class Reconciler:
             log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
             self._backoff.failed(("replica", stack, replica.deployment))
             await self.cluster.stop_replica(replica.id, drain_s=0)
-        goal = self._goal(stack)
         pause = IDLE_S
         for deployment, count in decision.start:
             wait_s = self._backoff.wait_s(("replica", stack, deployment.name))
@@ -165,15 +164,14 @@ class Reconciler:
                 pause = min(pause, wait_s)
                 continue
             for _ in range(count):
-                await self.cluster.start_replica(self._order(stack, deployment, goal))
+                await self.cluster.start_replica(self._order(stack, deployment))
         return pause
 
-    def _order(self, stack: str, deployment: DesiredDeployment, goal: DesiredStack | None) -> ReplicaOrder:
+    def _order(self, stack: str, deployment: DesiredDeployment) -> ReplicaOrder:
         return ReplicaOrder(
             id=f"{stack}.{deployment.name}.{deployment.version[:8]}.{secrets.token_hex(3)}",
             stack=stack,
             deployment=deployment,
-            app_dir=goal.app_dir if goal else None,
             ready_timeout_s=deployment.spec.get("rollout", {}).get("ready_timeout_s", 60.0),
         )
 

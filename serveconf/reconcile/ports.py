@@ -20,7 +20,6 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     stack: str
     deployment: DesiredDeployment
-    app_dir: str | None
     ready_timeout_s: float
 
 

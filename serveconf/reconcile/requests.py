@@ -24,6 +24,7 @@ class ApplyRequest(msgspec.Struct, frozen=True, kw_only=True):
     commit: str | None = None
     base_revision: int | None = None  # refused when the stack is at another one
     automatic: bool = False  # from a watcher: it respects a pin
+    merge: bool = False  # what the spec names joins what the stack has, instead of being all of it
     timeout_s: float | None = None
     max_failed: int | None = None
 

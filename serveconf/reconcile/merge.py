@@ -1,0 +1,38 @@
+"""A request with ``merge``: what it names is put beside, or in place of, what the stack has; the rest stays as it is. Pure.
+
+The Python API deploys one object at a time this way, and no script has to know what another one has deployed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from serveconf.plan.state import DesiredStack
+
+
+def merged_stack(made: DesiredStack, current: DesiredStack | None) -> DesiredStack:
+    """``current`` with the deployments and the http_options keys of ``made``."""
+    if current is None:
+        return made
+    deployments = {d.name: d for d in (*current.deployments, *made.deployments)}
+    front = made if "middlewares" in made.http_options else current
+    return replace(
+        made,
+        http_options={**current.http_options, **made.http_options},
+        http_middlewares=front.http_middlewares,
+        http_middleware_modules=front.http_middleware_modules,
+        masks={**current.masks, **made.masks},
+        deployments=tuple(deployments[name] for name in sorted(deployments)),
+        said_app_dir=current.said_app_dir,
+        code="",  # several packages: nothing may be told from one digest
+    )
+
+
+def merged_spec(said: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """The same of two specs, for the history."""
+    deployments = {d["name"]: d for d in (*before.get("deployments", ()), *said.get("deployments", ()))}
+    spec = {**before, **said, "deployments": list(deployments.values())}
+    http_options = {**before.get("http_options", {}), **said.get("http_options", {})}
+    return spec | ({"http_options": http_options} if http_options else {})
