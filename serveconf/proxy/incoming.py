@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+MESSAGE_COST = 256  # what an empty message counts for
 KEEP_BYTES = 1 << 20  # a replica that does not take a request has been sent less than this of it
 
 
@@ -59,7 +60,8 @@ class Incoming:
         kept = self._kept
         if kept is not None:
             kept.append(message)
-            self._size += len(message.get("body") or message.get("bytes") or message.get("text") or b"")
-            if self._size > KEEP_BYTES and self._next >= len(kept):
+            self._size += len(message.get("body", b"")) + MESSAGE_COST
+            # a WebSocket's client sends its first message when a replica has accepted it
+            if (self._size > KEEP_BYTES or kind == "websocket.receive") and self._next >= len(kept):
                 self._kept = None
         return message

@@ -10,6 +10,7 @@ from dispatch_harness import Node, Request, answer, in_loop, node, read_all, unt
 
 from serveconf.proxy import dispatch
 from serveconf.proxy.dispatch import Backend, ResponseCut
+from serveconf.proxy.incoming import Incoming
 from serveconf.proxy.pool import ReplicaUnreachable
 from serveconf.routing import ReplicaAddress, Route
 
@@ -247,6 +248,32 @@ async def test_an_accepted_websocket_has_no_deadline() -> None:
         request = Request(backend, {"type": "websocket.connect"}, kind="websocket")
         await request.task
         assert request.got[-1] == {"type": "websocket.close", "code": 3000, "reason": ""}
+
+
+@in_loop
+async def test_what_a_websocket_sends_is_not_kept() -> None:
+    async def messages() -> dict[str, Any]:
+        return {"type": "websocket.receive", "text": "x"}
+
+    incoming = Incoming(messages)
+    for _ in range(10):
+        await incoming()
+    assert incoming.rewind() is False
+
+
+@in_loop
+async def test_a_body_is_kept_until_it_is_too_large() -> None:
+    pieces = iter([bytes(600_000), b"end", bytes(600_000)])
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": next(pieces), "more_body": True}
+
+    incoming = Incoming(receive)
+    await incoming()
+    await incoming()
+    assert incoming.rewind() is True
+    assert [len((await incoming())["body"]) for _ in range(3)] == [600_000, 3, 600_000]
+    assert incoming.rewind() is False
 
 
 @in_loop
