@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from serveconf.errors import AuthorError
 
 MAX_BYTES = 100 * 1024 * 1024
 MAX_FILES = 50_000
+
+_HEAD = 64 * 1024  # as much of a file as tells a spec by
+_SPEC_KEY = re.compile(rb"^deployments\s*:", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,9 @@ def take_snapshot(app_dir: Path, exclude: Collection[Path] = ()) -> Snapshot:
     for file in sorted(found, key=lambda file: file.path):
         try:
             with open(folder / file.path, "rb") as stream:
+                if is_ours(file.path, stream.read(_HEAD)):
+                    continue
+                stream.seek(0)
                 files[file.path] = hashlib.file_digest(stream, "sha256").hexdigest()
                 total += stream.tell()
         except FileNotFoundError:
@@ -82,6 +89,16 @@ def digest_of(files: Mapping[str, str], executables: frozenset[str]) -> str:
     for path in sorted(files):
         digest.update(f"{path}\0{files[path]}\0{'x' if path in executables else '-'}\n".encode())
     return digest.hexdigest()
+
+
+def is_ours(path: str, head: bytes) -> bool:
+    """Whether a file is a spec or a saved plan: what is said to serveconf, and no part of what it serves.
+
+    Several specs may share a folder; one of them, edited or applied after another, must not count as changed code.
+    """
+    if path.endswith((".yaml", ".yml")):
+        return _SPEC_KEY.search(head) is not None
+    return head.lstrip()[:1] == b"{" and b'"serveconf-plan-' in head[:200]
 
 
 def _without(exclude: Collection[Path], folder: Path, found: list[_Found]) -> list[_Found]:

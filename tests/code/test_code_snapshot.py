@@ -256,3 +256,13 @@ def test_the_digest_does_not_depend_on_order(files: dict[str, str], dice: random
     shuffled = list(files.items())
     dice.shuffle(shuffled)
     assert digest_of(dict(shuffled), frozenset()) == digest_of(files, frozenset())
+
+
+def test_specs_and_saved_plans_are_no_code(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("x = 1")
+    (tmp_path / "settings.yaml").write_text("threshold: 1\n")
+    before = take_snapshot(tmp_path)
+    (tmp_path / "prod.yaml").write_text("name: prod\ndeployments:\n- {name: a, import_path: 'm:app'}\n")
+    (tmp_path / "plan.json").write_text('{\n  "format": "serveconf-plan-1"\n}')
+    assert take_snapshot(tmp_path).digest == before.digest
+    assert set(before.files) == {"m.py", "settings.yaml"}
