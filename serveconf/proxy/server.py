@@ -7,12 +7,15 @@ new is accepted, what is in flight finishes, and what does not finish in time is
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import socket
 from time import monotonic
+from types import ModuleType
 
 from starlette.types import ASGIApp
 
+from serveconf.errors import OperatorError
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.ports import listen
 from serveconf.proxy.protocol import HttpProtocol
@@ -38,16 +41,19 @@ class ProxyServer:
         edge: Edge | None = None,
         reuse_port: bool = False,
         tls: TlsFiles | None = None,
+        http2: bool = False,
     ) -> None:
+        """Raises OperatorError for certificate files that cannot be used, or ``http2`` without TLS or without zttp."""
         self.edge = edge or Edge()
         self.edge.serve(app)
         self._host = host
         self._port = port
         self._reuse_port = reuse_port
-        self._tls = Tls(tls) if tls is not None else None
+        self._http2 = _import_http2(tls) if http2 else None
+        self._tls = Tls(tls, alpn=("h2", "http/1.1") if http2 else ("http/1.1",)) if tls is not None else None
         self._ssl = self._tls.context if self._tls is not None else None
         self._handshake_timeout_s = self.edge.limits.head_timeout_s if self._tls is not None else None
-        self._websocket_config = make_config()
+        self._uvicorn_config = make_config()
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -68,11 +74,24 @@ class ProxyServer:
         log.info("listening", extra={"address": address, "port": port})
         return address, port
 
-    def _make_protocol(self) -> HttpProtocol:
+    def _make_protocol(self) -> asyncio.Protocol:
+        if self._http2 is not None:
+            either: asyncio.Protocol = self._http2.AlpnProtocol(self._make_http1, self._make_http2)
+            return either
+        return self._make_http1()
+
+    def _make_http1(self) -> HttpProtocol:
         return HttpProtocol(self.edge, asyncio.get_running_loop(), self._make_websocket)
 
+    def _make_http2(self) -> asyncio.Protocol:
+        assert self._http2 is not None
+        protocol: asyncio.Protocol = self._http2.Http2Protocol(
+            self.edge, asyncio.get_running_loop(), self._uvicorn_config
+        )
+        return protocol
+
     def _make_websocket(self, app: ASGIApp) -> WebSocketProtocol:
-        return WebSocketProtocol(self.edge, asyncio.get_running_loop(), self._websocket_config, app)
+        return WebSocketProtocol(self.edge, asyncio.get_running_loop(), self._uvicorn_config, app)
 
     async def _tick(self) -> None:
         while True:
@@ -150,3 +169,13 @@ class ProxyServer:
             await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
         for connection in [*self.edge.connections, *self.edge.websockets]:
             connection.transport.abort()
+
+
+def _import_http2(tls: TlsFiles | None) -> ModuleType:
+    """The protocol that only those load who want it."""
+    if tls is None:
+        raise OperatorError("http2 needs TLS", hint="set ssl_certfile and ssl_keyfile, or leave http2 out")
+    try:
+        return importlib.import_module("serveconf.proxy.http2")
+    except ImportError as error:
+        raise OperatorError(f"http2 cannot be used: {error}", hint="install serveconf[http2]") from error

@@ -406,6 +406,49 @@ def test_tls_files_that_cannot_be_used_are_an_operators_error(tmp_path):
         pass
 
 
+# HTTP/2
+
+
+def curl(running, cert, *options):
+    address = f"https://localhost:{running.port}/path"
+    command = [
+        "curl",
+        "-s",
+        "--cacert",
+        str(cert),
+        "--resolve",
+        f"localhost:{running.port}:127.0.0.1",
+        *options,
+        address,
+    ]
+    done = subprocess.run(
+        [*command, "-w", "\n%{http_version} %{http_code}"], capture_output=True, text=True, check=True
+    )
+    body, _, summary = done.stdout.rpartition("\n")
+    return body, summary
+
+
+def test_http2_and_http1_share_a_tls_port_and_the_edges_rules(tmp_path):
+    pytest.importorskip("zttp")
+    cert, key = make_certificate(tmp_path, "a")
+    with serving(echo, tls=TlsFiles(certfile=str(cert), keyfile=str(key)), http2=True) as running:
+        assert curl(running, cert, "--http2") == ("GET /path ", "2 200")
+        assert curl(running, cert, "--http1.1") == ("GET /path ", "1.1 200")
+        (tmp_path / "body").write_text("x" * 300_000)
+        assert curl(running, cert, "--http2", "-d", f"@{tmp_path}/body") == ("x" * 300_000, "2 200")
+        heads, _ = curl(running, cert, "--http2", "-i", "-H", "X-Request-ID: mine")
+        assert "x-request-id: mine" in heads
+        assert heads.count("date: ") == 1
+        running.use(Front(max_request_body_bytes=10))
+        assert curl(running, cert, "--http2", "-d", "x" * 11)[1] == "2 413"
+        assert running.edge.tally.requests == 5
+
+
+def test_http2_without_tls_is_an_operators_error():
+    with pytest.raises(OperatorError, match="needs TLS"), serving(echo, http2=True):
+        pass
+
+
 def test_edge_imports_no_ray():
     code = "import sys, serveconf.proxy.app, serveconf.proxy.server; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,157 @@
+"""HTTP/2 as far as uvicorn itself carries it: for TLS clients that ask for it, beside HTTP/1.1 on the same port.
+
+Off by default, and ``zttp`` must be installed (the extra ``http2``). uvicorn's protocol frames and multiplexes; what the
+edge owes every request is put around the app here: request id, body limit, hop-by-hop fields, counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
+from uvicorn.server import ServerState
+
+from serveconf.proxy.edge import Edge
+from serveconf.proxy.rules import HOP_BY_HOP, is_request_id, make_request_id
+from serveconf.proxy.system import send_text
+
+ALPN = ("h2", "http/1.1")
+
+
+class Http2Protocol(ZttpH2Protocol):
+    """One HTTP/2 connection of a client."""
+
+    def __init__(self, edge: Edge, loop: asyncio.AbstractEventLoop, config: Config) -> None:
+        state = ServerState()
+        state.connections = edge.connections  # type: ignore[assignment]
+        state.tasks = edge.tasks
+        super().__init__(config=config, server_state=state, app_state={}, _loop=loop)
+        self.app: Any = Http2Request(edge)
+        self.timeout_keep_alive: Any = edge.front.keep_alive_timeout_s
+
+    def handle_request(self, event: Any) -> None:
+        """A request whose head ends it has no later event that says so; uvicorn 0.54 waits for one."""
+        super().handle_request(event)
+        cycle = self.cycles.get(event.stream_id)
+        if event.end_stream and cycle is not None:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def sweep(self, now: float) -> None:
+        """uvicorn's own timer closes it when it is idle."""
+
+    def drain(self, code: int = 0, /) -> None:
+        """Streams that began finish, then the connection says GOAWAY."""
+        self.shutdown()
+
+    def abort(self) -> None:
+        """What is in flight is cancelled with its tasks."""
+        self.transport.close()
+
+
+class Http2Request:
+    """The edge's share of an HTTP/2 request, as an ASGI app around the edge's app."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, length, is_forwarded = self._take_headers(scope)
+        tally = self._edge.tally
+        tally.begin()
+        started = False
+
+        async def counted_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start" and not started:
+                started = True
+                tally.answer(message["status"])
+                message = {**message, "headers": self._answer_headers(message.get("headers", ()), request_id)}
+            await send(message)
+
+        limit = self._edge.front.max_request_body_bytes
+        try:
+            if limit is not None and length is not None and length > limit:
+                await send_text(scope, counted_send, 413, "The request body is too large\n")
+                return
+            app = self._edge.forwarded_app if is_forwarded else self._edge.app
+            await app(scope, _limited(receive, limit), counted_send)
+        except _BodyTooLarge:
+            if started:
+                raise
+            await send_text(scope, counted_send, 413, "The request body is too large\n")
+        except Exception:
+            if started:
+                tally.cut()
+            raise
+        finally:
+            if not started:
+                tally.leave()
+
+    def _take_headers(self, scope: Scope) -> tuple[bytes, int | None, bool]:
+        request_id, length, is_forwarded = b"", None, False
+        kept = []
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                if not request_id and is_request_id(value):
+                    request_id = value
+                continue
+            if name in HOP_BY_HOP:
+                continue
+            if name == b"content-length" and value.isdigit():
+                length = int(value)
+            is_forwarded = is_forwarded or name in (b"x-forwarded-for", b"x-forwarded-proto")
+            kept.append((name, value))
+        request_id = request_id or make_request_id()
+        scope["headers"] = [*kept, (b"x-request-id", request_id)]
+        scope.pop("state", None)
+        return request_id, length, is_forwarded
+
+    def _answer_headers(self, headers: Any, request_id: bytes) -> list[tuple[bytes, bytes]]:
+        fields = [(name.lower(), value) for name, value in headers]
+        names = {name for name, _ in fields}
+        fields = [field for field in fields if field[0] not in HOP_BY_HOP]
+        if b"date" not in names:
+            fields.append((b"date", self._edge.date_line[6:-2]))
+        if b"x-request-id" not in names:
+            fields.append((b"x-request-id", request_id))
+        return fields
+
+
+class _BodyTooLarge(Exception):
+    """The body went past the limit while it was received."""
+
+
+def _limited(receive: Receive, limit: int | None) -> Receive:
+    if limit is None:
+        return receive
+    received = 0
+
+    async def counting() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _BodyTooLarge
+        return message
+
+    return counting
+
+
+class AlpnProtocol(asyncio.Protocol):
+    """A TLS connection until it is known what the client speaks: that is settled when the handshake is over."""
+
+    def __init__(self, http1: Callable[[], asyncio.Protocol], http2: Callable[[], asyncio.Protocol]) -> None:
+        self._make_http1 = http1
+        self._make_http2 = http2
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        chosen = tls.selected_alpn_protocol() if tls is not None else None
+        protocol = self._make_http2() if chosen == "h2" else self._make_http1()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
