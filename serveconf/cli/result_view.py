@@ -31,15 +31,17 @@ def _verdict(result: Mapping[str, Any]) -> tuple[str, str]:
             return f"No changes. Stack '{result['stack']}' is up to date.", "green"
         case "rolled_back":
             return f"Not applied{_seconds(result)}: {stack} serves what it served before{_traffic(result)}.", "red"
+        case "failed" if result.get("changed") is False:
+            return "Nothing was changed.", "red"
         case "failed":
             return (
                 f"Failed{_seconds(result)}, and not rolled back: look at 'serveconf status'{_traffic(result)}.",
                 "red",
             )
         case "timeout":
-            return f"Not done in time{_seconds(result)}: {stack} is still on its way to revision {revision}.", "yellow"
+            return f"Not done in time{_seconds(result)}: {stack} serves what it served before{_traffic(result)}.", "red"
         case "conflict":
-            return f"Refused: {stack} was changed, or is being changed, by someone else.", "red"
+            return f"Refused: {stack} serves what it served before.", "red"
         case other:
             return f"{other}: {stack}", "yellow"
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import msgspec
 import ray
+from msgspec.structs import replace
 
 from serveconf.cluster.asking import ask
 from serveconf.cluster.kv import RayStore
 from serveconf.cluster.settings import node_folder
+from serveconf.cluster.shown import with_own_paths
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import TargetReport
 
@@ -49,7 +51,15 @@ class RayPreflight:
             folder = await self._packages.folder(code) if code else None
             answer = await asyncio.to_thread(_inspect, {**asked, "code_dir": str(folder) if folder else None}, limit)
         read = msgspec.convert(answer, dict[str, list[TargetReport]])
-        return read["targets"], read["middlewares"]
+        folder = self._packages.path(code) if code else None
+        shown = {kind: [_shown(report, folder, app_dir) for report in reports] for kind, reports in read.items()}
+        return shown["targets"], shown["middlewares"]
+
+
+def _shown(report: TargetReport, code: Path | None, app_dir: str | None) -> TargetReport:
+    """The report, with paths that its reader knows."""
+    error, trace = (with_own_paths(text or "", code, app_dir) or None for text in (report.error, report.traceback))
+    return replace(report, error=error, traceback=trace)
 
 
 def _inspect_in_environment(cluster_id: str, code: str, asked: dict[str, Any], limit: float) -> Any:

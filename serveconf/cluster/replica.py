@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.loopthread import LoopThread
 from serveconf.cluster.settings import ClusterSettings, node_folder
+from serveconf.cluster.shown import with_own_paths
 from serveconf.errors import CodeFailed, ServeconfError
 from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.health import probe_path
@@ -122,6 +123,8 @@ class Replica:
 
     def _fail(self, message: str, trace: str) -> None:
         log.error("replica failed", replica=self._order.id, reason=message)
+        code = self._packages.path(self._order.deployment.code) if self._order.deployment.code else None
+        message, trace = (with_own_paths(text, code, self._order.deployment.app_dir) for text in (message, trace))
         if trace:
             print(trace, file=sys.stderr, flush=True)
         self._state = replace(self._state, phase=ReplicaPhase.FAILED, message=f"{message}\n{trace}".rstrip())
