@@ -47,11 +47,15 @@ def find_or_start(address: str | None, token: str | None, *, http: tuple[str, in
     try:
         return Found(client=find(address, token))
     except Unreachable:
-        url = urlsplit(address or DEFAULT_ADDRESS)
-        if url.hostname not in LOOPBACK:
+        if urlsplit(address or DEFAULT_ADDRESS).hostname not in LOOPBACK:
             raise
+    return start(address, ray_in_reach(), http=http, tell=tell)
+
+
+def start(address: str | None, running: str | None, *, http: tuple[str, int] | None, tell: Tell) -> Found:
+    """Start the controller on the Ray at ``running``; None: on a local Ray, which is started for it."""
+    url = urlsplit(address or DEFAULT_ADDRESS)
     control = (url.hostname or "127.0.0.1", url.port or 8001)
-    running = ray_in_reach()
     if not running:
         _check_ports(control, http)
     bootstrap = Bootstrap(control)  # it imports Ray while Ray itself may still be starting

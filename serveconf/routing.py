@@ -21,7 +21,6 @@ class Middleware(msgspec.Struct, frozen=True, omit_defaults=True):
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     code: str | None = None  # digest of the code package that its import starts from
-    pickled: bytes | None = None  # a (cls, args, kwargs) by value, from the Python API, instead of the import path
 
 
 class ReplicaAddress(msgspec.Struct, frozen=True, omit_defaults=True):

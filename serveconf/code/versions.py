@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from serveconf.code.by_value import FOLDER as BY_VALUE
 from serveconf.code.ignore import GIT_FILE, OUR_FILE
 from serveconf.code.snapshot import Snapshot
 
@@ -48,6 +49,8 @@ def relevant_files(snapshot: Snapshot, modules: Iterable[str], exclude: Iterable
 
 def _is_data(path: str) -> bool:
     name = path.rpartition("/")[2]
+    if path.startswith(f"{BY_VALUE}/"):
+        return False  # each is of one target, and told among its modules
     return not name.endswith((".py", ".pyi")) and name not in (GIT_FILE, OUR_FILE) and not is_volatile(name)
 
 

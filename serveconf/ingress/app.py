@@ -16,6 +16,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serveconf.code.by_value import Bound
 from serveconf.errors import AuthorError, ServeconfError
 from serveconf.ingress.callables import as_app
 from serveconf.ingress.class_routes import is_ingress, routed_app
@@ -118,6 +119,8 @@ def build(
     Raises ``AuthorError`` for what cannot be served and ``CodeFailed`` for what raised.
     """
     init_kwargs = init_kwargs or {}
+    if isinstance(target, Bound):
+        init_args, init_kwargs, target = target.args, target.kwargs, target.target
     kind: Kind | None = "deployment" if isinstance(target, Deployment) else None
     if isinstance(target, Deployment):
         target = target.func_or_class

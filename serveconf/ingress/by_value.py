@@ -1,8 +1,7 @@
 """How parts of FastAPI that refuse to be pickled travel by value, as an app defined in a ``__main__`` script has to.
 
-For the Python API, which pickles such classes with a subclass of CloudPickler whose class attribute is
-``dispatch_table = ChainMap(REDUCERS, CloudPickler.dispatch_table)`` (set on an instance it would not be looked at).
-Nothing is registered globally: how anybody else copies or pickles these types is not changed.
+For the Python API, which pickles such classes with a pickler of its own (``serve.parcel``). Nothing is registered
+globally: how anybody else copies or pickles these types is not changed.
 """
 
 from __future__ import annotations

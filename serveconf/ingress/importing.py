@@ -15,21 +15,37 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+from serveconf.code.by_value import by_value_file, read_by_value
 from serveconf.errors import AuthorError, CodeFailed
 from serveconf.ingress.failures import code_failed
 
 
 def import_target(import_path: str, code_dir: Path | None) -> object:
-    """The object that ``import_path`` names, imported with ``code_dir`` first on ``sys.path``.
-
+    """The object that ``import_path`` names, imported with ``code_dir`` first on ``sys.path``. ``__main__:name`` is what was deployed by value.
     Raises ``CodeFailed``: no such module or attribute, or the module raised (or exited) while it was imported.
     """
     module_name, _, attribute = import_path.partition(":")
     if not module_name or not attribute:
         raise AuthorError(f"{import_path!r} is no import path", hint="write it as module:attribute")
     put_first(code_dir)
+    if (file := by_value_file(import_path)) is not None:
+        return _read(file, import_path, code_dir)
     module = _import_module(module_name, code_dir)
     return _attribute_of(module, attribute, code_dir)
+
+
+def _read(file: str, import_path: str, code_dir: Path | None) -> object:
+    if code_dir is None or not (code_dir / file).is_file():
+        raise CodeFailed(
+            f"{import_path} names what a script deployed by value, and is not in the code package",
+            hint="in a spec, name the module as it is imported: main:app",
+        )
+    try:
+        return read_by_value(code_dir, file)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # unpickling runs user code and imports its modules
+        raise code_failed(f"unpickling {import_path}", exc) from exc
 
 
 def put_first(code_dir: Path | None) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from serveconf.code.by_value import Bound, by_value_file
 from serveconf.errors import AuthorError, CodeFailed
 from serveconf.ingress.app import call_factory, kind_of, name_of, refuse_arguments
 from serveconf.ingress.class_routes import is_ingress, routed_app
@@ -58,6 +59,8 @@ def look_at_target(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str,
     options = deployment_options(target)
     init_args = asked.get("init_args") or options.get("init_args", [])
     init_kwargs = asked.get("init_kwargs") or options.get("init_kwargs", {})
+    if isinstance(target, Bound):
+        target, init_args, init_kwargs = target.target, list(target.args), dict(target.kwargs)
     is_deployment = isinstance(target, Deployment)
     if isinstance(target, Deployment):
         target = target.func_or_class
@@ -105,7 +108,8 @@ def _report(
         report |= {"ok": False, "error": error.message, "hint": error.hint}
         if isinstance(error, CodeFailed):
             report["traceback"] = error.traceback or None
-    return report | {"modules": _modules_below(code_dir)}
+    own = by_value_file(asked["import_path"])
+    return report | {"modules": [*([own] if own else []), *_modules_below(code_dir)]}
 
 
 def _modules_below(code_dir: Path | None) -> list[str]:

@@ -6,12 +6,13 @@ shows here, while a generation is staged, as ``CodeFailed`` with the user's fram
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from starlette.types import ASGIApp
 
+from serveconf.code.by_value import by_value_file, read_by_value
 from serveconf.errors import CodeFailed
 from serveconf.proxy.importing import CodeFolders, import_attribute, user_traceback
 from serveconf.routing import Middleware
@@ -36,15 +37,14 @@ class MiddlewareImporter:
     def __call__(self, middleware: Middleware, /) -> Imported:
         """Import it. Raises CodeFailed."""
         if middleware.code is None:
-            return self._load(middleware)
+            return self._load(middleware, None)
         folder = self._folder_of(middleware.code)
-        return self._folders.run(folder, lambda: self._load(middleware))
+        return self._folders.run(folder, lambda: self._load(middleware, Path(folder)))
 
-    def _load(self, middleware: Middleware) -> Imported:
+    def _load(self, middleware: Middleware, folder: Path | None) -> Imported:
         try:
-            if middleware.pickled is not None:
-                return cast(Imported, pickle.loads(middleware.pickled))
-            factory = import_attribute(middleware.import_path)
+            file = by_value_file(middleware.import_path)
+            factory = read_by_value(folder, file) if folder and file else import_attribute(middleware.import_path)
         except (Exception, SystemExit) as error:
             raise _failed(middleware, "cannot be imported", error) from error
         return cast(MiddlewareFactory, factory), middleware.args, middleware.kwargs

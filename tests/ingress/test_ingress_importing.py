@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 
 import pytest
 
+from serveconf.code.by_value import by_value_file, by_value_path
 from serveconf.errors import AuthorError, CodeFailed
 from serveconf.ingress.importing import import_target
 
@@ -95,3 +97,29 @@ def test_a_lazy_attribute_that_raises_is_the_users_failure(write, code_dir):
 def test_what_is_no_import_path_is_refused(path, code_dir):
     with pytest.raises(AuthorError, match="is no import path"):
         import_target(path, code_dir)
+
+
+def test_what_was_deployed_by_value_is_read_from_the_package(write, code_dir):
+    write("helpers_by_value.py", "class Thing:\n    answer = 7\n")
+    (code_dir / ".serveconf").mkdir()
+    content = b"chelpers_by_value\nThing\n."  # a pickle that imports a module of the package
+    (code_dir / by_value_file("__main__:my_app")).write_bytes(content)
+    assert import_target(by_value_path("my-app"), code_dir).answer == 7
+
+
+def test_main_in_a_spec_is_refused_with_what_to_write(code_dir):
+    with pytest.raises(CodeFailed, match="__main__:app") as caught:
+        import_target("__main__:app", code_dir)
+    assert "main:app" in caught.value.hint
+
+
+def test_an_object_that_cannot_be_unpickled_shows_why(code_dir):
+    (code_dir / ".serveconf").mkdir()
+    (code_dir / ".serveconf" / "x.pkl").write_bytes(pickle.dumps(7)[:-1])
+    with pytest.raises(CodeFailed, match="unpickling __main__:x"):
+        import_target("__main__:x", code_dir)
+
+
+@pytest.mark.parametrize(("name", "path"), [("a-b.c", "__main__:a_b_c"), ("7up", "__main__:_7up"), ("A", "__main__:A")])
+def test_any_name_of_a_deployment_makes_an_import_path(name, path):
+    assert by_value_path(name) == path

@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 
+from serveconf.code.by_value import Bound
 from serveconf.errors import CodeFailed
 from serveconf.proxy.middleware import MiddlewareImporter, build_stack
 from serveconf.proxy.tally import Tally
@@ -126,9 +127,19 @@ def test_traceback_shows_the_users_frames_and_none_of_ours(folders):
     assert "importlib" not in caught.value.traceback
 
 
-def test_middleware_by_value_is_unpacked():
-    sent = pickle.dumps((str.upper, (1,), {"a": 2}))
-    assert MiddlewareImporter(str)(Middleware("x:y", pickled=sent)) == (str.upper, (1,), {"a": 2})
+def test_middleware_by_value_is_read_from_the_package(tmp_path):
+    (tmp_path / ".serveconf").mkdir()
+    bound = Bound(target=map, args=(1,), kwargs={"a": 2})
+    (tmp_path / ".serveconf" / "mine.pkl").write_bytes(pickle.dumps(bound))
+    factory, args, kwargs = MiddlewareImporter(str)(Middleware("__main__:mine", code=str(tmp_path)))
+    assert (factory, args, kwargs) == (bound, (), {})
+
+
+def test_arguments_bound_by_value_come_after_the_next_app():
+    assert Bound(target=lambda *args, **kwargs: (args, kwargs), args=(1,), kwargs={"a": 2})("app") == (
+        ("app", 1),
+        {"a": 2},
+    )
 
 
 async def app(scope, receive, send):
