@@ -25,6 +25,7 @@ from serveconf.proxy.edge import Edge
 from serveconf.proxy.exchange import Exchange
 from serveconf.proxy.head import RequestHead
 from serveconf.proxy.rules import STATUS_LINES, Refused
+from serveconf.proxy.upgrade import parser_within_body, write_handshake
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ class HttpProtocol(asyncio.Protocol):
         }
         if head.has_specials:
             if head.upgrade is not None and self._parser.should_upgrade() and self._is_handshake(scope):
-                self._handshake = _write_handshake(scope)
+                self._handshake = write_handshake(scope)
                 return
             if head.takes_trailers:
                 scope["extensions"] = {"http.response.trailers": {}}
@@ -222,7 +223,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         if self._keeps_body:  # the parser takes it for what follows the upgrade; a fresh one is told what it is
             self._keeps_body = False
-            self._parser = _parser_within_body(self, self._head.length)
+            self._parser = parser_within_body(self, self._head.length)
         if rest:
             self.data_received(rest)
 
@@ -368,47 +369,3 @@ class HttpProtocol(asyncio.Protocol):
                 exchange.task.cancel()
         if not self._exchanges:
             self.transport.close()
-
-
-def _write_handshake(scope: dict[str, Any]) -> bytes:
-    """A WebSocket handshake as it was checked, for the protocol that goes on with the connection."""
-    query = scope["query_string"]
-    target: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
-    lines = [b"GET %b HTTP/1.1\r\n" % target, b"connection: upgrade\r\nupgrade: websocket\r\n"]
-    lines += [b"%b: %b\r\n" % field for field in scope["headers"]]
-    return b"".join(lines) + b"\r\n"
-
-
-def _parser_within_body(protocol: HttpProtocol, length: int | None) -> httptools.HttpRequestParser:
-    """A parser that stands at the beginning of a body: of so many bytes, or in chunks."""
-    parser = httptools.HttpRequestParser(_AfterHead(protocol))
-    framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
-    parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
-    return parser
-
-
-class _AfterHead:
-    """Hands on what a parser calls, but for the first head, which the protocol knows already."""
-
-    def __init__(self, protocol: HttpProtocol) -> None:
-        self._protocol = protocol
-        self._is_after = False
-        self.on_body = protocol.on_body
-        self.on_message_complete = protocol.on_message_complete
-
-    def on_message_begin(self) -> None:
-        if self._is_after:
-            self._protocol.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if self._is_after:
-            self._protocol.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_after:
-            self._protocol.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self._is_after:
-            self._protocol.on_headers_complete()
-        self._is_after = True
