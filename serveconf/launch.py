@@ -42,6 +42,11 @@ def find(address: str | None, token: str | None) -> Client:
     return client
 
 
+def may_start(address: str | None) -> bool:
+    """Whether a controller could be started at that address: only on this machine."""
+    return urlsplit(address or DEFAULT_ADDRESS).hostname in LOOPBACK
+
+
 def find_or_start(address: str | None, token: str | None, *, http: tuple[str, int] | None, tell: Tell) -> Found:
     """The control API, started where there is none. ``http``: host and port that the proxies will want, looked at first."""
     try:

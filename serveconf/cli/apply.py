@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +23,14 @@ from serveconf.cli.common import (
     print_json,
     tell,
 )
-from serveconf.errors import AuthorError, OperatorError
+from serveconf.errors import AuthorError, OperatorError, Unreachable
 from serveconf.spec.models import Location
 
 if TYPE_CHECKING:
     from serveconf.client import Client
     from serveconf.launch import Found
     from serveconf.spec.load import Loaded
+    from serveconf.submit import Submission
 
 
 def plan(
@@ -42,21 +45,50 @@ def plan(
     Exit code 0; 1: error; with --exit-code 2: there are changes.
     """
     from serveconf.cli.plan_view import render_plan
-    from serveconf.launch import find
-    from serveconf.submit import submit
 
     with errors_shown(output):
         loaded = load(file, env_file)
-        client = find(chosen.address, chosen.token)
-        submission = submit(loaded, client)
-        found = client.plan(submission.stack, submission.body)
+        with at_their_places(loaded):
+            client, submission, found = _make_plan(loaded)
         if out is not None:
-            _save(out, found, submission.body, client.address)
+            _save(out, found, submission.body, client.address if client else "")
     if output is Output.JSON:
         print_json(found)
     else:
         typer.echo(render_plan(found, color=colors()))
     raise typer.Exit(2 if exit_code and found["changed"] else 0)
+
+
+@contextmanager
+def at_their_places(loaded: Loaded) -> Iterator[None]:
+    """Problems of the code that the controller finds are shown where the spec names that code."""
+    from serveconf.client import CodeRejected
+    from serveconf.submit import placed
+
+    try:
+        yield
+    except CodeRejected as rejected:
+        rejected.problems = [placed(problem, loaded) for problem in rejected.problems]
+        raise
+
+
+def _make_plan(loaded: Loaded) -> tuple[Client | None, Submission, dict[str, Any]]:
+    """The plan against what runs; where nothing runs here yet, against nothing."""
+    from serveconf.launch import find, may_start
+    from serveconf.submit import make_submission, submit
+
+    try:
+        client = find(chosen.address, chosen.token)
+    except Unreachable:
+        if not may_start(chosen.address):
+            raise
+        from serveconf.offline import plan_offline
+
+        tell("no serveconf is running here: this is what a first apply would do")
+        submission = make_submission(loaded)
+        return None, submission, plan_offline(submission)
+    submission = submit(loaded, client)
+    return client, submission, client.plan(submission.stack, submission.body)
 
 
 def apply(

@@ -80,11 +80,13 @@ def show_error(error: ServeconfError, output: Output) -> None:
     if output is Output.JSON:
         print_json({"error": error.as_json(), **({"problems": problems} if problems else {})})
         return
+    if problems:
+        from serveconf.cli.result_view import render_problems
+
+        tell(render_problems(problems, color=colors(sys.stderr)))
+        return
     red, off = ("\x1b[1;31m", "\x1b[0m") if colors(sys.stderr) else ("", "")
     tell(f"{red}error:{off} {error.message}")
-    for problem in problems:
-        if problem.get("traceback"):
-            tell(f"\n{problem.get('deployment') or problem['path']}:\n{problem['traceback'].rstrip()}")
     if error.hint:
         tell(f"  hint: {error.hint}")
 

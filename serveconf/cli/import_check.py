@@ -5,18 +5,14 @@ In: a loaded spec, or import paths. Out: problems at the import_path's place, or
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serveconf.code.looking import Asked, look_at_code
 from serveconf.spec.load import Loaded
 from serveconf.spec.problems import Problem
-
-_GRACE_S = 15  # for the child's own start and end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +24,6 @@ class Outcome:
     error: str | None = None
     traceback: str | None = None
     hint: str | None = None
-
-
-Asked = dict[str, Any]
 
 
 def import_problems(loaded: Loaded, timeout: float) -> Iterator[Problem]:
@@ -61,33 +54,11 @@ def target(import_path: str, factory: bool = False, args: Any = (), kwargs: Any 
 
 def inspect(code_dir: Path, targets: list[Asked], middlewares: list[Asked], timeout: float) -> list[Outcome]:
     """The outcome for each target, then for each middleware. ``timeout``: seconds for each."""
-    number = len(targets) + len(middlewares)
-    if not number:
+    if not targets and not middlewares:
         return []
-    question = {
-        "code_dir": str(code_dir),
-        "cwd": str(code_dir),
-        "timeout_s": timeout,
-        "targets": targets,
-        "middlewares": middlewares,
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "serveconf.ingress.inspect"],
-            input=json.dumps(question),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout * number + _GRACE_S,
-        )
-        answer = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        return [Outcome(ok=False, error=f"the import took longer than {timeout:g} s")] * number
-    except ValueError:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        return [
-            Outcome(ok=False, error=f"the process that imports ended with code {done.returncode}: {last[0]}")
-        ] * number
+    answer = look_at_code(
+        code_dir=str(code_dir), cwd=str(code_dir), targets=targets, middlewares=middlewares, timeout_s=timeout
+    )
     fields = ("ok", "kind", "error", "traceback", "hint")
     return [
         Outcome(**{key: found[key] for key in fields if key in found})

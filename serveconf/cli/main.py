@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -9,7 +11,7 @@ import typer
 from serveconf import __version__
 from serveconf.cli.apply import apply, plan
 from serveconf.cli.change import delete, resume, rollback, shutdown
-from serveconf.cli.common import chosen
+from serveconf.cli.common import Output, chosen, show_error
 from serveconf.cli.convert import convert
 from serveconf.cli.explain import explain
 from serveconf.cli.init import init
@@ -17,6 +19,7 @@ from serveconf.cli.look import history, routes, status
 from serveconf.cli.run import run, watch
 from serveconf.cli.schema import schema
 from serveconf.cli.validate import validate
+from serveconf.errors import InternalError
 
 app = typer.Typer(
     name="serveconf",
@@ -57,5 +60,12 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script. A fault of serveconf itself is one line, too; SERVECONF_DEBUG=1 shows where it is."""
+    try:
+        app()
+    except Exception as error:  # the last edge: nobody is left to tell it to but the user
+        if os.environ.get("SERVECONF_DEBUG"):
+            raise
+        hint = "this is a fault of serveconf; with SERVECONF_DEBUG=1 it shows where"
+        show_error(InternalError(f"{type(error).__name__}: {error}", hint=hint), Output.TEXT)
+        sys.exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from serveconf.cli.columns import count, paint, visible
@@ -11,9 +11,15 @@ from serveconf.plan.summary import summarise
 
 def render_result(result: Mapping[str, Any], *, color: bool = False) -> str:
     """What became of it, after the problems that it met; without a newline at the end."""
-    lines = [line for problem in result.get("problems") or () for line in _problem(problem, color)]
+    problems = result.get("problems") or ()
+    lines = [render_problems(problems, color=color)] if problems else []
     text, paint_with = _verdict(result)
     return "\n".join([*lines, paint(text, paint_with, bold=True, on=color)])
+
+
+def render_problems(problems: Iterable[Mapping[str, Any]], *, color: bool = False) -> str:
+    """Problems of the served code, each with its place, its author's traceback and its hint."""
+    return "\n".join(line for problem in problems for line in _problem(problem, color))
 
 
 def indented(traceback: str) -> str:
