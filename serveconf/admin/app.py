@@ -192,6 +192,10 @@ def _detail(revision: Revision) -> dict[str, Any]:
         "actions": revision.actions,
         "receipt": revision.receipt,
         "failure": msgspec.to_builtins(revision.failure),
+        "packages": {
+            d.name: {"code": d.code, "files": d.modules, "app_dir": d.app_dir, "masked": bool(d.masks)}
+            for d in revision.desired.deployments
+        },
     }
 
 

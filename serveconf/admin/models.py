@@ -206,6 +206,16 @@ class RevisionModel(BaseModel):
     summary: str
 
 
+class PackageModel(BaseModel):
+    """Where a deployment's code comes from, as an apply says it."""
+
+    code: str
+    files: dict[str, str]
+    app_dir: str | None
+    masked: bool
+    """Whether its spec has values that came from variables, and are not shown."""
+
+
 class RevisionDetail(RevisionModel):
     """One revision with what it said, did and counted."""
 
@@ -213,3 +223,5 @@ class RevisionDetail(RevisionModel):
     actions: list[dict[str, Any]]
     receipt: dict[str, Any]
     failure: dict[str, Any] | None
+    packages: dict[str, PackageModel]
+    """By the name of the deployment."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypedDict, Unpack, overload
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
+from starlette.middleware import Middleware
 
 from serveconf.errors import AuthorError
 from serveconf.spec.models import DeploymentSpec
@@ -31,7 +32,7 @@ class DeploymentOptions(TypedDict, total=False):
     init_args: list[Any] | tuple[Any, ...]
     init_kwargs: dict[str, Any]
     user_config: Any
-    middlewares: list[dict[str, Any]]
+    middlewares: Sequence[Middleware | dict[str, Any]]
     max_ongoing_requests: int
     max_queued_requests: int
     request_timeout_s: float | None
@@ -166,8 +167,23 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validated(name: str, given: Mapping[str, Any], import_path: str = _PLACEHOLDER) -> DeploymentSpec:
+    if isinstance(given.get("middlewares"), list | tuple):
+        given = {**given, "middlewares": [_middleware_spec(m) for m in given["middlewares"]]}
     try:
         return DeploymentSpec.model_validate({**given, "name": name, "import_path": import_path})
     except ValidationError as exc:
         problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in exc.errors())
         raise AuthorError(f"deployment {name}: " + "; ".join(problems)) from exc
+
+
+def _middleware_spec(middleware: object) -> object:
+    """A Middleware object by its import path. What has none is only told by ``.deploy()``, which can send it by value."""
+    if not isinstance(middleware, Middleware):
+        return middleware
+    cls: Any = middleware.cls
+    importable = "<" not in getattr(cls, "__qualname__", "<")
+    return {
+        "import_path": f"{cls.__module__}:{cls.__qualname__}" if importable else _PLACEHOLDER,
+        "args": list(middleware.args),
+        "kwargs": middleware.kwargs,
+    }

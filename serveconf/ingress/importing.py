@@ -21,7 +21,9 @@ from serveconf.ingress.failures import code_failed
 
 
 def import_target(import_path: str, code_dir: Path | None) -> object:
-    """The object that ``import_path`` names, imported with ``code_dir`` first on ``sys.path``. ``__main__:name`` is what was deployed by value.
+    """The object that ``import_path`` names, imported with ``code_dir`` first on ``sys.path``.
+
+    ``__main__:name`` is what was deployed by value.
     Raises ``CodeFailed``: no such module or attribute, or the module raised (or exited) while it was imported.
     """
     module_name, _, attribute = import_path.partition(":")

@@ -1,0 +1,123 @@
+"""The Python API: deploy classes, functions and apps from a script, a notebook or a module.
+
+``from serveconf import serve``, then ``@serve.deployment``, ``@serve.ingress(app)``, ``.deploy()``. Everything goes through
+the control API, into the stack ``default``; each call changes what it names and leaves the rest of the stack as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serveconf.client import Client
+from serveconf.errors import NotFound
+from serveconf.ingress.class_routes import ingress
+from serveconf.ingress.deployment import Deployment, deployment, install_deployer
+from serveconf.serve.deploying import deploy, deployments_of
+from serveconf.serve.front import http_options_spec
+from serveconf.serve.parcel import Parcel
+from serveconf.serve.session import STACK, change, checked, session, stop, tell
+from serveconf.spec.load import load_file, load_mapping
+from serveconf.spec.models import Location
+from serveconf.submit import follow, submit
+
+__all__ = [
+    "Deployment",
+    "apply",
+    "delete",
+    "deployment",
+    "get_deployment",
+    "ingress",
+    "list_deployments",
+    "shutdown",
+    "start",
+    "status",
+]
+
+
+def start(*, detached: bool = False, http_options: Mapping[str, Any] | None = None) -> Client:
+    """Connect to serveconf, started where it is not there, and give the HTTP front these options.
+
+    ``detached``: what this process starts and deploys lives on after it; else it goes when the process ends.
+    ``http_options``: the keys of the spec; ``middlewares`` may hold ``starlette.middleware.Middleware`` objects,
+    ``location`` None means no HTTP server. Keys that are left out stay as they are.
+    Raises AuthorError for a wrong option, CodeFailed for a middleware that cannot be built.
+    """
+    parcel = Parcel()
+    said, full = http_options_spec(http_options or {}, parcel)
+    wanted = None if full.location is Location.NO_SERVER else (full.host, full.port)
+    known = session(wanted)
+    known.detached = detached
+    spec: dict[str, Any] = {"name": STACK, **({"http_options": said} if said else {})}
+    package = parcel.upload(known.client)
+    change("apply", {"spec": spec, "merge": True, "code": package.digest, "files": dict(package.files)})
+    return known.client
+
+
+def apply(spec: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Make a spec so, a YAML file or its data, as ``serveconf apply`` does; returns the result.
+
+    Paths in data start at the working directory. Raises SpecInvalid with all problems, CodeFailed, Conflict, ….
+    """
+    if isinstance(spec, Mapping):
+        loaded = load_mapping(spec, base_dir=Path.cwd())
+    else:
+        loaded = load_file(Path(spec), env=os.environ)
+    http = loaded.spec.http_options
+    client = session(None if http.location is Location.NO_SERVER else (http.host, http.port)).client
+    submission = submit(loaded, client)
+    operation = client.begin(submission.stack, "apply", submission.body)
+    return checked(follow(client, operation, lambda event: None, loaded))
+
+
+def status() -> dict[str, Any]:
+    """Stacks, deployments, replicas and proxies as they are: what ``serveconf status -o json`` prints."""
+    found: dict[str, Any] = session().client.status()
+    return found
+
+
+def list_deployments() -> dict[str, Deployment]:
+    """The deployments of the stack ``default`` by name. Each can be changed with ``.options(...).deploy()``, or deleted."""
+    return deployments_of(session().client)
+
+
+def get_deployment(name: str) -> Deployment:
+    """One of ``list_deployments``. Raises NotFound."""
+    known = list_deployments()
+    if name not in known:
+        raise NotFound(f"there is no deployment '{name}'", hint=f"there are: {', '.join(known) or 'none'}")
+    return known[name]
+
+
+def delete(name: str) -> None:
+    """Take a deployment away, draining. Raises NotFound."""
+    change("delete", {"deployments": [name]})
+    session().deployed.discard(name)
+
+
+def shutdown() -> None:
+    """Stop replicas, proxies and the controller, and the Ray that serveconf started."""
+    stop()
+
+
+class _Deployer:
+    """Behind ``Deployment.deploy`` and ``.delete``."""
+
+    def deploy(self, deployment: Deployment) -> None:
+        began = time.monotonic()
+        known = session()
+        result = deploy(known.client, deployment)
+        known.deployed.add(deployment.name)
+        prefix = deployment.route_prefix
+        where = f"at {prefix}" if prefix is not None else "without a route"
+        how = "is live" if result["changed"] else "is as it was,"
+        tell(f"{deployment.name} {how} {where} ({time.monotonic() - began:.1f} s)")
+
+    def delete(self, deployment: Deployment) -> None:
+        delete(deployment.name)
+
+
+install_deployer(_Deployer())
