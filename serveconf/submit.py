@@ -38,6 +38,9 @@ def make_submission(loaded: Loaded, *, automatic: bool = False, timeout_s: float
     snapshot = take_snapshot(loaded.app_dir, exclude=loaded.files)  # an edit of the spec is no change of the code
     spec = as_wire(loaded.spec)
     spec.setdefault("name", "default")
+    for key in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
+        if spec.get("http_options", {}).get(key):  # a proxy stands elsewhere than the file
+            spec["http_options"][key] = str(loaded.file.parent / spec["http_options"][key])
     body = {
         "spec": spec,
         "masks": dict(loaded.masks),

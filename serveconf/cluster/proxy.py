@@ -23,8 +23,9 @@ from serveconf.proxy.middleware import MiddlewareImporter
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.proxy.ports import port_in_use, port_is_free
 from serveconf.proxy.server import ProxyServer
+from serveconf.proxy.tls import TlsFiles
 from serveconf.reconcile.packages import Packages
-from serveconf.reconcile.ports import Counters, ProxyOrder, Store
+from serveconf.reconcile.ports import Answers, Counters, ProxyOrder, Store, Totals
 from serveconf.routing import Generation, decode
 
 log = get_logger("proxy")
@@ -79,6 +80,10 @@ class Proxy:
         """Begin to count for an operation, or read what was counted since."""
         return await self._thread.run(self._count(operation, begin))
 
+    async def totals(self) -> Totals:
+        """What was counted since the process began."""
+        return await self._thread.run(self._totals())
+
     async def drain(self, timeout_s: float) -> None:
         """Stop listening, finish what was begun."""
         await self._thread.run(self._drain(timeout_s))
@@ -107,7 +112,15 @@ class Proxy:
             backend_factory=lambda route: Backend(route, pool),
             import_middleware=MiddlewareImporter(lambda digest: str(self._packages.path(digest))),
         )
-        self._server = ProxyServer(self._app, self._order.host, self._order.port, edge=self._app.edge, reuse_port=True)
+        self._server = ProxyServer(
+            self._app,
+            self._order.host,
+            self._order.port,
+            edge=self._app.edge,
+            reuse_port=True,
+            tls=_tls(self._order),
+            http2=self._order.http2,
+        )
 
     async def _restore(self) -> None:
         """Serve the generation that was committed last. One that can't be built any more waits for the controller's next."""
@@ -151,6 +164,17 @@ class Proxy:
             return Counters()
         return msgspec.convert(self._app.receipt(operation), Counters, from_attributes=True)
 
+    async def _totals(self) -> Totals:
+        tally = self._app.edge.tally
+        return Totals(
+            pid=os.getpid(),
+            requests=tally.requests,
+            failed=tally.failed,
+            retried=self._app.retried,
+            open_streams=tally.open_streams,
+            deployments={name: Answers(a.given, a.failed) for name, a in self._app.answers().items()},
+        )
+
     async def _drain(self, timeout_s: float) -> None:
         self._state = replace(self._state, phase=ProxyPhase.DRAINING)
         await self._server.drain(timeout_s)
@@ -158,3 +182,9 @@ class Proxy:
     def _fail(self, message: str) -> None:
         log.error("proxy failed", proxy=self._order.id, reason=message)
         self._state = replace(self._state, phase=ProxyPhase.FAILED, message=message)
+
+
+def _tls(order: ProxyOrder) -> TlsFiles | None:
+    if order.ssl_certfile is None:
+        return None
+    return TlsFiles(certfile=order.ssl_certfile, keyfile=order.ssl_keyfile, ca_certs=order.ssl_ca_certs)

@@ -97,6 +97,7 @@ def wanted_proxies(front: HttpFront, nodes: Sequence[NodeState]) -> tuple[ProxyO
             host=front.options["host"],
             port=front.options["port"],
             listener=listener,
+            **{key: front.options[key] for key in LISTENER_KEYS if key not in ("host", "port")},
         )
         for node in sorted(places, key=lambda node: node.id)
         for index in range(front.options["workers"])

@@ -32,6 +32,10 @@ class ProxyOrder(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     listener: str
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_ca_certs: str | None = None
+    http2: bool = False
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +70,24 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     max_gap_ms: float = 0.0
     streams_kept: int = 0
     streams_closed: int = 0
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """How many answers were given; ``failed``: those of 500 and above, and those that were cut."""
+
+    given: int = 0
+    failed: int = 0
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """What one proxy process has counted since it began. ``deployments``: by ``stack/deployment``."""
+
+    pid: int = 0
+    requests: int = 0
+    failed: int = 0
+    retried: int = 0
+    open_streams: int = 0
+    deployments: dict[str, Answers] = {}
 
 
 class Cluster(Protocol):
@@ -111,6 +133,9 @@ class Cluster(Protocol):
 
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
         """Begin to count for an operation (answers zeros), or read what was counted since."""
+
+    async def totals(self, proxy_id: str) -> Totals:
+        """What a proxy has counted since its process began."""
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Where proxies on other nodes reach the replica; it begins to listen there when first asked."""

@@ -151,6 +151,20 @@ class HttpOptions(Strict):
         default=None, examples=[None, 10485760], json_schema_extra=costs(Cost.ROUTE)
     )
     """Largest request body in bytes; past it 413; null means no limit."""
+    forwarded_allow_ips: str = Field(
+        default="127.0.0.1,::1", examples=["127.0.0.1,::1", "10.0.0.0/8", "*"], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Peers whose X-Forwarded-* headers are believed: addresses and networks with commas between, or * for everyone."""
+    ssl_certfile: str | None = Field(default=None, examples=[None, "tls/cert.pem"], json_schema_extra=costs(Cost.PROXY))
+    """PEM file of the certificate, for HTTPS (TLS 1.2 or newer); relative to the file. A renewed one is picked up live."""
+    ssl_keyfile: str | None = Field(default=None, examples=[None, "tls/key.pem"], json_schema_extra=costs(Cost.PROXY))
+    """PEM file of the certificate's private key; relative to the file."""
+    ssl_ca_certs: str | None = Field(
+        default=None, examples=[None, "tls/clients.pem"], json_schema_extra=costs(Cost.PROXY)
+    )
+    """PEM file of authorities; with it every client must show a certificate that one of them has signed."""
+    http2: bool = Field(default=False, examples=[False, True], json_schema_extra=costs(Cost.PROXY))
+    """Offer HTTP/2 too, over TLS; needs the extra: pip install 'serveconf[http2]'."""
     middlewares: list[MiddlewareSpec] = Field(
         default=[],
         examples=[[{"import_path": "starlette.middleware.gzip:GZipMiddleware"}]],

@@ -35,11 +35,28 @@ def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
     yield from _duplicate_names(entries)
     yield from _duplicate_prefixes(entries)
     options = data.get("http_options")
+    yield from _certificates(options if isinstance(options, dict) else {})
     front_timeout = options.get("request_timeout_s") if isinstance(options, dict) else None
     for path, entry in entries:
         yield from _scaling(path, entry)
         yield from _rollout(path, entry)
         yield from _timeouts(path, entry, front_timeout)
+
+
+def _certificates(options: dict[str, Any]) -> Iterator[Finding]:
+    """A certificate has its key, a key its certificate; what TLS alone can do needs both."""
+    cert, key = options.get("ssl_certfile"), options.get("ssl_keyfile")
+    if cert and not key:
+        message = "a certificate without its key"
+        yield Finding(path="http_options.ssl_certfile", message=message, code="tls", hint="set ssl_keyfile too")
+    if key and not cert:
+        message = "a key without its certificate"
+        yield Finding(path="http_options.ssl_keyfile", message=message, code="tls", hint="set ssl_certfile too")
+    for name in ("ssl_ca_certs", "http2"):
+        if options.get(name) and not cert:
+            message = "works over TLS only"
+            hint = "set ssl_certfile and ssl_keyfile"
+            yield Finding(path=f"http_options.{name}", message=message, code="tls", hint=hint)
 
 
 def _duplicate_names(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
