@@ -1,6 +1,6 @@
 """How parts of FastAPI that refuse to be pickled travel by value, as an app defined in a ``__main__`` script has to.
 
-For the Python API, which pickles such classes with a pickler of its own (``serve.parcel``). Nothing is registered
+For the Python API, which pickles such classes with a pickler of its own (``serve.pickling``). Nothing is registered
 globally: how anybody else copies or pickles these types is not changed.
 """
 

@@ -33,14 +33,11 @@ def middlewares_spec(given: Any, where: str, parcel: Parcel) -> list[Any]:
     """Middleware objects and mappings in any order as the list that a spec has."""
     if not isinstance(given, list | tuple):
         raise AuthorError(f"{where} is a list of starlette.middleware.Middleware objects, not {given!r}")
-    return [
-        _one(item, f"{where}[{index}]", parcel) if isinstance(item, Middleware) else item
-        for index, item in enumerate(given)
-    ]
+    return [_one(item, index, parcel) if isinstance(item, Middleware) else item for index, item in enumerate(given)]
 
 
-def _one(middleware: Middleware, where: str, parcel: Parcel) -> dict[str, Any]:
+def _one(middleware: Middleware, index: int, parcel: Parcel) -> dict[str, Any]:
     target: Any = middleware.cls
-    name = f"{where}_{getattr(target, '__name__', type(target).__name__)}"
+    name = f"middleware_{index}_{getattr(target, '__name__', type(target).__name__)}"
     import_path, arguments = parcel.add(name, target, (middleware.args, middleware.kwargs))
     return {"import_path": import_path, **{key: value for key, value in arguments.items() if value}}

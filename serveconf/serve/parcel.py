@@ -7,14 +7,12 @@ script, a notebook or inside a function travels by value, together with the modu
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import site
 import sys
 import sysconfig
 import tempfile
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -27,8 +25,8 @@ from serveconf.code.by_value import Bound, by_value_file, by_value_path
 from serveconf.code.package import pack
 from serveconf.code.snapshot import Snapshot, digest_of, take_snapshot
 from serveconf.errors import AuthorError
-from serveconf.ingress.by_value import REDUCERS
 from serveconf.ingress.deployment import Deployment
+from serveconf.serve.pickling import pickled
 
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 
@@ -179,24 +177,6 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
     return one == other
-
-
-def pickled(name: str, target: object) -> bytes:
-    """``target`` by value. Raises AuthorError with what in it cannot be pickled."""
-    from ray.cloudpickle import CloudPickler  # here: importing Ray takes its time, and what is imported needs none
-
-    class Pickler(CloudPickler):
-        dispatch_table = ChainMap({**REDUCERS}, CloudPickler.dispatch_table)  # noqa: RUF012 - looked up on the class alone
-
-    buffer = io.BytesIO()
-    try:
-        Pickler(buffer).dump(target)  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise AuthorError(
-            f"{name} cannot travel by value: {type(error).__name__}: {error}",
-            hint="put it into a module of its own and import that: then the replicas import it too",
-        ) from error
-    return buffer.getvalue()
 
 
 def _snapshot_of(files: Mapping[str, bytes]) -> Snapshot:
