@@ -13,6 +13,12 @@ import pytest
 from place import Done, Place, until
 
 NUMBERS = itertools.count(1)
+KEEPER = """
+name: keeper
+http_options: {port: %d}
+deployments:
+  - {name: keeper, import_path: "keeper:app", route_prefix: /keeper}
+"""
 PLAIN = """
     import os
     from fastapi import FastAPI
@@ -71,14 +77,26 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Place]:
-    """A running cluster, started by the first apply; stopped at the end, when nothing of it may be left."""
+    """A running cluster with one stack that keeps its proxy up; stopped at the end, when nothing of it may be left."""
     place = Place()
+    folder = place.root / "keeper"
+    folder.mkdir()
+    (folder / "keeper.py").write_text("from fastapi import FastAPI\napp = FastAPI()\n")
+    (folder / "serve.yaml").write_text(KEEPER % place.http_port)
     try:
+        place.ok("apply", folder / "serve.yaml")
         yield place
-        place.run("shutdown")
+        assert place.ok("shutdown", "-o", "json").json == {"stopped": True}
         until(lambda: not place.processes(), "everything has ended after shutdown", 10)
     finally:
+        place.run("shutdown")
         place.close()
+
+
+@pytest.fixture
+def keeper(place: Place) -> Path:
+    """The spec of the stack that is always there."""
+    return place.root / "keeper" / "serve.yaml"
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import Stack
 from load import Load
-from place import ask
+from place import Place, ask
 
 ONE = "name: one, import_path: 'one:app', route_prefix: /$/one, num_replicas: 2"
 TWO = "name: two, import_path: 'two:app', route_prefix: /$/two"
@@ -40,16 +40,24 @@ CLASS = """
     """
 
 
+@pytest.fixture(scope="module")
+def shared(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack for all tests of this module."""
+    stack = Stack(place, "edits", tmp_path_factory.mktemp("edits"))
+    yield stack
+    place.ok("delete", "--stack", stack.name)
+
+
 @pytest.fixture
-def live(stack: Stack) -> Stack:
-    """Three deployments that serve."""
-    stack.says("one", "first")
-    stack.says("two", "second")
-    stack.code("tuned", CLASS)
-    stack.code("added", ADDER)
-    stack.spec(ONE, TWO, TUNED % "low")
-    stack.apply()
-    return stack
+def live(shared: Stack) -> Stack:
+    """Three deployments that serve, whatever the test before has left."""
+    shared.says("one", "first")
+    shared.says("two", "second")
+    shared.code("tuned", CLASS)
+    shared.code("added", ADDER)
+    shared.spec(ONE, TWO, TUNED % "low")
+    shared.apply()
+    return shared
 
 
 def edited(

@@ -1,0 +1,119 @@
+"""kill -9: what dies comes back, what lives goes on, and no GET is lost where somebody else can answer it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from conftest import Stack
+from load import Load
+from place import ask, until
+
+WEB = "name: web, import_path: 'web:app', route_prefix: /$, num_replicas: 2"
+SLOW = """
+    import asyncio, os
+    from contextlib import asynccontextmanager
+    from fastapi import FastAPI
+
+    @asynccontextmanager
+    async def lifespan(app):
+        await asyncio.sleep(%s)
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/")
+    async def answer() -> str:
+        await asyncio.sleep(0.1)
+        return "%s"
+    """
+
+
+@pytest.fixture
+def live(stack: Stack) -> Iterator[Stack]:
+    """Two replicas that take a tenth of a second for an answer."""
+    stack.code("web", SLOW % (0, "before"))
+    stack.spec(WEB)
+    stack.apply()
+    yield stack
+    until(lambda: is_whole(stack), "the stack is whole again")
+
+
+def is_whole(stack: Stack) -> bool:
+    """Everything is up at the same generation."""
+    return stack.place.run("status", "--exit-code").code == 0
+
+
+def kill(*pids: int) -> None:
+    """Without a word."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_killed_replica_is_replaced_and_its_gets_are_repeated(live: Stack) -> None:
+    before = live.pids("web")
+    victim = min(before)
+    with Load(live.place.http_port, [f"/{live.name}"]) as load:
+        until(lambda: load.answers > 20, "the load runs")
+        kill(victim)
+        until(lambda: len(live.pids("web") - {victim}) == 2 and is_whole(live), "there are two again")
+    assert load.failures == []
+    assert before - {victim} < live.pids("web")
+
+
+def test_killed_controller_comes_back_with_the_same_state_and_no_request_notices(live: Stack) -> None:
+    place = live.place
+    before, pids = place.status(), live.pids("web")
+    with Load(place.http_port, [f"/{live.name}"]) as load:
+        kill(before["controller"]["pid"])
+        until(lambda: place.run("status").code == 0, "the control API answers again")
+        until(lambda: is_whole(live), "everything is adopted")
+    assert load.failures == []
+    after = place.status()
+    assert after["controller"]["pid"] != before["controller"]["pid"]
+    assert after["generation"] == before["generation"]
+    assert [p["pid"] for p in after["proxies"]] == [p["pid"] for p in before["proxies"]]
+    assert (live.pids("web"), place.stack(live.name)["revision"]) == (pids, 1)
+    assert live.apply()["outcome"] == "unchanged"
+
+
+def test_killed_proxy_listens_on_the_same_port_again(live: Stack) -> None:
+    before = live.pids("web")
+    proxy = live.place.status()["proxies"][0]
+    kill(proxy["pid"])
+    until(lambda: ask(live.url) == (200, '"before"'), "it answers again")
+    until(lambda: is_whole(live), "the controller has seen it")
+    again = live.place.status()["proxies"][0]
+    assert again["pid"] != proxy["pid"]
+    assert (again["address"], again["state"]) == (proxy["address"], "Ready")
+    assert live.pids("web") == before
+
+
+def test_controller_and_proxy_killed_together_come_back(live: Stack) -> None:
+    before, pids = live.place.status(), live.pids("web")
+    kill(before["controller"]["pid"], before["proxies"][0]["pid"])
+    until(lambda: ask(live.url) == (200, '"before"'), "it answers again")
+    until(lambda: is_whole(live), "everything is adopted")
+    assert live.pids("web") == pids
+    assert live.place.stack(live.name)["revision"] == 1
+
+
+@pytest.mark.parametrize("victims", ["controller", "proxy", "both"])
+def test_killed_during_an_apply_it_is_finished_all_the_same(live: Stack, victims: str) -> None:
+    place = live.place
+    before = place.status()
+    pids = {"controller": before["controller"]["pid"], "proxy": before["proxies"][0]["pid"]}
+    live.code("web", SLOW % (2, "after"))
+    apply = place.start("apply", live.file)
+    assert apply.stderr is not None
+    begun = next(line for line in apply.stderr if "Starting" in line)
+    assert "web" in begun
+    kill(*(pid for name, pid in pids.items() if victims in (name, "both")))
+    _, err = apply.communicate(timeout=60)
+    assert apply.returncode == 0, err
+    until(lambda: ask(live.url) == (200, '"after"'), "the new code answers")
+    until(lambda: is_whole(live), "everything is as it should be")
+    assert place.stack(live.name)["revision"] == 2
+    assert len(live.pids("web")) == 2
