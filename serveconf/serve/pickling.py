@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import ChainMap
 from types import FunctionType
@@ -21,7 +22,21 @@ def pickled(name: str, target: object) -> bytes:
             f"{name} cannot travel by value: {type(error).__name__}: {error}",
             hint="put it into a module of its own and import that: then the replicas import it too",
         ) from error
-    return buffer.getvalue()
+    return _with_stable_ids(buffer.getvalue())
+
+
+def _with_stable_ids(data: bytes) -> bytes:
+    """cloudpickle marks each class with a random id; a script that is run again should give the bytes that it gave before."""
+    from ray.cloudpickle import cloudpickle
+
+    known = [text.encode() for text in list(cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.values())]
+    used = sorted((mark for mark in known if mark in data), key=data.index)
+    for number, mark in enumerate(used):
+        data = data.replace(mark, b"%032d" % number)
+    content = hashlib.sha256(data).hexdigest()[:24].encode()
+    for number in range(len(used)):
+        data = data.replace(b"%032d" % number, content + b"%08d" % number)
+    return data
 
 
 def _pickler_class() -> Any:
@@ -34,7 +49,7 @@ def _pickler_class() -> Any:
             """A function takes the globals along that its body names. FastAPI evaluates its annotations where it arrives."""
             reduced = super()._dynamic_function_reduce(func)  # type: ignore[no-untyped-call]
             _, slots = reduced[2]
-            for name in _named_in_annotations(func):
+            for name in sorted(_named_in_annotations(func)):
                 slots["__globals__"].setdefault(name, func.__globals__[name])
             return reduced
 
