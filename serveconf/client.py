@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +53,15 @@ class Client:
             return answer.status_code == 200 and answer.json().get("service") == "serveconf"
         except (httpx.HTTPError, ValueError):
             return False
+
+    def comes_back(self, seconds: float) -> bool:
+        """Whether it answers within that time."""
+        deadline = time.monotonic() + seconds
+        while not self.healthy():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.25)
+        return True
 
     def status(self) -> Json:
         """The contract's status."""

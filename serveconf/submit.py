@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 from serveconf.client import Client
 from serveconf.code.package import SnapshotChanged, pack
 from serveconf.code.snapshot import Snapshot, take_snapshot
-from serveconf.errors import InternalError
+from serveconf.errors import InternalError, NotFound, OperatorError, Unreachable
 from serveconf.spec.load import Loaded
 from serveconf.spec.models import as_wire
 
 Tell = Callable[[dict[str, Any]], None]
 
+RETURN_S = 60.0  # how long a controller that died may take to come back
 SNAPSHOT_TRIES = 3  # an editor may be writing just now
 
 
@@ -75,8 +76,11 @@ def submit(loaded: Loaded, client: Client, **options: Any) -> Submission:
 
 
 def follow(client: Client, operation: str, tell: Tell, loaded: Loaded | None = None) -> dict[str, Any]:
-    """Every event to ``tell``; returns the last one, the contract's apply JSON, its problems at their places."""
-    for event in client.events(operation):
+    """Every event to ``tell``; returns the last one, the contract's apply JSON, its problems at their places.
+
+    A controller that dies meanwhile is waited for: it goes on with what it had begun.
+    """
+    for event in _events(client, operation, tell):
         if event["event"] == "result":
             event["problems"] = [placed(problem, loaded) for problem in event["problems"]]
             tell(event)
@@ -85,6 +89,20 @@ def follow(client: Client, operation: str, tell: Tell, loaded: Loaded | None = N
     raise InternalError(
         "the control API ended the apply's events without a result", hint="'serveconf status' shows what is"
     )
+
+
+def _events(client: Client, operation: str, tell: Tell) -> Iterator[dict[str, Any]]:
+    try:
+        yield from client.events(operation)
+    except Unreachable:
+        tell({"event": "log", "level": "warning", "message": "the controller went away; waiting for it to come back"})
+        if not client.comes_back(RETURN_S):
+            raise
+        try:
+            yield from client.events(operation)
+        except NotFound as error:
+            hint = "apply again"
+            raise OperatorError("the controller died before the apply had touched anything", hint=hint) from error
 
 
 def placed(problem: dict[str, Any], loaded: Loaded | None) -> dict[str, Any]:

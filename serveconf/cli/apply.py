@@ -145,16 +145,28 @@ def reach(loaded: Loaded) -> Found:
 
 def watch_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[str, Any]:
     """Show an apply as it goes, and return its result. Ctrl-C undoes it before the switch and lets it finish after."""
+    try:
+        return show_apply(client, operation, loaded)
+    except KeyboardInterrupt:
+        return take_back(client, operation, loaded)
+
+
+def show_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[str, Any]:
+    """Show an apply as it goes, and return its result."""
     from serveconf.cli.apply_view import ApplyView
     from serveconf.submit import follow
 
     terminal = colors(sys.stderr)
-    try:
-        with ApplyView(sys.stderr, live=terminal, color=terminal) as view:
-            return follow(client, operation, view.handle, loaded)
-    except KeyboardInterrupt:
-        tell(f"interrupted: {client.cancel(operation)['message']}")
-        return follow(client, operation, lambda event: None, loaded)
+    with ApplyView(sys.stderr, live=terminal, color=terminal) as view:
+        return follow(client, operation, view.handle, loaded)
+
+
+def take_back(client: Client, operation: str, loaded: Loaded | None) -> dict[str, Any]:
+    """Undo an apply that has not switched yet, let one that has go to its end; its result."""
+    from serveconf.submit import follow
+
+    tell(f"interrupted: {client.cancel(operation)['message']}")
+    return follow(client, operation, lambda event: None, loaded)
 
 
 def finish(result: dict[str, Any], output: Output, max_failed: int | None = None) -> None:

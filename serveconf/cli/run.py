@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serveconf.cli.apply import reach, watch_apply
+from serveconf.cli.apply import reach, show_apply, take_back
 from serveconf.cli.common import (
     EXIT_OF,
     EnvFileOption,
@@ -109,7 +109,12 @@ def _apply_once(client: Client, loaded: Loaded, *, automatic: bool) -> dict[str,
     from serveconf.submit import submit
 
     submission = submit(loaded, client, automatic=automatic)
-    return watch_apply(client, client.begin(submission.stack, "apply", submission.body), loaded)
+    operation = client.begin(submission.stack, "apply", submission.body)
+    try:
+        return show_apply(client, operation, loaded)
+    except KeyboardInterrupt:
+        take_back(client, operation, loaded)
+        raise
 
 
 def _greet(loaded: Loaded, *, watching: bool) -> None:

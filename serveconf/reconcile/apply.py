@@ -92,21 +92,41 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
         await _set_pin(deps, ask, stack)
         return make_result(stack, outcome="unchanged", revision=current.revision)
     await _count(deps, operation, begin=True)
-    await _write_target(deps, ask, desired, plan)
+    await _write_target(deps, operation, ask, desired, plan)
     operation.tell({"event": "phase", "phase": "starting", "message": f"revision {desired.revision} of stack {stack}"})
     await _wait(deps, operation, request)
-    receipt = add_up(await _count(deps, operation, begin=False), duration_s=0)
-    revision = deps.ledger.revision(stack, desired.revision)
+    return await _settled(deps, operation, desired.revision)
+
+
+async def see_through(deps: Deps, operation: Operation, number: int) -> None:
+    """Wait for a revision that a former controller began to apply, and give its result."""
+    if _is_target(deps, operation.stack, number):
+        message = f"the controller has come back and goes on with revision {number} of stack {operation.stack}"
+        operation.tell({"event": "phase", "phase": "starting", "message": message})
+    while _is_target(deps, operation.stack, number):
+        await deps.clock.sleep(0.05)
+    operation.finish(await _settled(deps, operation, number))
+
+
+def _is_target(deps: Deps, stack: str, number: int) -> bool:
+    head = deps.ledger.heads.get(stack)
+    return head is not None and head.target == number
+
+
+async def _settled(deps: Deps, operation: Operation, number: int) -> Event:
+    """The result of a revision that serves, or was given up."""
+    revision = deps.ledger.revision(operation.stack, number)
     assert revision is not None
+    receipt = add_up(await _count(deps, operation, begin=False), duration_s=0)
     receipt_json = msgspec.to_builtins(receipt)
     await deps.ledger.put_revision(replace(revision, receipt=receipt_json))
     failures = [revision.failure] if revision.failure else []
     return make_result(
-        stack,
+        operation.stack,
         outcome=revision.outcome,
-        revision=desired.revision,
+        revision=number,
         changed=revision.outcome == "applied",
-        actions=plan.as_json()["actions"],
+        actions=revision.actions,
         receipt=receipt_json,
         failures=failures,
     )
@@ -133,7 +153,7 @@ def check_desired(deps: Deps, desired: DesiredStack) -> None:
     check_placement(desired, deps.cluster.nodes())
 
 
-async def _write_target(deps: Deps, ask: Ask, desired: DesiredStack, plan: Plan) -> None:
+async def _write_target(deps: Deps, operation: Operation, ask: Ask, desired: DesiredStack, plan: Plan) -> None:
     """From here on a controller that comes back goes on with it."""
     head = deps.ledger.heads.get(desired.name, StackHead(name=desired.name))
     actions = plan.as_json()["actions"]
@@ -147,6 +167,7 @@ async def _write_target(deps: Deps, ask: Ask, desired: DesiredStack, plan: Plan)
         source=ask.request.source,
         commit=ask.request.commit,
         summary=summarise(actions),
+        operation=operation.id,
         actions=actions,
     )
     await deps.ledger.put_revision(revision)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.state import DesiredStack
-from serveconf.reconcile.apply import Ask, Deps, check_desired, perform, plan_for, stale
+from serveconf.reconcile.apply import Ask, Deps, check_desired, perform, plan_for, see_through, stale
 from serveconf.reconcile.merge import merged_stack
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.packages import Packages
@@ -93,8 +93,8 @@ class ControlPlane:
         return head.pinned
 
     def operation(self, operation_id: str) -> Operation:
-        """A running or recent operation."""
-        found = self._operations.get(operation_id)
+        """A running or recent operation, also one that a former controller began."""
+        found = self._operations.get(operation_id) or self._taken_over(operation_id)
         if found is None:
             raise NotFound(f"there is no operation '{operation_id}'")
         return found
@@ -160,6 +160,17 @@ class ControlPlane:
             finally:
                 del self._running[operation.stack]
         await self.packages.collect(self.ledger.code_in_use())
+
+    def _taken_over(self, operation_id: str) -> Operation | None:
+        """The operation of a kept revision: followed anew, as the one who began it has died."""
+        revisions = (r for kept in self.ledger.revisions.values() for r in kept.values())
+        revision = next((r for r in revisions if r.operation == operation_id), None)
+        if revision is None:
+            return None
+        operation = Operation(revision.stack, operation_id)
+        self._operations[operation_id] = operation
+        operation.task = asyncio.create_task(see_through(self._deps, operation, revision.number))
+        return operation
 
     def _tell(self, stack: str, event: Event) -> None:
         operation = self._running.get(stack)

@@ -13,8 +13,8 @@ Event = dict[str, Any]
 class Operation:
     """Whoever follows gets every event from the first on, however late he comes."""
 
-    def __init__(self, stack: str) -> None:
-        self.id = secrets.token_hex(6)
+    def __init__(self, stack: str, operation_id: str | None = None) -> None:
+        self.id = operation_id or secrets.token_hex(6)
         self.stack = stack
         self.result: Event | None = None
         self.resolved = asyncio.Event()  # the reconciler has settled the target, or given it up

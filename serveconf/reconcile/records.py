@@ -41,6 +41,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     commit: str | None = None
     summary: str = ""
     actions: list[dict[str, Any]] = []
+    operation: str = ""  # id of the apply, so that it can be followed after a crash of the controller
     outcome: str = "applying"
     receipt: dict[str, Any] = {}
     failure: Failure | None = None
