@@ -48,12 +48,13 @@ class Parcel:
         said = {"args": list(args), "kwargs": dict(kwargs)}
         found = import_path_of(target)
         if found is not None and is_json(said):
-            self._add_folder(found)
+            self._add_folder(sys.modules[found.partition(":")[0]])
             return found, said
         bound = target if is_json(said) else Bound(target=target, args=args, kwargs=kwargs)
         path = by_value_path(name)
-        if found is not None:
-            self._add_folder(found)  # what it imports in its turn
+        home = sys.modules.get(getattr(target, "__module__", None) or "__main__")
+        if home is not None and home.__name__ != "__main__":
+            self._add_folder(home)  # what it imports in its turn
         self._add_by_value(name, path, bound)
         return path, said if bound is target else {"args": [], "kwargs": {}}
 
@@ -71,8 +72,8 @@ class Parcel:
                 target.write_bytes(content)
             return _upload(client, Path(place), _snapshot_of(self._files))
 
-    def _add_folder(self, import_path: str) -> None:
-        folder = source_folder(sys.modules[import_path.partition(":")[0]])
+    def _add_folder(self, module: ModuleType) -> None:
+        folder = source_folder(module)
         if folder is not None and folder not in self._folders:
             self._folders.append(folder)
         self.app_dir = self.app_dir or folder
