@@ -1,0 +1,185 @@
+"""Machines on one machine: network namespaces on a bridge, each with an address, a TMPDIR and a Ray node of its own.
+
+The namespaces share the file system, so each hides the folder of the specs from all nodes but the head (an empty tmpfs):
+what a replica elsewhere imports has travelled. What runs in a namespace is how ``close`` knows what to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from place import Done, end, until
+
+BIN = Path(sys.executable).parent
+GCS_PORT = 6379
+HTTP_PORT = 8000
+MASK_AND_RUN = 'mount -t tmpfs none "$0" && exec "$@"'
+
+
+def why_not() -> str | None:
+    """Why this machine can't have namespaces; None where it can."""
+    if sys.platform != "linux" or shutil.which("ip") is None:
+        return "needs Linux and iproute2"
+    tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    if os.geteuid() != 0 or tried.returncode != 0:
+        return "needs to be root, and allowed to make network namespaces: " + (tried.stderr.strip() or "not root")
+    return None
+
+
+class Node:
+    """One Ray node in its namespace."""
+
+    def __init__(self, machines: Machines, number: int) -> None:
+        self.number = number
+        self.ip = f"{machines.subnet}.{number}"
+        self.space = f"{machines.name}n{number}"
+        self.folder = machines.root / f"n{number}"
+        self._machines = machines
+        self._ray: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a proxy of this node answers."""
+        return f"http://{self.ip}:{HTTP_PORT}"
+
+    @property
+    def is_head(self) -> bool:
+        """The first one is."""
+        return self.number == 1
+
+    def start(self, *options: str) -> None:
+        """Have Ray start; ``joined`` waits for it."""
+        self.folder.mkdir()
+        self._machines.plug(self)
+        role = ["--head", f"--port={GCS_PORT}", "--include-dashboard=false"]
+        if not self.is_head:
+            role = [f"--address={self._machines.gcs}"]
+        ray = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--node-ip-address={self.ip}"]
+        ray += [f"--temp-dir={self.folder}", "--object-store-memory=100000000", *role, *options]
+        with open(self.folder / "out", "wb") as out:
+            self._ray = subprocess.Popen(
+                self.inside(ray), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, start_new_session=True
+            )
+
+    def joined(self) -> Node:
+        """Wait until Ray runs here."""
+        out = self.folder / "out"
+        until(lambda: "Ray runtime started" in out.read_text(errors="replace"), f"Ray runs on {self.ip}", 60)
+        return self
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a process of this node sees."""
+        return {**self._machines.env, "TMPDIR": str(self.folder)}
+
+    def inside(self, command: list[str]) -> list[str]:
+        """A command, to be run in this node's namespace."""
+        entered = ["ip", "netns", "exec", self.space]
+        if self.is_head:
+            return [*entered, *command]
+        return [*entered, "unshare", "--mount", "sh", "-c", MASK_AND_RUN, str(self._machines.hidden), *command]
+
+    def processes(self) -> list[int]:
+        """The pids of what runs here."""
+        return [int(pid) for pid in _ip("netns", "pids", self.space).split()]
+
+    def die(self) -> None:
+        """Everything on this node ends at once, without a word."""
+        while pids := self.processes():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self._ray is not None:
+            self._ray.wait()
+
+
+class Machines:
+    """A head node, and as many others as are wanted; the ``serveconf`` command, typed on the head node."""
+
+    def __init__(self) -> None:
+        mark = secrets.token_hex(3)
+        self.name = f"sc{mark}"
+        self.subnet = f"10.213.{int(mark[:2], 16)}"
+        self.root = Path(tempfile.mkdtemp(prefix="nodes"))  # short: Ray keeps unix sockets below it
+        self.hidden = self.root / "hidden"  # only the head node sees what is in it
+        self.specs = self.hidden / "specs"
+        self.specs.mkdir(parents=True)
+        self.gcs = f"{self.subnet}.1:{GCS_PORT}"
+        ours = ("SERVECONF_", "RAY_", "COVERAGE_", "PYTEST_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+        self.env = {**kept, "SERVECONF_HOME": str(self.root / "home"), "RAY_ADDRESS": self.gcs}
+        self.nodes: list[Node] = []
+        _ip("link", "add", self.name, "type", "bridge")
+        _ip("addr", "add", f"{self.subnet}.254/24", "dev", self.name)
+        _ip("link", "set", self.name, "up")
+
+    @property
+    def head(self) -> Node:
+        """The node on which Ray was started."""
+        return self.nodes[0]
+
+    def add(self, *options: str) -> Node:
+        """One node more, begun."""
+        node = Node(self, len(self.nodes) + 1)
+        self.nodes.append(node)
+        node.start(*options)
+        return node
+
+    def plug(self, node: Node) -> None:
+        """A namespace for a node, with a cable to the bridge."""
+        outer, inner = f"{self.name}v{node.number}", f"{self.name}w{node.number}"
+        _ip("netns", "add", node.space)
+        _ip("link", "add", outer, "type", "veth", "peer", "name", inner)
+        _ip("link", "set", outer, "master", self.name, "up")
+        _ip("link", "set", inner, "netns", node.space)
+        _ip("-n", node.space, "addr", "add", f"{node.ip}/24", "dev", inner)
+        _ip("-n", node.space, "link", "set", "lo", "up")
+        _ip("-n", node.space, "link", "set", inner, "up")
+
+    def start(self, *args: str | Path) -> subprocess.Popen[str]:
+        """The command on the head node, begun."""
+        command = self.head.inside([str(BIN / "serveconf"), *map(str, args)])
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=self.head.env
+        )
+
+    def run(self, *args: str | Path) -> Done:
+        """The command on the head node, ended."""
+        return end(self.start(*args))
+
+    def ok(self, *args: str | Path) -> Done:
+        """The command on the head node, ended with 0."""
+        done = self.run(*args)
+        assert done.code == 0, f"{args}: {done.code}\n{done.out}\n{done.err}"
+        return done
+
+    def status(self) -> Any:
+        """What ``status`` tells."""
+        return self.ok("status", "-o", "json").json
+
+    def close(self) -> None:
+        """Leave nothing: no process, no namespace, no link, no folder."""
+        enders = [threading.Thread(target=node.die) for node in self.nodes]
+        for ender in enders:
+            ender.start()
+        for ender in enders:
+            ender.join()
+        for node in self.nodes:
+            _ip("netns", "del", node.space, check=False)
+        _ip("link", "del", self.name, check=False)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _ip(*args: str, check: bool = True) -> str:
+    return subprocess.run(["ip", *args], check=check, capture_output=True, text=True).stdout

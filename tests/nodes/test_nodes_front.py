@@ -1,0 +1,200 @@
+"""Where proxies listen, changed while visitors come: none of them may find a closed door or a bad answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from conftest import HERE, THERE, Cluster
+from place import ask, until
+from visitors import Visitors
+
+PATHS = ["/here", "/there"]
+PORT = 8000
+OTHER_PORT = 8100
+
+
+def served_from(cluster: Cluster) -> list[str]:
+    """The nodes whose proxies are ready and on the newest generation, by address."""
+    status = cluster.machines.status()
+    ready = [p for p in status["proxies"] if p["state"] == "Ready" and p["generation"] == status["generation"]]
+    return sorted(cluster.node_of(proxy["pid"]).ip for proxy in ready)
+
+
+def is_open(ip: str, port: int = PORT) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection((ip, port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def changed(cluster: Cluster, addresses: list[tuple[str, int]], proxies: int, **http: Any) -> Visitors:
+    """Apply while visitors come, and until there are no other proxies than the given number of ready ones."""
+    with Visitors(addresses, PATHS) as visitors:
+        assert cluster.apply(HERE, THERE, **http)["outcome"] == "applied"
+        until(lambda: [p["state"] for p in cluster.proxies()] == ["Ready"] * proxies, "only wanted proxies are left")
+    assert visitors.failures == []
+    assert sum(visitors.answers.values()) > 50
+    return visitors
+
+
+def test_every_node_then_no_server_then_head_only_again(cluster: Cluster) -> None:
+    cluster.apply(HERE, THERE)
+    head, second = cluster.head.ip, cluster.second.ip
+    assert served_from(cluster) == [head]
+    assert not is_open(second)
+
+    changed(cluster, [(head, PORT)], proxies=2, location="EveryNode")
+    assert served_from(cluster) == [head, second]
+    for node in (cluster.head, cluster.second):
+        assert [ask(f"{node.url}{path}")[0] for path in PATHS] == [200, 200]
+        assert json.loads(ask(f"{node.url}/-/routes")[1]) == {"/here": "here", "/there": "there"}
+
+    assert cluster.apply(HERE, THERE, location="NoServer")["outcome"] == "applied"
+    until(lambda: cluster.proxies() == [], "all proxies have gone")
+    assert not is_open(head) and not is_open(second)
+    assert cluster.machines.status()["stacks"][0]["state"] == "Healthy"
+    assert len(cluster.replicas("there")) == 1
+
+    cluster.apply(HERE, THERE, location="HeadOnly")
+    assert served_from(cluster) == [head]
+    assert [ask(f"{cluster.head.url}{path}")[0] for path in PATHS] == [200, 200]
+
+
+def test_fewer_nodes_let_their_visitors_finish(cluster: Cluster) -> None:
+    cluster.apply(HERE, THERE, location="EveryNode")
+    head, second = cluster.head.ip, cluster.second.ip
+    visitors = changed(cluster, [(second, PORT), (head, PORT)], proxies=1)
+    assert served_from(cluster) == [head]
+    assert all(visitors.answers.values())  # those who came to the second node went on at the head
+
+
+def test_port_moves_without_a_moment_when_nobody_listens(cluster: Cluster) -> None:
+    cluster.apply(HERE, THERE)
+    head = cluster.head.ip
+    visitors = changed(cluster, [(head, PORT), (head, OTHER_PORT)], proxies=1, port=OTHER_PORT)
+    assert all(visitors.answers.values())
+    assert not is_open(head)
+    changed(cluster, [(head, OTHER_PORT), (head, PORT)], proxies=1)
+
+
+def test_host_moves_on_the_same_port(cluster: Cluster) -> None:
+    cluster.apply(HERE, THERE)
+    head = cluster.head.ip
+    changed(cluster, [(head, PORT)], proxies=1, host=head)
+    assert [proxy["address"] for proxy in cluster.proxies()] == [f"{head}:{PORT}"]
+    changed(cluster, [(head, PORT)], proxies=1)
+
+
+def test_host_that_is_not_the_nodes_is_refused_and_what_served_goes_on(cluster: Cluster) -> None:
+    cluster.apply(HERE, THERE)
+    with Visitors([(cluster.head.ip, PORT)], PATHS) as visitors:
+        done = cluster.machines.run("apply", cluster.spec(HERE, THERE, host=cluster.second.ip))
+    assert done.code == 3
+    assert f"{cluster.second.ip} cannot be listened on" in done.err
+    assert visitors.failures == []
+    assert served_from(cluster) == [cluster.head.ip]
+
+
+def test_root_path_changes_with_no_new_listener(cluster: Cluster) -> None:
+    cluster.apply(HERE, THERE)
+    before = {proxy["pid"] for proxy in cluster.proxies()}
+    with Visitors([(cluster.head.ip, PORT)], PATHS) as visitors:
+        cluster.apply(HERE, THERE, root_path="/outer")
+        cluster.apply(HERE, THERE)
+    assert visitors.failures == []
+    assert {proxy["pid"] for proxy in cluster.proxies()} == before
+
+
+def test_workers_come_and_go_and_share_the_port(cluster: Cluster) -> None:
+    cluster.apply(HERE, THERE)
+    head = cluster.head.ip
+    for count in (3, 2, 1):
+        changed(cluster, [(head, PORT)], proxies=count, workers=count)
+        proxies = cluster.proxies()
+        assert len({proxy["pid"] for proxy in proxies}) == count
+        assert {proxy["address"] for proxy in proxies} == {f"0.0.0.0:{PORT}"}
+        assert served_from(cluster) == [head] * count
+
+
+def test_several_workers_at_once_on_a_new_port(cluster: Cluster) -> None:
+    cluster.apply(HERE, port=OTHER_PORT, workers=3)
+    assert served_from(cluster) == [cluster.head.ip] * 3
+    cluster.apply(HERE)
+
+
+def test_middleware_that_cannot_be_built_changes_no_worker(cluster: Cluster) -> None:
+    (cluster.machines.specs / "wrong.py").write_text(
+        "class Wrong:\n    def __init__(self, app):\n        raise OSError\n"
+    )
+    cluster.apply(HERE, workers=2)
+    before = cluster.machines.status()["generation"]
+    done = cluster.machines.run("apply", cluster.spec(HERE, workers=2, middlewares="[{import_path: 'wrong:Wrong'}]"))
+    assert done.code in (1, 3)
+    status = cluster.machines.status()
+    assert {proxy["generation"] for proxy in status["proxies"]} == {before} == {status["generation"]}
+    assert ask(f"{cluster.head.url}/here")[0] == 200
+    cluster.apply(HERE)
+
+
+def test_killed_worker_takes_only_its_own_connections_and_comes_back(cluster: Cluster) -> None:
+    cluster.apply(HERE, workers=2)
+    victim, other = (proxy["pid"] for proxy in cluster.proxies())
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(Held(cluster.head.ip)) for _ in range(24)]
+        owners = [connection.owner((victim, other)) for connection in held]
+        assert set(owners) == {victim, other}
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{victim}/fd/0").exists(), "it has ended")
+        assert [connection.answers() for connection in held] == [owner == other for owner in owners]
+    until(lambda: victim not in {proxy["pid"] for proxy in cluster.proxies()}, "its death was seen")
+    until(lambda: served_from(cluster) == [cluster.head.ip] * 2, "it is back")
+    with Visitors([(cluster.head.ip, PORT)], ["/here"]) as visitors:
+        until(lambda: sum(visitors.answers.values()) > 50, "visitors were answered")
+    assert visitors.failures == []
+    cluster.apply(HERE)
+
+
+class Held:
+    """A connection that is kept."""
+
+    def __init__(self, ip: str) -> None:
+        self._socket = socket.create_connection((ip, PORT), timeout=10)
+
+    def __enter__(self) -> Held:
+        assert self.answers()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._socket.close()
+
+    def answers(self) -> bool:
+        """Whether it still gets an answer."""
+        try:
+            self._socket.sendall(b"GET /-/healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+            return self._socket.recv(65536).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
+
+    def owner(self, pids: tuple[int, ...]) -> int:
+        """Which of the processes has its other end."""
+        port = self._socket.getsockname()[1]
+        rows = [line.split() for line in Path(f"/proc/{pids[0]}/net/tcp").read_text().splitlines()[1:]]
+        (inode,) = (row[9] for row in rows if row[2].endswith(f":{port:04X}"))
+        return next(pid for pid in pids if f"socket:[{inode}]" in links(pid))
+
+
+def links(pid: int) -> set[str]:
+    """What the open files of a process are."""
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(str(fd.readlink()))
+    return found

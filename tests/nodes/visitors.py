@@ -1,0 +1,72 @@
+"""A constant load from outside the nodes: some visitors keep their connection, the others make a new one each time."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Sequence
+
+VISITORS = 6
+PAUSE_S = 0.01  # between two requests of one visitor: the machine has other things to do
+
+Address = tuple[str, int]
+
+
+class Visitors:
+    """They come while the ``with`` block runs, to the first of the addresses that lets them in.
+
+    ``failures``: whatever was no answer of 200.
+    """
+
+    def __init__(self, addresses: Sequence[Address], paths: Sequence[str]) -> None:
+        self._addresses = addresses
+        self._paths = paths
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._work, args=(number,)) for number in range(VISITORS)]
+        self.answers: dict[Address, int] = dict.fromkeys(addresses, 0)
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Visitors:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, number: int) -> None:
+        connection, turn = None, number
+        while not self._stop.is_set():
+            turn += 1
+            path = self._paths[turn % len(self._paths)]
+            try:
+                connection = connection or self._connect()
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(f"{path}: {error!r}")
+                connection = None
+                continue
+            self.answers[connection.host, connection.port] += 1
+            if answer.status != 200:
+                self.failures.append(f"{path}: {answer.status} {body[:200]!r}")
+            if number % 2 or answer.will_close:
+                connection.close()
+                connection = None
+            time.sleep(PAUSE_S)
+        if connection is not None:
+            connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        for host, port in self._addresses:
+            connection = http.client.HTTPConnection(host, port, timeout=20)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                continue
+            return connection
+        raise ConnectionRefusedError(f"nobody listens on any of {self._addresses}")
