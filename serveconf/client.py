@@ -46,6 +46,10 @@ class Client:
         # the control API is reached directly, whatever proxy the environment names for the web
         self._http = httpx.Client(base_url=f"{self.address}/api/v1", headers=headers, timeout=ANSWER_S, trust_env=False)
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
     def healthy(self) -> bool:
         """Whether a serveconf controller answers there and knows the token."""
         try:

@@ -36,6 +36,7 @@ def find(address: str | None, token: str | None) -> Client:
     known = token or (record.token if url.rstrip("/") == record.address else None)
     client = Client(url, known or "")
     if not client.healthy():
+        client.close()
         raise Unreachable(f"no serveconf answers at {url}", hint="'serveconf apply FILE' starts one")
     if known is None:
         raise Unauthorized(f"the token of {url} is not known here", hint="give --token or SERVECONF_TOKEN")
@@ -83,7 +84,9 @@ def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
     """Stop controller, proxies and replicas, and the Ray that was started for them. False where nothing was running."""
     record = read_record()
     try:
-        find(address, token).shutdown()
+        client = find(address, token)
+        client.shutdown()
+        client.close()
         stopped = True
     except Unreachable:
         stopped = False

@@ -63,6 +63,7 @@ def start_local_ray(tell: Tell) -> LocalRay:
     except BaseException:
         stop_local_ray(LocalRay(pid=process.pid, address=""))
         raise
+    process.returncode = 0  # it lives on by itself; a Popen that nobody waits for warns in a process that goes on
     return LocalRay(pid=process.pid, address=_address_in(log, port))
 
 

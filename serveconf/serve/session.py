@@ -41,6 +41,8 @@ def session(http: tuple[str, int] | None = None) -> Session:
     known = _session
     ray = connected_to()
     if known is None or known.ray != ray or not known.client.healthy():
+        if known is not None:
+            known.client.close()
         found = _find(ray, http)
         _session = known = Session(client=found.client, ray=ray, started=found.started)
     return known
@@ -68,6 +70,7 @@ def stop() -> bool:
     token = os.environ.get("SERVECONF_TOKEN") or None
     if known is not None:
         address, token = known.client.address, known.client.token
+        known.client.close()
     return shut_down(address, token, tell)
 
 
