@@ -93,6 +93,7 @@ class Open(Frame, tag=1):
     body: bytes = b""
     more: bool = False
     hold: bool = False
+    extras: bytes = b""  # what middlewares left in the scope (``carried.py``)
 
 
 class Body(Frame, tag=2):
@@ -142,6 +143,7 @@ class Reply(Frame, tag=7):
     more: bool = True
     done: bool = False
     others: Count = 0
+    session: bytes = b""  # what the application did to the session (``carried.py``)
 
 
 class Accept(Frame, tag=8):

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from serveconf.wire.carried import unpack_extras
 from serveconf.wire.frames import PIECE_COST, AnyFrame, Body, Cut, End, Headers, Open, ProtocolError, Reply, cost_of
 from serveconf.wire.stream import Stream
 
@@ -44,7 +45,11 @@ class Handler(Stream):
         self._scope = scope
         self._cancelling: asyncio.TimerHandle | None = None
         self._cancelled = False
-        self.task = connection.loop.create_task(self._run())
+        self.task: asyncio.Task[None]
+
+    def start(self) -> None:
+        """Run the application."""
+        self.task = self.connection.loop.create_task(self._run())
 
     async def receive(self) -> dict[str, Any]:
         """ASGI receive."""
@@ -129,6 +134,7 @@ class HttpHandler(Handler):
         self._last: Reply | Body | None = None  # the last answering frame, and the turn that it was queued in
         self._last_turn = 0
         self._left: int | None = None  # of content-length
+        self._session = unpack_extras(first.extras, self._scope) if first.extras else None
         if first.body or not first.more:
             cost = len(first.body) + PIECE_COST
             self.received(cost)
@@ -181,7 +187,8 @@ class HttpHandler(Handler):
         headers, length = checked_headers(message.get("headers", ()))
         if length is not None and not self._head and status not in (204, 304):
             self._left = length
-        self.sending(Reply(self.number, status, headers, others=self.connection.others))
+        session = b"" if self._session is None else self._session.news()
+        self.sending(Reply(self.number, status, headers, others=self.connection.others, session=session))
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         if self._head:

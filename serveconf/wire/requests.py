@@ -10,6 +10,7 @@ import asyncio
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from serveconf.wire.carried import give_back, pack_extras
 from serveconf.wire.frames import (
     PIECE_COST,
     Accept,
@@ -252,6 +253,8 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
             status = frame.status  # type: ignore[union-attr]
             stream.started = True
             stream.answered = not frame.more  # type: ignore[union-attr]
+            if frame.session:  # type: ignore[union-attr]
+                give_back(frame.session, scope)  # type: ignore[union-attr]
             await send({"type": "http.response.start", "status": status, "headers": frame.headers})  # type: ignore[union-attr]
             data = frame.body  # type: ignore[union-attr]
             cost = len(data) + PIECE_COST if data else 0
@@ -331,4 +334,5 @@ def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: b
         body,
         more,
         hold,
+        pack_extras(scope) if "session" in scope or "state" in scope else b"",
     )

@@ -189,6 +189,7 @@ class ServerConnection(Connection):
         handler = WebSocketHandler(self, first) if first.websocket else HttpHandler(self, first)
         self._handlers[number] = handler
         server.began(handler)
+        handler.start()
 
     def ended(self, handler: Handler) -> None:
         """The handler's coroutine has ended."""

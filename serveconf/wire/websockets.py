@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from serveconf.wire.carried import unpack_extras
 from serveconf.wire.frames import PIECE_COST, Accept, AnyFrame, Body, Close, Cut, Message, Open, ProtocolError, Reply
 from serveconf.wire.handlers import ClientDisconnected, Handler, as_bytes, as_status, checked_headers
 from serveconf.wire.stream import Stream
@@ -70,6 +71,8 @@ class WebSocketHandler(Handler):
         self._can_deny = first.denial
         self._code, self._reason = ABNORMAL, ""
         self._assembly = Assembly(self)
+        if first.extras:
+            unpack_extras(first.extras, self._scope)
 
     # from the client
 
