@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,21 @@ APPLIED = {"stack", "revision", "changed", "outcome", "actions", "receipt", "pro
 REVISION = {"revision", "stack", "time", "author", "source", "commit", "outcome", "summary"}
 
 
+@pytest.fixture(scope="module")
+def shared(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack for all tests of this module."""
+    stack = Stack(place, "commands", tmp_path_factory.mktemp("commands"))
+    yield stack
+    place.ok("delete", "--stack", stack.name)
+
+
 @pytest.fixture
-def live(stack: Stack) -> Stack:
-    """Two revisions: the second says 'new'."""
-    stack.says("web", "old")
-    stack.spec(WEB)
-    stack.apply()
-    stack.says("web", "new")
-    stack.spec(WEB, API)
-    stack.apply()
-    return stack
+def live(shared: Stack) -> Stack:
+    """Two deployments that serve, whatever the test before has left."""
+    shared.says("web", "new")
+    shared.spec(WEB, API)
+    shared.apply()
+    return shared
 
 
 def assert_applied(result: dict[str, Any], outcome: str) -> None:
@@ -56,13 +62,16 @@ def test_looking_has_the_contracts_shapes(live: Stack) -> None:
     }
     history = place.ok("history", "--stack", name, "-o", "json").json
     assert all(set(revision) == REVISION for revision in history)
-    assert sorted((r["revision"], r["outcome"]) for r in history) == [(1, "applied"), (2, "applied")]
+    assert {revision["stack"] for revision in history} == {name}
+    assert history[0]["revision"] == stack["revision"]
+    assert history[0]["source"] == str(live.file)
     assert place.run("status", "--exit-code").code == 0
 
 
 def test_plan_tells_changes_by_its_exit_code_and_touches_nothing(live: Stack) -> None:
     same = live.place.ok("plan", live.file, "--exit-code", "-o", "json").json
-    assert same == {"stack": live.name, "base_revision": 2, "changed": False, "actions": []}
+    revision = live.place.stack(live.name)["revision"]
+    assert same == {"stack": live.name, "base_revision": revision, "changed": False, "actions": []}
     live.says("web", "newest")
     live.spec(WEB)
     done = live.place.run("plan", live.file, "--exit-code", "-o", "json")
@@ -85,13 +94,17 @@ def test_saved_plan_is_applied_once_and_then_stale(live: Stack, tmp_path: Path) 
 
 def test_rollback_pins_and_resume_ends_the_pin(live: Stack) -> None:
     place, of = live.place, ("--stack", live.name, "-o", "json")
+    good = place.stack(live.name)["revision"]
+    live.says("web", "bad")
+    live.apply()
     assert_applied(place.ok("rollback", *of).json, "applied")
-    assert '"said":"old"' in ask(live.url)[1]
+    assert '"said":"new"' in ask(live.url)[1]
     assert place.stack(live.name)["state"] == "Pinned"
     assert place.ok("resume", *of).json == {"stack": live.name, "pinned": False}
     assert place.stack(live.name)["state"] == "Healthy"
-    assert_applied(place.ok("rollback", "2", *of).json, "applied")
-    assert '"said":"new"' in ask(live.url)[1]
+    assert place.ok("rollback", str(good), *of).json["outcome"] == "unchanged"
+    assert place.ok("rollback", str(good + 1), *of).json["outcome"] == "applied"
+    assert '"said":"bad"' in ask(live.url)[1]
     missing = place.run("rollback", "99", *of)
     assert missing.code != 0
     assert "99" in missing.out
@@ -153,7 +166,8 @@ def test_two_applies_of_one_stack_follow_each_other(stack: Stack) -> None:
 
 def test_prefix_of_another_stack_is_refused_with_6(live: Stack, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
-    other.write_text(live.file.read_text().replace(f"name: {live.name}\n", "name: thief\n"))
+    thief = f"name: thief\napp_dir: {live.folder}\n"
+    other.write_text(live.file.read_text().replace(f"name: {live.name}\n", thief))
     done = live.place.run("apply", other)
     assert done.code == 6
     assert live.name in done.err and "route_prefix" in done.err
@@ -169,15 +183,15 @@ def test_empty_spec_needs_a_word(live: Stack) -> None:
 
 
 def test_invalid_spec_exits_1_and_points_at_the_place(live: Stack) -> None:
-    live.file.write_text(live.file.read_text().replace("import_path", "import_pth", 1))
+    live.file.write_text(live.file.read_text().replace("route_prefix", "route_prefx", 1))
     done = live.try_apply()
     assert done.code == 1
-    assert f"{live.file}:4:16: error:" in done.err and "import_path" in done.err
+    assert f"{live.file}:4:41: error:" in done.err and "did you mean 'route_prefix'" in done.err
     assert live.try_apply("-o", "json").json["ok"] is False
 
 
 @pytest.mark.parametrize("command", [("status",), ("routes",), ("history",), ("resume",)], ids=" ".join)
-def test_wrong_token_is_refused_with_one_json_document(place: Place, live: Stack, command: tuple[str, ...]) -> None:
+def test_wrong_token_is_refused_with_one_json_document(place: Place, command: tuple[str, ...]) -> None:
     done = place.run("--token", "wrong", *command, "-o", "json")
     assert done.code == 1
     assert set(done.json) == {"error"}

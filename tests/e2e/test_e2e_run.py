@@ -105,7 +105,6 @@ def test_edits_of_code_and_spec_are_applied_and_a_broken_spec_changes_nothing(
     until(lambda: '"said":"fourth"' in ask(f"{stack.url}/moved")[1], "the mended code answers")
 
     assert run.press_ctrl_c() == 0, run.said
-    assert "Traceback" not in run.said.replace("Traceback (most recent call last):\n          File", "")
     assert stack.name not in {found["name"] for found in place.status()["stacks"]}
 
 
