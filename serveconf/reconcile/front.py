@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from serveconf.errors import Conflict
-from serveconf.plan.state import DesiredStack
+from serveconf.plan.state import DesiredStack, ProxyPhase, ProxyState
 from serveconf.reconcile.ports import NodeState, ProxyOrder
 from serveconf.routing import Front, Middleware
 from serveconf.spec.models import HttpOptions, Location
@@ -101,4 +101,11 @@ def wanted_proxies(front: HttpFront, nodes: Sequence[NodeState]) -> tuple[ProxyO
         )
         for node in sorted(places, key=lambda node: node.id)
         for index in range(front.options["workers"])
+    )
+
+
+def is_its_turn(order: ProxyOrder, proxies: Iterable[ProxyState]) -> bool:
+    """Whether a worker may start: the first one makes sure that the port is nobody else's, then the others share it."""
+    return order.index == 0 or any(
+        p.phase is ProxyPhase.READY and (p.node_id, p.listener) == (order.node_id, order.listener) for p in proxies
     )

@@ -18,7 +18,7 @@ from serveconf.errors import CodeFailed, Conflict, ServeconfError
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ProxyPhase, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.decide import Decision, StackView, decide
-from serveconf.reconcile.front import merge_fronts, wanted_proxies
+from serveconf.reconcile.front import is_its_turn, merge_fronts, wanted_proxies
 from serveconf.reconcile.generation import build_generation, same_content, serving_ids
 from serveconf.reconcile.ports import Clock, Cluster, ProxyOrder, ReplicaOrder
 from serveconf.reconcile.publish import publish
@@ -141,7 +141,7 @@ class Reconciler:
                 await self._fail_targets(Failure(code="proxy_failed", message=proxy.message))
             self._backoff.failed(("proxy", order.id))
             await self.cluster.stop_proxy(order.id, drain_s=0)
-        elif proxy is None and self._backoff.wait_s(("proxy", order.id)) <= 0:
+        elif proxy is None and is_its_turn(order, there.values()) and self._backoff.wait_s(("proxy", order.id)) <= 0:
             await self.cluster.start_proxy(order)
 
     async def _fail_targets(self, failure: Failure) -> None:
