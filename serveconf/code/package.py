@@ -1,17 +1,19 @@
 """A snapshot as bytes and back: ``pack`` where app_dir is, ``unpack`` on every node that runs a replica.
 
-The archive is a plain zip, the same bytes for the same snapshot; its comment is the snapshot's digest, so a package
-proves its own content.
+The archive is a plain zip; its comment is the snapshot's digest, so a package proves its own content. Each file keeps
+its time of change, to two seconds: static files are served with it, and every node must tell the same.
 """
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import io
 import os
 import shutil
 import stat
 import tempfile
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,7 +21,7 @@ from pathlib import Path
 from serveconf.code.snapshot import MAX_BYTES, MAX_FILES, Snapshot, digest_of
 from serveconf.errors import AuthorError, OperatorError
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name
+_TIMES = (315532800, 4354819198)  # the first and the last moment that a zip can name: 1980 and 2107
 
 
 class SnapshotChanged(AuthorError):
@@ -43,15 +45,22 @@ def pack(app_dir: Path, snapshot: Snapshot) -> bytes:
         for path in sorted(snapshot.files):
             try:
                 content = (folder / path).read_bytes()
+                changed = (folder / path).stat().st_mtime
             except OSError as error:
                 raise SnapshotChanged(f"{path} changed while it was packed: {error.strerror}") from error
             if hashlib.sha256(content).hexdigest() != snapshot.files[path]:
                 raise SnapshotChanged(f"{path} changed while it was packed", hint="run it again once the edit is done")
-            entry = zipfile.ZipInfo(path, _EPOCH)
+            entry = zipfile.ZipInfo(path, _zip_time(changed))
             entry.create_system = 3  # Unix: the high half of external_attr is the file mode
             entry.external_attr = (stat.S_IFREG | (0o755 if path in snapshot.executables else 0o644)) << 16
             archive.writestr(entry, content, _method(content))
     return buffer.getvalue()
+
+
+def _zip_time(seconds: float) -> tuple[int, int, int, int, int, int]:
+    """A moment as a zip names it; in UTC, as a zip has no word for the zone."""
+    first, last = _TIMES
+    return time.gmtime(min(max(seconds, first), last))[:6]
 
 
 def _method(content: bytes) -> int:
@@ -94,6 +103,8 @@ def _extract(data: bytes, folder: Path) -> str:
                 content = archive.read(entry)
                 executable = bool((entry.external_attr >> 16) & stat.S_IXUSR)
                 _write(folder / entry.filename, content, 0o555 if executable else 0o444)
+                changed = calendar.timegm(entry.date_time)
+                os.utime(folder / entry.filename, (changed, changed))
                 files[entry.filename] = hashlib.sha256(content).hexdigest()
                 if executable:
                     executables.add(entry.filename)
