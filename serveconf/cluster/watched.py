@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from serveconf.cluster.actors import kill_actor
 from serveconf.cluster.asking import ask
@@ -22,6 +23,10 @@ UNHEALTHY_AFTER = 3  # health checks in a row that must fail
 KILL_GRACE_S = 5.0  # beyond the drain time
 PROXY_START_S = 30.0
 PROXY_SILENT_S = 2.0  # between two tries to reach a proxy that Ray is restarting
+
+
+_COLOR = re.compile("\x1b\\[[0-9;]*m")
+_EXIT = "Worker exit detail:"
 
 
 class _Watched:
@@ -275,6 +280,10 @@ def _health_times(order: ReplicaOrder | None) -> tuple[float, float, float]:
 
 
 def _why_dead(error: RayError) -> str:
-    """One line of Ray's explanation, which has many."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"the process ended: {lines[0] if lines else type(error).__name__}"[:300]
+    """One line of Ray's explanation, which has many: the exception that was raised, or how the process ended."""
+    lines = [line.strip() for line in _COLOR.sub("", str(error)).splitlines() if line.strip()]
+    if isinstance(error, ActorDiedError) and "creation task" in "".join(lines[:1]):
+        why = lines[-1]
+    else:
+        why = next((line for line in lines if _EXIT in line), lines[0] if lines else type(error).__name__)
+    return f"the process ended: {why.rpartition(_EXIT)[2].strip()}"[:300]
