@@ -133,6 +133,7 @@ def start_replica_actor(order: ReplicaOrder, settings: ClusterSettings) -> Any:
             num_gpus=asked.get("GPU", 0),
             memory=asked.get("memory") or None,
             resources=options.get("resources") or None,
+            scheduling_strategy="SPREAD",  # by itself Ray fills one node first: its end would take all replicas
             **extra,
         )
         .remote(order, settings)
