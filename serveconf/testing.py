@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.plan.state import Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
-from serveconf.reconcile.ports import Counters, NodeState, ProxyOrder, ReplicaOrder, TargetReport
+from serveconf.reconcile.ports import Answers, Counters, NodeState, ProxyOrder, ReplicaOrder, TargetReport, Totals
 from serveconf.routing import Generation
 
 
@@ -77,6 +77,7 @@ class FakeCluster:
         self.refuses: set[str] = set()
         self.unstageable: Exception | None = None
         self.live: dict[str, Generation] = {}  # proxy -> what it serves
+        self.answered: dict[str, Answers] = {}  # "stack/deployment" -> what its replicas have answered
         self._replicas: dict[str, ReplicaState] = {}
         self._proxies: dict[str, ProxyState] = {}
         self._staged: dict[tuple[str, int], Generation] = {}
@@ -203,6 +204,10 @@ class FakeCluster:
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
         """Nothing was asked, nothing failed."""
         return Counters()
+
+    async def totals(self, proxy_id: str) -> Totals:
+        """What a test says that was answered (``answered``)."""
+        return Totals(deployments=dict(self.answered))
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Somewhere."""

@@ -13,7 +13,7 @@ from serveconf.cluster.logs import write_logs
 from serveconf.cluster.settings import NAMESPACE, PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
 from serveconf.plan.state import ProxyState, ReplicaState
 from serveconf.reconcile.placement import asked_resources
-from serveconf.reconcile.ports import Counters, ProxyOrder, ReplicaOrder
+from serveconf.reconcile.ports import Counters, ProxyOrder, ReplicaOrder, Totals
 from serveconf.routing import Generation
 
 
@@ -105,6 +105,10 @@ class ProxyActor:
     async def count(self, operation: str, begin: bool) -> Counters:
         """See Proxy."""
         return await self._proxy.count(operation, begin=begin)
+
+    async def totals(self) -> Totals:
+        """See Proxy."""
+        return await self._proxy.totals()
 
     async def drain(self, timeout_s: float) -> None:
         """See Proxy."""

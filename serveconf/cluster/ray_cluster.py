@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import GetTimeoutError, RayError
 
 from serveconf.cluster.actors import kill, start_proxy_actor, start_replica_actor
@@ -19,7 +20,7 @@ from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE, PROXY_PREFIX, R
 from serveconf.cluster.watched import WatchedProxy, WatchedReplica
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.plan.state import Observed
-from serveconf.reconcile.ports import Counters, NodeState, ProxyOrder, ReplicaOrder
+from serveconf.reconcile.ports import Counters, NodeState, ProxyOrder, ReplicaOrder, Totals
 from serveconf.routing import Generation
 
 log = get_logger("cluster")
@@ -69,12 +70,14 @@ class RayCluster:
 
     async def _look_at_nodes(self) -> None:
         nodes = await asyncio.to_thread(ray.nodes)
+        free = await asyncio.to_thread(available_resources_per_node)
         self._nodes = tuple(
             NodeState(
                 id=node["NodeID"],
                 is_head=HEAD_RESOURCE in node["Resources"],
                 ip=node["NodeManagerAddress"],
                 total=dict(node["Resources"]),
+                available=dict(free.get(node["NodeID"], {})),
             )
             for node in nodes
             if node["Alive"]
@@ -170,6 +173,11 @@ class RayCluster:
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
         """Begin to count, or read what was counted."""
         counted: Counters = await _asked(self._proxy(proxy_id).count(operation, begin=begin), f"proxy {proxy_id}")
+        return counted
+
+    async def totals(self, proxy_id: str) -> Totals:
+        """What it has counted since its process began."""
+        counted: Totals = await _asked(self._proxy(proxy_id).totals(), f"proxy {proxy_id}")
         return counted
 
     def _proxy(self, proxy_id: str) -> WatchedProxy:

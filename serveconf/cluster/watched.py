@@ -14,7 +14,7 @@ from serveconf.cluster.actors import kill_actor
 from serveconf.cluster.asking import ask
 from serveconf.cluster.logs import get_logger
 from serveconf.plan.state import ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
-from serveconf.reconcile.ports import Counters, ProxyOrder, ReplicaOrder
+from serveconf.reconcile.ports import Counters, ProxyOrder, ReplicaOrder, Totals
 from serveconf.routing import Generation
 
 log = get_logger("cluster")
@@ -226,6 +226,11 @@ class WatchedProxy(_Watched):
     async def count(self, operation: str, *, begin: bool) -> Counters:
         """Begin to count, or read."""
         counted: Counters = await ask(self._actor.count.remote(operation, begin))
+        return counted
+
+    async def totals(self) -> Totals:
+        """What its process has counted."""
+        counted: Totals = await ask(self._actor.totals.remote())
         return counted
 
     def stop(self, drain_s: float, *, gone: Callable[[], object]) -> None:

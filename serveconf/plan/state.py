@@ -6,12 +6,16 @@ live actors. Both can be encoded as JSON with msgspec (the store keeps desired s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable
 from enum import StrEnum
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import msgspec
 
 from serveconf.routing import Middleware
+
+K = TypeVar("K", bound=Hashable)
 
 
 class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +106,7 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
-class Observed(msgspec.Struct, frozen=True, kw_only=True):
+class Observed(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """All that is there at one moment."""
 
     replicas: tuple[ReplicaState, ...] = ()
@@ -110,4 +114,23 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
     def of(self, stack: str, deployment: str) -> tuple[ReplicaState, ...]:
         """The replicas of one deployment."""
-        return tuple(r for r in self.replicas if r.stack == stack and r.deployment == deployment)
+        return self._by_deployment.get((stack, deployment), ())
+
+    def of_stack(self, stack: str) -> tuple[ReplicaState, ...]:
+        """The replicas of one stack."""
+        return self._by_stack.get(stack, ())
+
+    @cached_property
+    def _by_deployment(self) -> dict[tuple[str, str], tuple[ReplicaState, ...]]:
+        return _grouped(self.replicas, lambda r: (r.stack, r.deployment))
+
+    @cached_property
+    def _by_stack(self) -> dict[str, tuple[ReplicaState, ...]]:
+        return _grouped(self.replicas, lambda r: r.stack)
+
+
+def _grouped(replicas: Iterable[ReplicaState], key: Callable[[ReplicaState], K]) -> dict[K, tuple[ReplicaState, ...]]:
+    groups: dict[K, list[ReplicaState]] = {}
+    for replica in replicas:
+        groups.setdefault(key(replica), []).append(replica)
+    return {name: tuple(group) for name, group in groups.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,7 +24,7 @@ from serveconf.proxy.system import (
     answer_routes,
     answer_server_options,
 )
-from serveconf.proxy.tally import Receipt
+from serveconf.proxy.tally import Answers, Receipt
 from serveconf.routing import Generation, Route
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,15 @@ class ProxyApp:
         """What was counted since ``start_receipt``."""
         self.edge.tally.retried = self._builder.retried
         return self.edge.tally.receipt(operation)
+
+    def answers(self) -> Mapping[str, Answers]:
+        """What each deployment, as ``stack/deployment``, has answered since the process began."""
+        return self._builder.answers
+
+    @property
+    def retried(self) -> int:
+        """How often a request was tried once more, on another replica."""
+        return self._builder.retried
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request or WebSocket."""

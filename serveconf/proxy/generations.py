@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from serveconf.proxy.middleware import Imported, ImportMiddleware, build_stack
 from serveconf.proxy.mount import Mount, enter_backend
+from serveconf.proxy.tally import Answers
 from serveconf.routing import Front, Generation, Middleware, PrefixTable, ReplicaAddress, Route
 
 
@@ -65,6 +66,7 @@ class Builder:
         self._system = system
         self._mounts: set[Mount] = set()
         self._retried_before = 0  # by backends that are gone
+        self.answers: dict[str, Answers] = {}  # "stack/deployment" → what its mounts have answered, of every generation
 
     @property
     def retried(self) -> int:
@@ -125,7 +127,8 @@ class Builder:
         stack = next((mount.stack for mount in mine if mount.route.middlewares == route.middlewares), None)
         if stack is None:
             stack = await self._build_stack(route.middlewares, enter_backend)
-        return Mount(route, self._make_backend(route), stack, self._on_free)
+        answers = self.answers.setdefault(f"{route.stack}/{route.deployment}", Answers())
+        return Mount(route, self._make_backend(route), stack, self._on_free, answers)
 
     async def _build_stack(self, middlewares: Sequence[Middleware], innermost: ASGIApp) -> ASGIApp | None:
         """Imports run in a thread: the user's modules may take their time, and requests are being served."""

@@ -6,10 +6,11 @@ An unchanged route keeps its mount from one generation to the next, and with it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serveconf.proxy.tally import Answers
 from serveconf.routing import Route
 
 MOUNT = "serveconf.mount"  # the scope key under which a request carries its mount through the route's middlewares
@@ -18,8 +19,16 @@ MOUNT = "serveconf.mount"  # the scope key under which a request carries its mou
 class Mount:
     """A route with what answers it. ``entry`` is the outermost of its middlewares, or the backend where it has none."""
 
-    def __init__(self, route: Route, backend: ASGIApp, stack: ASGIApp | None, on_free: Callable[[Mount], None]) -> None:
+    def __init__(
+        self,
+        route: Route,
+        backend: ASGIApp,
+        stack: ASGIApp | None,
+        on_free: Callable[[Mount], None],
+        answers: Answers | None = None,
+    ) -> None:
         self.route = route
+        self.answers = answers or Answers()
         self.backend = backend
         self.stack = stack
         self.generations: set[int] = set()
@@ -30,15 +39,40 @@ class Mount:
         """One request or WebSocket, from its first to its last event."""
         self.requests += 1
         try:
-            if self.stack is None:
-                await self.backend(scope, receive, send)
+            if scope["type"] == "http":
+                await self._answer(scope, receive, send)
             else:
-                scope[MOUNT] = self
-                await self.stack(scope, receive, send)
+                await self._enter(scope, receive, send)
         finally:
             self.requests -= 1
             if not self.generations:
                 self._free_if_unused()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count what the client gets; an app that raises makes the edge answer 500 or cut the answer."""
+        answers = self.answers
+        failed: bool | None = None  # nothing was answered yet
+
+        def counted(message: Message) -> Awaitable[None]:
+            nonlocal failed
+            if message["type"] == "http.response.start":
+                failed = message["status"] >= 500
+                answers.given += 1
+                answers.failed += failed
+            return send(message)
+
+        try:
+            await self._enter(scope, receive, counted)
+        except Exception:
+            answers.given += failed is None
+            answers.failed += not failed
+            raise
+
+    def _enter(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if self.stack is None:
+            return self.backend(scope, receive, send)
+        scope[MOUNT] = self
+        return self.stack(scope, receive, send)
 
     def let_go(self, generation: int) -> None:
         """A generation names this mount no more."""

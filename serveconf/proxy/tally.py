@@ -21,6 +21,16 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     streams_closed: int = 0
 
 
+class Answers:
+    """The answers of one deployment since the process began; ``failed``: those of 500 and above, and those that were cut."""
+
+    __slots__ = ("failed", "given")
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.failed = 0
+
+
 class _Window:
     """The totals when a receipt began, and the longest gap since."""
 

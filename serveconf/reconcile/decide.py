@@ -22,6 +22,8 @@ class StackView:
     observed: Observed
     served: frozenset[str]
     front_ready: bool = True  # every proxy that the goal needs is up
+    bakes: bool = False  # the switch may still be taken back for a while after it was made
+    baking: bool = False  # ... and it has been made: the target serves
 
     @property
     def goal(self) -> DesiredStack | None:
@@ -46,7 +48,7 @@ class Decision:
 
 def decide(view: StackView) -> Decision:
     """What to do next for the stack."""
-    mine = tuple(r for r in view.observed.replicas if r.stack == view.name)
+    mine = view.observed.of_stack(view.name)
     failed = tuple(r for r in mine if r.phase is ReplicaPhase.FAILED)
     failure = _target_failure(view, failed)
     if failure is not None:
@@ -58,7 +60,7 @@ def decide(view: StackView) -> Decision:
     complete = view.front_ready and not stale and all(wave.complete for wave in waves.values())
     final = complete and all(wave.final for wave in waves.values())
     switching = view.target is not None and complete
-    routes = view.target if switching and final else view.current
+    routes = view.target if view.baking or (switching and final) else view.current
     serve = _serve(view, routes, waves, moved=switching)
     return Decision(
         start=tuple((d, waves[d.name].start) for d in deployments if waves[d.name].start),
@@ -67,7 +69,7 @@ def decide(view: StackView) -> Decision:
         final=switching and final,
         routes=routes,
         serve=tuple(serve.items()),
-        wanted=_wanted(view, deployments, serve),
+        wanted=_wanted(view, deployments, serve) | _spared(view, reached=switching and final),
         failed=failed,
     )
 
@@ -118,6 +120,18 @@ def _hold(
     held = [r for r in ready if r.id in served]
     spare = [r for r in ready if r.id not in served and r.version == deployment.version]
     return (*held, *spare[: max(0, deployment.num_replicas - len(held))])
+
+
+def _spared(view: StackView, *, reached: bool) -> frozenset[str]:
+    """What served before the switch, while the switch may still be taken back."""
+    if view.current is None or not (view.baking or (view.bakes and reached)):
+        return frozenset()
+    return frozenset(
+        replica.id
+        for deployment in view.current.deployments
+        for replica in view.observed.of(view.name, deployment.name)
+        if replica.version == deployment.version and replica.phase is ReplicaPhase.READY
+    )
 
 
 def _wanted(

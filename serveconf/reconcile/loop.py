@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from serveconf.errors import CodeFailed, Conflict, ServeconfError
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ProxyPhase, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
+from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
 from serveconf.reconcile.decide import Decision, StackView, decide
 from serveconf.reconcile.front import is_its_turn, merge_fronts, wanted_proxies
 from serveconf.reconcile.generation import build_generation, same_content, serving_ids
@@ -49,6 +50,7 @@ class Reconciler:
         self._reconfiguring: dict[str, asyncio.Task[None]] = {}
         self._phases: dict[str, ReplicaPhase] = {}
         self._stage_failures = 0
+        self._baking = Baking(cluster, clock)
         cluster.on_change = self.look_again
 
     def look_again(self) -> None:
@@ -71,12 +73,12 @@ class Reconciler:
 
     async def pass_once(self) -> float:
         """One look at everything and what is next. Returns the seconds until the next look that nobody asked for."""
+        pause = await self._look_at_bakes()
         observed = self.cluster.observe()
         self._tell_phases(observed)
         front_ready = await self._keep_proxies(observed)
         served = serving_ids(self.ledger.generation)
         decisions: dict[str, Decision] = {}
-        pause = IDLE_S
         for name in sorted(self.ledger.heads):
             decision = decide(
                 StackView(
@@ -86,6 +88,8 @@ class Reconciler:
                     observed=observed,
                     served=served,
                     front_ready=front_ready,
+                    bakes=bool(self._bake(name).limits),
+                    baking=self.ledger.heads[name].baking_until is not None,
                 )
             )
             if decision.failure is not None:
@@ -107,9 +111,10 @@ class Reconciler:
             return
         await self.ledger.put_revision(replace(revision, outcome=outcome, failure=failure))
         if head.current is None:
-            await self.ledger.put_head(replace(head, target=None, deleting=True))
+            await self.ledger.put_head(replace(head, target=None, baking_until=None, deleting=True))
         else:
-            await self.ledger.put_head(replace(head, target=None))
+            await self.ledger.put_head(replace(head, target=None, baking_until=None))
+        self._baking.end(head)
         self.on_event(stack, {"event": "resolved", "revision": revision.number})
         self.look_again()
 
@@ -126,9 +131,10 @@ class Reconciler:
             return False
         kept = wanted_proxies(merge_fronts(currents), self.cluster.nodes()) if currents else ()
         there = {proxy.id: proxy for proxy in observed.proxies}
+        old = {order.id for order in kept}
         for order in wanted:
-            await self._keep_proxy(order, there, new=order.id not in {o.id for o in kept})
-        needed = {order.id for order in (*wanted, *kept)}
+            await self._keep_proxy(order, there, new=order.id not in old)
+        needed = old | {order.id for order in wanted}
         for proxy in observed.proxies:
             if proxy.id not in needed and proxy.phase in (ProxyPhase.READY, ProxyPhase.STARTING, ProxyPhase.FAILED):
                 await self.cluster.stop_proxy(proxy.id, drain_s=self._longest_drain())
@@ -220,7 +226,10 @@ class Reconciler:
         }
         following = build_generation(generation.number + 1, front, routed.values(), serving)
         proxies = [p for p in observed.proxies if p.phase is ProxyPhase.READY]
-        if same_content(following, generation):
+        begun = (
+            generation.number > 0 or not proxies
+        )  # proxies without any table answer nothing, not even that all is well
+        if begun and same_content(following, generation):
             following = generation
             proxies = [p for p in proxies if p.generation != generation.number]
         if proxies or following is not generation:
@@ -231,7 +240,7 @@ class Reconciler:
         self._stage_failures = 0
         for name, decision in decisions.items():
             if decision.final:
-                await self._settle(name)
+                await self._reach(name)
         return True
 
     async def _reachable(self, replicas: tuple[ReplicaState, ...], observed: Observed) -> tuple[ReplicaState, ...]:
@@ -259,18 +268,45 @@ class Reconciler:
                 )
         return False
 
+    async def _reach(self, stack: str) -> None:
+        """The target serves: it is settled now, or, where it has to prove itself first, when its time is up."""
+        head, bake = self.ledger.heads[stack], self._bake(stack)
+        if head.baking_until is None and bake.limits:
+            await self._baking.begin(head)
+            await self.ledger.put_head(replace(head, baking_until=self.clock.wall() + bake.seconds))
+            number = self.ledger.generation.number
+            message = f"generation {number} is live; its errors are watched for {bake.seconds:g} s"
+            self.on_event(stack, {"event": "phase", "phase": "baking", "message": message})
+        elif head.baking_until is None or self._baking.is_over(head):
+            await self._settle(stack)
+
+    async def _look_at_bakes(self) -> float:
+        """Take back what answers with too many errors. Returns the seconds until the next look."""
+        baking = [head for head in self.ledger.heads.values() if head.baking_until is not None]
+        for head in baking:
+            failure = await self._baking.look(head, self._bake(head.name))
+            if failure is not None:
+                await self.fail_target(head.name, failure)
+        return LOOK_S if baking else IDLE_S
+
+    def _bake(self, stack: str) -> Bake:
+        target = self.ledger.target(stack)
+        return bake_of(self.ledger.current(stack), target) if target else Bake(seconds=0)
+
     async def _settle(self, stack: str) -> None:
-        """The target serves: it is the current revision from here on."""
+        """The target has been reached: it is the current revision from here on."""
         head = self.ledger.heads[stack]
         revision = self.ledger.revision(stack, head.target)
         assert revision is not None
-        await self.ledger.put_head(replace(head, current=revision.number, target=None))
+        self._baking.end(head)
+        await self.ledger.put_head(replace(head, current=revision.number, target=None, baking_until=None))
         await self.ledger.put_revision(replace(revision, outcome="applied"))
         self.on_event(
             stack,
             {"event": "phase", "phase": "draining", "message": f"generation {self.ledger.generation.number} is live"},
         )
         self.on_event(stack, {"event": "resolved", "revision": revision.number})
+        self.look_again()  # proxies that the former revision needed may go now
 
     async def _drain_surplus(self, decisions: Mapping[str, Decision], observed: Observed) -> None:
         """Stop what nobody wants and no table names; take a deleted stack off the books when its last replica is gone."""

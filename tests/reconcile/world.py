@@ -56,7 +56,7 @@ class World:
         for _ in range(4):
             await self.look()
         assert operation.task is not None
-        await operation.task
+        await asyncio.wait_for(operation.task, 5)
         assert operation.result is not None
         return operation.result
 
