@@ -17,9 +17,8 @@ from serveconf.plan.diff import make_plan
 from serveconf.plan.shadow import shadowed
 from serveconf.plan.state import DesiredStack
 from serveconf.plan.summary import summarise
-from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts
+from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, wanted_proxies
 from serveconf.reconcile.loop import Reconciler
-from serveconf.reconcile.merge import merged_spec
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.placement import check_placement
 from serveconf.reconcile.ports import Clock, Cluster, Counters
@@ -42,6 +41,7 @@ class Ask:
     desired: Callable[[DesiredStack | None, int], Awaitable[DesiredStack]]  # (current, new revision number)
     pin: bool = False  # a rollback pins
     deleting: bool = False  # the whole stack goes
+    shown: Callable[[dict[str, Any]], dict[str, Any]]  # from the spec that the current revision shows to the new one's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +157,13 @@ async def _write_target(deps: Deps, operation: Operation, ask: Ask, desired: Des
     """From here on a controller that comes back goes on with it."""
     head = deps.ledger.heads.get(desired.name, StackHead(name=desired.name))
     actions = plan.as_json()["actions"]
+    before = deps.ledger.revision(desired.name, head.current)
     revision = Revision(
         number=desired.revision,
         stack=desired.name,
         time=deps.clock.wall(),
         desired=desired,
-        spec=_spec_to_show(deps, ask.request, desired.name),
+        spec=ask.shown(before.spec if before else {}),
         author=ask.request.author,
         source=ask.request.source,
         commit=ask.request.commit,
@@ -175,14 +176,6 @@ async def _write_target(deps: Deps, operation: Operation, ask: Ask, desired: Des
         replace(head, target=desired.revision, last=desired.revision, deleting=ask.deleting, pinned=ask.pin)
     )
     deps.reconciler.look_again()
-
-
-def _spec_to_show(deps: Deps, request: ApplyRequest, stack: str) -> dict[str, Any]:
-    """What was said, values from variables masked; what a merge leaves as it was is said along."""
-    said = masked(request.spec, request.masks)
-    head = deps.ledger.heads.get(stack)
-    before = deps.ledger.revision(stack, head.current) if head else None
-    return merged_spec(said, before.spec) if request.merge and before else said
 
 
 async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None:
@@ -200,8 +193,12 @@ async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None
 
 
 def _unsettled(deps: Deps, stack: str) -> bool:
-    """Whether replicas that nobody needs are still there."""
+    """Whether replicas or proxies that nobody needs are still there."""
     current = deps.ledger.current(stack)
+    goals = [*other_goals(deps, stack), *([current] if current else [])]
+    wanted = {order.id for order in wanted_proxies(merge_fronts(goals), deps.cluster.nodes())} if goals else set()
+    if any(proxy.id not in wanted for proxy in deps.cluster.observe().proxies):
+        return True
     versions = {(d.name, d.version): d.num_replicas for d in current.deployments} if current else {}
     for replica in deps.cluster.observe().replicas:
         if replica.stack == stack:

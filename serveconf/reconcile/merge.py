@@ -5,6 +5,7 @@ The Python API deploys one object at a time this way, and no script has to know 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from msgspec.structs import replace
@@ -36,3 +37,10 @@ def merged_spec(said: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     spec = {**before, **said, "deployments": list(deployments.values())}
     http_options = {**before.get("http_options", {}), **said.get("http_options", {})}
     return spec | ({"http_options": http_options} if http_options else {})
+
+
+def spec_without(before: dict[str, Any], deployments: Collection[str] | None) -> dict[str, Any]:
+    """A spec less some of its deployments; less all of them and its say in the front where None are named."""
+    if deployments is None:
+        return {key: before[key] for key in ("name",) if key in before}
+    return {**before, "deployments": [d for d in before.get("deployments", ()) if d["name"] not in deployments]}

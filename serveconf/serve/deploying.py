@@ -51,11 +51,8 @@ def deployments_of(client: Client) -> dict[str, Deployment]:
     if number is None:
         return {}
     revision = client.revision(STACK, number)
-    return {
-        spec["name"]: _known(spec, revision["packages"][spec["name"]])
-        for spec in revision["spec"].get("deployments", ())
-        if spec["name"] in revision["packages"]
-    }
+    packages = revision["packages"]
+    return {spec["name"]: _known(spec, packages[spec["name"]]) for spec in revision["spec"].get("deployments", ())}
 
 
 def _known(spec: dict[str, Any], package: dict[str, Any]) -> Deployment:

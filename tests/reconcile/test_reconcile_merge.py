@@ -76,6 +76,27 @@ async def test_the_history_shows_the_whole_stack_after_a_merge(world: World) -> 
     assert last.spec["deployments"] == [A, {**B, "num_replicas": 2}]
 
 
+async def test_the_history_shows_what_a_delete_left_and_what_a_rollback_brought_back(world: World) -> None:
+    await world.apply(A, B)
+    await world.run(world.plane.delete("default", ["b"], request()))
+    await world.run(world.plane.rollback("default", None, request()))
+    shown = [[d["name"] for d in revision.spec["deployments"]] for revision in world.plane.history("default")]
+    assert shown == [["a", "b"], ["a"], ["a", "b"]]
+
+
+async def test_the_first_stack_is_published_when_it_has_no_deployment_yet(world: World) -> None:
+    await world.apply(merge=True)
+    assert world.live.number == 1
+    assert world.live.routes == ()
+
+
+async def test_an_apply_that_takes_the_front_away_ends_when_the_proxies_are_gone(world: World) -> None:
+    await world.apply(A)
+    assert world.cluster.observe().proxies
+    await world.apply(merge=True, http_options={"location": "NoServer"})
+    assert world.cluster.observe().proxies == ()
+
+
 async def test_code_is_looked_at_again_after_a_merge(world: World) -> None:
     """Two packages may hold one import path; what was learned of the one says nothing about the other."""
     await world.apply(A, code="0ne", files={"a.py": "1"})

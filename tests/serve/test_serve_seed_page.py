@@ -268,7 +268,7 @@ def test_a_middleware_that_cannot_be_built_changes_nothing(cluster):
     before = serve.status()["generation"]
     with pytest.raises(CodeFailed, match="no attribute 'Nope'"):
         serve.start(detached=True, http_options={"middlewares": [{"import_path": "starlette.middleware.gzip:Nope"}]})
-    with pytest.raises(AuthorError, match="did you mean 'middlewares'"):
+    with pytest.raises(AuthorError, match="write middlewares instead"):
         serve.start(detached=True, http_options={"middleware": []})
     assert serve.status()["generation"] == before
 
