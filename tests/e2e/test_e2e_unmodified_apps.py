@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from websockets.typing import Subprotocol
 
 PREFIX = "/rich"
 OWN = {"date", "server", "x-request-id"}  # each server's own
+EXPIRES = re.compile("expires=[^;]*GMT")
 BIG = bytes(range(256)) * 40_960  # 10 MB
 
 
@@ -103,6 +105,8 @@ def servers(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """uvicorn with a root path, and a stack."""
     stack = Stack(place, "rich", tmp_path_factory.mktemp("apps"))
     shutil.copytree(Path(__file__).parent / "rich", stack.folder, dirs_exist_ok=True)
+    for path in stack.folder.rglob("*.*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # snapshots know times to two seconds
     stack.code("other", OTHER)
     stack.spec(
         f"name: rich, import_path: 'rich_app:app', route_prefix: {PREFIX}",
@@ -138,7 +142,8 @@ def answer(port: int, prefix: str, asked: Ask) -> tuple[int, list[tuple[str, str
     got = connection.getresponse()
     body = got.read()
     connection.close()
-    return got.status, [(n.lower(), v) for n, v in got.getheaders() if n.lower() not in OWN], body
+    kept = [(n.lower(), EXPIRES.sub("", v)) for n, v in got.getheaders() if n.lower() not in OWN]
+    return got.status, sorted(kept, key=lambda header: header[0]), body  # those of one name stay in their order
 
 
 @pytest.mark.parametrize("asked", ASKS, ids=str)
@@ -159,8 +164,7 @@ def transcript(url: str, say: list[str | bytes], **options: Any) -> list[Any]:
     except InvalidStatus as refused:
         return ["refused", refused.response.status_code, refused.response.body]
     except ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        return [*seen, closed.rcvd.code, closed.rcvd.reason]
+        return [*seen, closed.rcvd and (closed.rcvd.code, closed.rcvd.reason)]
     return seen
 
 
@@ -212,6 +216,6 @@ OTHER = """
 
 def test_apps_of_other_kinds_are_served_as_they_are(servers: Servers) -> None:
     url = f"http://127.0.0.1:{servers.served}"
-    assert ask(f"{url}/star") == (200, "/star/m/x") or ask(f"{url}/star")[1]
+    assert ask(f"{url}/star") == (200, "/star/m/x")
     assert ask(f"{url}/star/m/y") == (200, "y")
     assert ask(f"{url}/raw/deep") == (201, "/raw /raw/deep!")

@@ -73,7 +73,11 @@ def root() -> dict[str, str]:
     return {"at": "root"}
 
 
-@app.api_route("/scope", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+@app.get("/scope")
+@app.post("/scope")
+@app.put("/scope")
+@app.patch("/scope")
+@app.delete("/scope")
 async def scope(request: Request) -> dict[str, Any]:
     return {
         "method": request.method,
@@ -197,8 +201,8 @@ async def count(request: Request) -> dict[str, int]:
 
 
 @app.post("/echo")
-async def echo(request: Request) -> StreamingResponse:
-    return StreamingResponse(request.stream(), media_type=request.headers.get("content-type"))
+async def echo(request: Request) -> Response:
+    return Response(await request.body(), media_type=request.headers.get("content-type"))
 
 
 @app.get("/stream")
