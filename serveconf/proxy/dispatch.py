@@ -23,6 +23,7 @@ from serveconf.wire import (
     StreamLost,
     StreamRefused,
     WireClient,
+    need_task,
 )
 
 NO_REPLICA_WAIT_S = 5.0  # how long a request waits for a replica when there is none
@@ -91,6 +92,7 @@ class Backend:
         raise ResponseCut(str(error)) from error
 
     async def _run_in_time(self, call: Call, timeout_s: float) -> int:
+        await need_task()
         try:
             async with asyncio.timeout(timeout_s) as deadline:
                 call.watch_start(deadline)
@@ -180,6 +182,7 @@ class Backend:
         """Wait for a replica with room; or a newer generation's backend, if this one has none left."""
         if not first and 0 <= self.route.max_queued_requests <= len(self._line):
             raise GiveUp(503, "Service Unavailable: too many requests wait", retry=True)
+        await need_task()
         place = asyncio.Event()
         if first:
             self._line.appendleft(place)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.rules import HOP_BY_HOP, STATUS_LINES, field_name, is_injected
+from serveconf.wire import Strand
 
 if TYPE_CHECKING:
     from serveconf.proxy.protocol import HttpProtocol
@@ -24,7 +25,7 @@ _EDGE_FIELDS = HOP_BY_HOP | {b"content-length", b"date", b"x-request-id"}  # a l
 
 
 class Exchange:
-    """A request that was taken from a connection. ``run`` is its life as a task."""
+    """A request that was taken from a connection. ``run`` is its life."""
 
     __slots__ = (
         "app",
@@ -46,8 +47,8 @@ class Exchange:
         "request_id",
         "scope",
         "started",
+        "strand",
         "streaming",
-        "task",
         "trailers",
     )
 
@@ -60,7 +61,7 @@ class Exchange:
         self.request_id = request_id
         self.keep_alive = keep_alive
         self.expects_continue = expects
-        self.task: asyncio.Task[None] | None = None
+        self.strand: Strand | None = None  # that runs it
         self.disconnected = False
         # the request's body
         self.body: list[bytes] = []
@@ -99,8 +100,6 @@ class Exchange:
                 log.error("an app returned without a complete answer", extra={"path": self.scope["path"]})
                 self._fail(500, b"Internal Server Error")
         finally:
-            if self.task is not None:
-                self.connection.edge.tasks.discard(self.task)
             self._count_out()
 
     def _count_out(self) -> None:
@@ -117,8 +116,8 @@ class Exchange:
         """The client went away. Whoever waits in ``receive`` learns it there; an app that waits elsewhere is cancelled."""
         self.disconnected = True
         self.tell()
-        if not self.receivers and self.task is not None and not self.complete:
-            self.task.cancel()
+        if not self.receivers and self.strand is not None and not self.complete:
+            self.strand.cancel()
 
     def take(self, body: bytes) -> None:
         """A part of the body came in."""

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serveconf.code.by_value import by_value_file, read_by_value
 from serveconf.errors import CodeFailed
 from serveconf.proxy.importing import CodeFolders, import_attribute, user_traceback
 from serveconf.routing import Middleware
+from serveconf.wire import need_task
 
 MiddlewareFactory = Callable[..., ASGIApp]
 Imported = tuple[MiddlewareFactory, Sequence[Any], dict[str, Any]]
@@ -63,7 +64,17 @@ def build_stack(middlewares: Sequence[tuple[Middleware, Imported]], innermost: A
                 f"middleware {middleware.import_path} gave a {type(app).__name__}, which is no ASGI app",
                 hint="a middleware is called with the next ASGI app, then its arguments, and is or returns an ASGI app",
             )
-    return app
+    return in_task(app)
+
+
+def in_task(app: ASGIApp) -> ASGIApp:
+    """``app``, run in a task of asyncio's: the user's code may ask for the one that it runs in."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        await need_task()
+        await app(scope, receive, send)
+
+    return run
 
 
 def _failed(middleware: Middleware, what: str, error: BaseException) -> CodeFailed:

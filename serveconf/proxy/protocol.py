@@ -26,6 +26,7 @@ from serveconf.proxy.exchange import Exchange
 from serveconf.proxy.head import RequestHead
 from serveconf.proxy.rules import STATUS_LINES, Refused
 from serveconf.proxy.upgrade import parser_within_body, write_handshake
+from serveconf.wire import Strand
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class HttpProtocol(asyncio.Protocol):
         self.on_header = self._head.on_header
         self._parser: Any = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()  # answered in order; the first one is being answered
+        self._to_start: Exchange | None = None  # when the packet is parsed: it may hold the body too
         self._reading: Exchange | None = None  # whose body is being received
         self._refusal: Refused | None = None  # to be answered when its turn comes
         self._is_ignoring = False  # whatever the client still sends
@@ -82,7 +84,7 @@ class HttpProtocol(asyncio.Protocol):
         self._awaits = _NOTHING
         self._is_ignoring = True
         self.resume_writing()
-        for exchange in self._exchanges:
+        for exchange in list(self._exchanges):
             exchange.disconnect()
         self._exchanges.clear()
         self._reading = None
@@ -112,6 +114,9 @@ class HttpProtocol(asyncio.Protocol):
                 self._await_head(was_in_head)
             elif self._reading is not None:
                 self._check_body_grows()
+        if self._to_start is not None:
+            exchange, self._to_start = self._to_start, None
+            self._start(exchange)
 
     # The parser's calls
 
@@ -197,7 +202,7 @@ class HttpProtocol(asyncio.Protocol):
             self._head.expect_trailers()
         self._exchanges.append(exchange)
         if len(self._exchanges) == 1:
-            self._start(exchange)
+            self._to_start = exchange
         elif len(self._exchanges) > _PIPELINE_DEPTH:
             self.pause_reading()
 
@@ -238,10 +243,11 @@ class HttpProtocol(asyncio.Protocol):
     # Answers, in their order
 
     def _start(self, exchange: Exchange) -> None:
+        if exchange.disconnected:
+            return
         self.edge.tally.begin()
-        task = self.loop.create_task(exchange.run())
-        exchange.task = task
-        self.edge.tasks.add(task)
+        strand = exchange.strand = Strand(self.loop, exchange.run(), self.edge.tasks)
+        strand.start()
 
     @property
     def has_one_request(self) -> bool:
@@ -261,7 +267,7 @@ class HttpProtocol(asyncio.Protocol):
     def _next(self) -> None:
         self._exchanges.popleft()
         if self._exchanges:
-            self._start(self._exchanges[0])
+            self.loop.call_soon(self._start, self._exchanges[0])
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
         elif not self._head.is_open:
@@ -364,8 +370,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; what is in flight gets 503, or is cut."""
-        for exchange in self._exchanges:
-            if exchange.task is not None:
-                exchange.task.cancel()
+        for exchange in list(self._exchanges):
+            if exchange.strand is not None:
+                exchange.strand.cancel()
         if not self._exchanges:
             self.transport.close()

@@ -8,6 +8,7 @@ from serveconf.wire.client import WireClient
 from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
 from serveconf.wire.requests import CLIENT_LEFT, BodyMode, StreamCut, StreamLost, StreamRefused, body_mode
 from serveconf.wire.server import WireServer
+from serveconf.wire.strand import Strand, need_task
 
 __all__ = [
     "CLIENT_LEFT",
@@ -15,10 +16,12 @@ __all__ = [
     "FrameTooLarge",
     "Limits",
     "ProtocolError",
+    "Strand",
     "StreamCut",
     "StreamLost",
     "StreamRefused",
     "WireClient",
     "WireServer",
     "body_mode",
+    "need_task",
 ]

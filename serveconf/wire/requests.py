@@ -24,6 +24,7 @@ from serveconf.wire.frames import (
     Reply,
     cost_of,
 )
+from serveconf.wire.strand import Strand, park, running
 from serveconf.wire.stream import Stream
 from serveconf.wire.websockets import Assembly
 
@@ -91,6 +92,7 @@ class ClientStream(Stream):
         self._failure: Exception | None = None
         self._receive: Any = None
         self._pump: asyncio.Task[None] | None = None
+        self._strand: Strand | None = None  # parked in ``next``
 
     # from the replica
 
@@ -124,7 +126,17 @@ class ClientStream(Stream):
                 raise self._failure
             if self.gone:
                 raise StreamLost(self.started)
-            await self.wait()
+            self._strand = running()
+            if self._strand is None:
+                await self.wait()
+            else:
+                await park()
+
+    def wake(self) -> None:
+        super().wake()
+        strand, self._strand = self._strand, None
+        if strand is not None:
+            strand.resume()
 
     def fail(self, error: Exception) -> None:
         """The call cannot go on."""
