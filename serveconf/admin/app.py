@@ -102,7 +102,7 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
         await plane.packages.put(_digest(digest), bytes(data))
         return models.CodeModel(present=True)
 
-    @router.post("/stacks/{stack}/plan", response_model=models.PlanModel)
+    @router.post("/stacks/{stack}/plan", response_model=models.PlanModel, response_model_exclude_unset=True)
     async def plan(stack: StackName, body: models.ApplyBody) -> dict[str, Any]:
         """What an apply would do. Changes nothing."""
         return (await plane.plan(_request(stack, body))).as_json()

@@ -84,6 +84,7 @@ class PlanModel(BaseModel):
     base_revision: int | None
     changed: bool
     actions: list[ActionModel]
+    warnings: list[str] = []
 
 
 class ProblemModel(BaseModel):

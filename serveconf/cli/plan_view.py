@@ -23,7 +23,8 @@ def render_plan(plan: Mapping[str, Any], *, color: bool = False, warnings: Seque
     lines = [*_body(plan["actions"], color)]
     if lines:
         lines.append("")
-    lines += [f"{paint('warning:', 'yellow', bold=True, on=color)} {visible(warning)}" for warning in warnings]
+    told = warnings or plan.get("warnings") or ()
+    lines += [f"{paint('warning:', 'yellow', bold=True, on=color)} {visible(warning)}" for warning in told]
     return "\n".join([*lines, paint(summary_line(plan), bold=True, on=color)])
 
 

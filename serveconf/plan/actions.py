@@ -68,6 +68,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     stack: str
     base_revision: int  # the revision that it starts from; 0: there is none yet
     actions: tuple[Action, ...] = ()
+    warnings: tuple[str, ...] = ()  # what whoever applies it should know: operations out of reach, waves
 
     @property
     def changed(self) -> bool:
@@ -81,4 +82,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             "base_revision": self.base_revision,
             "changed": self.changed,
             "actions": [action.as_json() for action in self.actions],
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
         }

@@ -34,6 +34,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     middleware_modules: dict[str, str] = {}  # files that its middlewares import: path -> content hash
     masks: dict[str, str] = {}  # "init_kwargs.password" -> "${DB_PASSWORD}": what to show instead of the value
     operations: tuple[str, ...] = ()  # "GET /items/{id}", as preflight found them
+    room: int | None = None  # how many new replicas fit beside the old ones, where that is fewer than max_surge
     options: dict[str, Any] = {}  # defaults that the imported deployment object brings, under the file's own keys
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from serveconf.plan.summary import summarise
 from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, wanted_proxies
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.operation import Event, Operation
-from serveconf.reconcile.placement import check_placement
-from serveconf.reconcile.ports import Clock, Cluster, Counters
+from serveconf.reconcile.placement import DoesNotFit, check_placement, fit_in
+from serveconf.reconcile.ports import Clock, Cluster, Counters, NodeState
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.receipt import Receipt, add_up
 from serveconf.reconcile.records import Failure, Ledger, Revision, StackHead
@@ -30,6 +30,7 @@ from serveconf.spec.models import Location
 
 log = logging.getLogger("serveconf.control")
 
+FREED_S = 2.0  # how long what has ended may still be counted as taken
 SETTLE_S = 2.0  # how long an apply waits for idle old replicas to go; busy ones drain on without it
 
 
@@ -85,9 +86,8 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
     if request.base_revision is not None and request.base_revision != (current.revision if current else 0):
         raise stale(stack, request.base_revision, current)
     desired = await ask.desired(current, deps.ledger.next_number(stack))
-    check_desired(deps, desired)
-    plan = plan_for(deps, current, desired)
-    operation.tell({"event": "plan", **plan.as_json(), "warnings": list(shadowed(desired))})
+    desired, plan = await fitted(deps, current, desired)
+    operation.tell({"event": "plan", **plan.as_json()})
     if not plan.changed and current is not None and not ask.deleting:
         await _set_pin(deps, ask, stack)
         return make_result(stack, outcome="unchanged", revision=current.revision)
@@ -132,25 +132,49 @@ async def _settled(deps: Deps, operation: Operation, number: int) -> Event:
     )
 
 
-def plan_for(deps: Deps, current: DesiredStack | None, desired: DesiredStack) -> Plan:
-    """What has to be done, drift of replicas and proxies included."""
-    front = merge_fronts([*other_goals(deps, desired.name), desired])
+async def fitted(deps: Deps, current: DesiredStack | None, desired: DesiredStack) -> tuple[DesiredStack, Plan]:
+    """The stack as the cluster has room for it, and what has to be done, drift of replicas and proxies included.
+
+    Raises Conflict where another stack claims a prefix or another front, DoesNotFit where there is no room.
+    """
+    others = other_goals(deps, desired.name)
+    front = merge_fronts([*others, desired])
+    check_prefixes([*others, desired])
+    desired, waves = await _fit(deps, current, desired)
     listener = None if front.location is Location.NO_SERVER else listener_of(front.options)
-    return make_plan(current, desired, deps.cluster.observe(), listener=listener)
+    plan = make_plan(current, desired, deps.cluster.observe(), listener=listener)
+    return desired, replace(plan, warnings=(*shadowed(desired), *waves))
+
+
+async def _fit(deps: Deps, current: DesiredStack | None, desired: DesiredStack) -> tuple[DesiredStack, tuple[str, ...]]:
+    """``fit_in``; where room is short it looks again for a moment, as what has just ended may still be counted."""
+    deadline = deps.clock.now() + FREED_S
+    while True:
+        late = deps.clock.now() >= deadline
+        try:
+            made, waves = fit_in(desired, current, deps.cluster.observe(), deps.cluster.nodes())
+        except DoesNotFit:
+            if late or _fits_nowhere(desired, deps.cluster.nodes()):
+                raise
+        else:
+            if late or not waves:
+                return made, waves
+        await deps.clock.sleep(0.25)
+        await deps.cluster.refresh()
+
+
+def _fits_nowhere(desired: DesiredStack, nodes: Sequence[NodeState]) -> bool:
+    try:
+        check_placement(desired, nodes)
+    except DoesNotFit:
+        return True
+    return False
 
 
 def other_goals(deps: Deps, stack: str) -> list[DesiredStack]:
     """What all other stacks are, or are being brought to."""
     goals = (deps.ledger.target(name) or deps.ledger.current(name) for name in deps.ledger.heads if name != stack)
     return [goal for goal in goals if goal is not None]
-
-
-def check_desired(deps: Deps, desired: DesiredStack) -> None:
-    """Raises Conflict where another stack claims a prefix or another front, AuthorError where a replica fits nowhere."""
-    others = other_goals(deps, desired.name)
-    merge_fronts([*others, desired])
-    check_prefixes([*others, desired])
-    check_placement(desired, deps.cluster.nodes())
 
 
 async def _write_target(deps: Deps, operation: Operation, ask: Ask, desired: DesiredStack, plan: Plan) -> None:

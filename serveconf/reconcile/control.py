@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
+from typing import Any
 
 from msgspec.structs import replace
 
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.state import DesiredStack
-from serveconf.reconcile.apply import Ask, Deps, check_desired, perform, plan_for, see_through, stale
-from serveconf.reconcile.merge import merged_stack
+from serveconf.reconcile.apply import Ask, Deps, fitted, masked, perform, see_through, stale
+from serveconf.reconcile.merge import merged_spec, merged_stack, spec_without
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Preflight
@@ -46,8 +47,7 @@ class ControlPlane:
         current = self.ledger.current(name)
         number = self.ledger.next_number(name)
         desired = await self._prepare(request, current, number)
-        check_desired(self._deps, desired)
-        return plan_for(self._deps, current, desired)
+        return (await fitted(self._deps, current, desired))[1]
 
     def apply(self, request: ApplyRequest) -> Operation:
         """Begin to make the request so."""
@@ -63,7 +63,11 @@ class ControlPlane:
                 )
             return await self._prepare(request, current, number)
 
-        return self._begin(stack, Ask(request=request, desired=desired))
+        def shown(before: dict[str, Any]) -> dict[str, Any]:
+            said = masked(request.spec, request.masks)
+            return merged_spec(said, before) if request.merge else said
+
+        return self._begin(stack, Ask(request=request, desired=desired, shown=shown))
 
     def rollback(self, stack: str, number: int | None, request: ApplyRequest) -> Operation:
         """Begin to go back to a kept revision (where none is named, the last good one before the current), and pin it."""
@@ -71,7 +75,10 @@ class ControlPlane:
         async def desired(current: DesiredStack | None, new: int) -> DesiredStack:
             return replace(self._revision_before(stack, number).desired, revision=new)
 
-        return self._begin(stack, Ask(request=request, desired=desired, pin=True))
+        def shown(before: dict[str, Any]) -> dict[str, Any]:
+            return self._revision_before(stack, number).spec
+
+        return self._begin(stack, Ask(request=request, desired=desired, pin=True, shown=shown))
 
     def delete(self, stack: str, deployments: list[str] | None, request: ApplyRequest) -> Operation:
         """Begin to take deployments, or the whole stack, away."""
@@ -81,7 +88,11 @@ class ControlPlane:
                 raise NotFound(f"there is no stack '{stack}'", hint="'serveconf status' lists the stacks")
             return _without(current, deployments, number)
 
-        return self._begin(stack, Ask(request=request, desired=desired, deleting=deployments is None))
+        def shown(before: dict[str, Any]) -> dict[str, Any]:
+            return spec_without(before, deployments)
+
+        ask = Ask(request=request, desired=desired, deleting=deployments is None, shown=shown)
+        return self._begin(stack, ask)
 
     async def resume(self, stack: str) -> bool:
         """End the pin that a rollback left. False where there was none."""
@@ -104,6 +115,11 @@ class ControlPlane:
         operation = self.operation(operation_id)
         if operation.result is not None or operation.resolved.is_set():
             return Cancelled(undone=False, message="the switch had been made; the apply is complete")
+        head = self.ledger.heads.get(operation.stack)
+        if head is not None and head.baking_until is not None and self._running.get(operation.stack) is operation:
+            return Cancelled(
+                undone=False, message="the switch has been made; the apply completes when its errors have been watched"
+            )
         if self._running.get(operation.stack) is operation and self.ledger.target(operation.stack) is not None:
             failure = Failure(code="cancelled", message="the apply was cancelled before the switch")
             await self._deps.reconciler.fail_target(operation.stack, failure)

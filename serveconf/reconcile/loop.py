@@ -226,9 +226,7 @@ class Reconciler:
         }
         following = build_generation(generation.number + 1, front, routed.values(), serving)
         proxies = [p for p in observed.proxies if p.phase is ProxyPhase.READY]
-        begun = (
-            generation.number > 0 or not proxies
-        )  # proxies without any table answer nothing, not even that all is well
+        begun = generation.number > 0 or not proxies  # without any table proxies do not even say that all is well
         if begun and same_content(following, generation):
             following = generation
             proxies = [p for p in proxies if p.generation != generation.number]

@@ -1,17 +1,30 @@
-"""Whether replicas can ever be placed: what each asks for against what the nodes have in all. Pure."""
+"""Whether a stack has room: what its replicas ask for against what the nodes have. Pure.
+
+It fits (all new replicas beside the old ones), fits in waves (``DesiredDeployment.room`` says how large they may be),
+or does not fit, and then ``DoesNotFit`` says what is missing where.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from serveconf.errors import AuthorError
-from serveconf.plan.state import DesiredStack
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.reconcile.ports import NodeState
+from serveconf.reconcile.rollout import limits
+
+Resources = dict[str, float]
+
+LIVE = (ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.UNHEALTHY)
+CRUMB = 1e-6  # sums of 0.1 are not exact
 
 
 class DoesNotFit(AuthorError):
-    """No node could ever take a replica of this deployment."""
+    """The cluster can't take the replicas of this deployment."""
 
     code = "does_not_fit"
 
@@ -20,7 +33,7 @@ class DoesNotFit(AuthorError):
         self.deployment = deployment
 
 
-def asked_resources(options: Mapping[str, Any]) -> dict[str, float]:
+def asked_resources(options: Mapping[str, Any]) -> Resources:
     """What one replica asks for, in Ray's resource names."""
     asked = {
         "CPU": options.get("num_cpus") or 0,
@@ -36,8 +49,8 @@ def asked_resources(options: Mapping[str, Any]) -> dict[str, float]:
 def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:
     """Raises DoesNotFit for the first deployment of which no node could hold even one replica, saying what is missing."""
     for deployment in desired.deployments:
-        asked = asked_resources(deployment.spec.get("ray_actor_options", {}))
-        if not nodes or any(all(node.total.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
+        asked = _asked(deployment)
+        if not nodes or any(_has(node.total, asked) for node in nodes):
             continue
         most = {name: max(node.total.get(name, 0) for node in nodes) for name in asked}
         lacking = ", ".join(f"{name} {asked[name]:g} (a node has at most {most[name]:g})" for name in asked)
@@ -46,3 +59,127 @@ def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:
             deployment=deployment.name,
             hint="lower ray_actor_options, or add a node that has what is asked for",
         )
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one deployment needs while it is brought to what it should be."""
+
+    deployment: DesiredDeployment
+    new: int  # replicas of the wanted version that are missing
+    old: int  # live replicas that go in the end
+
+
+def fit_in(
+    desired: DesiredStack, current: DesiredStack | None, observed: Observed, nodes: Sequence[NodeState]
+) -> tuple[DesiredStack, tuple[str, ...]]:
+    """The stack as it can be rolled out, and a line for each deployment that has to go in waves. Raises DoesNotFit."""
+    check_placement(desired, nodes)
+    if not any(node.available for node in nodes):  # nobody knows what is free
+        return desired, ()
+    live = [r for r in observed.of_stack(desired.name) if r.phase in LIVE]
+    needs = [_need(d, observed.of(desired.name, d.name)) for d in desired.deployments]
+    if not any(need.new for need in needs):
+        return desired, ()
+    draining = [r for r in observed.replicas if r.phase is ReplicaPhase.DRAINING]
+    free = _Free(nodes, _held(draining, current))
+    _check_in_the_end(needs, _Free(nodes, _held([*draining, *live], current)), desired)
+    for need in needs:
+        if need.new and not need.old and (placed := free.take(need.deployment, need.new)) < need.new:
+            raise _no_room(need, placed, free, "lower num_replicas, or take away what is to be replaced first")
+    return _waves(desired, [need for need in needs if need.new and need.old], free)
+
+
+def _need(deployment: DesiredDeployment, replicas: Sequence[ReplicaState]) -> Need:
+    live = [r for r in replicas if r.phase in LIVE]
+    same = sum(r.version == deployment.version for r in live)
+    return Need(deployment, max(0, deployment.num_replicas - same), len(live) - same)
+
+
+def _check_in_the_end(needs: Sequence[Need], free: _Free, desired: DesiredStack) -> None:
+    """Raises DoesNotFit where there would be no room even with everything gone that is to go."""
+    for need in needs:
+        placed = free.take(need.deployment, need.deployment.num_replicas)
+        if need.new and placed < need.deployment.num_replicas:
+            raise _no_room(need, placed, free, "lower num_replicas or ray_actor_options, or add a node")
+
+
+def _waves(desired: DesiredStack, rolled: Sequence[Need], free: _Free) -> tuple[DesiredStack, tuple[str, ...]]:
+    """Deal out what is free, one replica to each in turn, until each has its surge or nothing is left."""
+    wanted = {need.deployment.name: min(need.new, max(1, limits(need.deployment)[0])) for need in rolled}
+    room = dict.fromkeys(wanted, 0)
+    hungry = list(rolled)
+    while hungry:
+        hungry = [n for n in hungry if room[n.deployment.name] < wanted[n.deployment.name] and free.take(n.deployment)]
+        for need in hungry:
+            room[need.deployment.name] += 1
+    lines, short = [], {}
+    for need in rolled:
+        name = need.deployment.name
+        surge, unavailable = limits(need.deployment)
+        if room[name] >= min(need.new, surge):
+            continue
+        if not room[name] and not unavailable:
+            hint = "say rollout.max_unavailable: 1 to let it replace them one by one, or add a node"
+            raise _no_room(need, 0, free, hint)
+        short[name] = room[name]
+        how = f"{room[name]} at a time" if room[name] else "replacing before starting"
+        lines.append(f"'{name}' goes in waves, {how}: the cluster has no room for {min(need.new, surge)} new replicas")
+    deployments = (replace(d, room=short[d.name]) if d.name in short else d for d in desired.deployments)
+    return replace(desired, deployments=tuple(deployments)), tuple(lines)
+
+
+class _Free:
+    """What is free on each node. ``take`` uses it up."""
+
+    def __init__(self, nodes: Sequence[NodeState], given_back: Mapping[str, Sequence[Resources]]) -> None:
+        self.nodes = {node.id: dict(node.available) for node in nodes}
+        for node_id, released in given_back.items():
+            for resources in released if node_id in self.nodes else ():
+                for name, amount in resources.items():
+                    self.nodes[node_id][name] = self.nodes[node_id].get(name, 0) + amount
+
+    def take(self, deployment: DesiredDeployment, count: int = 1) -> int:
+        """Place so many replicas, each on the first node that has room; returns how many found one."""
+        asked, placed = _asked(deployment), 0
+        for free in self.nodes.values():
+            while placed < count and _has(free, asked):
+                for name, amount in asked.items():
+                    free[name] -= amount
+                placed += 1
+        return placed
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"node {node_id[:8]}: " + ", ".join(f"{name} {max(0, free.get(name, 0)):g}" for name in ("CPU", "GPU"))
+            for node_id, free in sorted(self.nodes.items())[:8]
+        )
+
+
+def _held(replicas: Sequence[ReplicaState], current: DesiredStack | None) -> dict[str, list[Resources]]:
+    """What replicas hold, by node; those of other stacks count as nothing."""
+    held: dict[str, list[Resources]] = {}
+    for replica in replicas:
+        deployment = current.deployment(replica.deployment) if current and current.name == replica.stack else None
+        if deployment is not None:
+            held.setdefault(replica.node_id, []).append(_asked(deployment))
+    return held
+
+
+def _no_room(need: Need, placed: int, free: _Free, hint: str) -> DoesNotFit:
+    asked = ", ".join(f"{name} {amount:g}" for name, amount in _asked(need.deployment).items())
+    wanted = need.new
+    return DoesNotFit(
+        f"there is room for {min(placed, wanted)} of {wanted} new replicas of deployment '{need.deployment.name}', "
+        f"each of which asks for {asked} (free: {free})",
+        deployment=need.deployment.name,
+        hint=hint,
+    )
+
+
+def _asked(deployment: DesiredDeployment) -> Resources:
+    return asked_resources(deployment.spec.get("ray_actor_options", {}))
+
+
+def _has(there: Mapping[str, float], asked: Resources) -> bool:
+    return all(there.get(name, 0) >= amount - CRUMB for name, amount in asked.items())

@@ -38,6 +38,8 @@ def limits(deployment: DesiredDeployment) -> tuple[int, int]:
     rollout = deployment.spec.get("rollout", {})
     n = deployment.num_replicas
     surge = resolve_count(rollout.get("max_surge", "100%"), n, up=True)
+    if deployment.room is not None:
+        surge = min(surge, deployment.room)
     unavailable = min(n, resolve_count(rollout.get("max_unavailable", 0), n, up=False))
     return surge, max(unavailable, 1) if surge == 0 else unavailable
 
