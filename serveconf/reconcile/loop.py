@@ -275,6 +275,7 @@ class Reconciler:
             number = self.ledger.generation.number
             message = f"generation {number} is live; its errors are watched for {bake.seconds:g} s"
             self.on_event(stack, {"event": "phase", "phase": "baking", "message": message})
+            self.look_again()
         elif head.baking_until is None or self._baking.is_over(head):
             await self._settle(stack)
 
