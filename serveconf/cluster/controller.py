@@ -31,6 +31,7 @@ from serveconf.cluster.settings import (
     HEAD_RESOURCE,
     NAMESPACE,
     ClusterSettings,
+    ControllerAddress,
     ControllerSettings,
     node_folder,
 )
@@ -44,15 +45,6 @@ from serveconf.reconcile.records import Ledger
 log = get_logger("controller")
 
 LAST_WORD_S = 0.2  # for the answer to a shutdown to be sent
-
-
-class ControllerAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the control API is, or why there is none."""
-
-    url: str = ""
-    token: str = ""
-    pid: int = 0
-    error: str = ""
 
 
 class WallClock:

@@ -29,6 +29,15 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8001
 
 
+class ControllerAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the control API is, or why there is none."""
+
+    url: str = ""
+    token: str = ""
+    pid: int = 0
+    error: str = ""
+
+
 def node_folder(cluster_id: str) -> Path:
     """This node's folder for sockets and unpacked code, ours alone (0700). Short, because a socket's path holds 107 bytes."""
     root = Path(tempfile.gettempdir()) / f"serveconf-{os.getuid()}"
