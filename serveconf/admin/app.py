@@ -9,12 +9,16 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from serveconf import __version__
 from serveconf.admin import models
+from serveconf.admin.dashboard import PAGE_HEADERS, page
 from serveconf.admin.guard import LOOPBACK, Guard
+from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.apply import code_failures, problem_of
 from serveconf.reconcile.control import ControlPlane
@@ -30,7 +34,7 @@ IfMatch = Annotated[str | None, Header(description="Revision that the stack must
 Shutdown = Callable[[], Awaitable[None]]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": models.ErrorModel} for status in (401, 403, 404, 409, 412, 422, 500)
+    status: {"model": models.ErrorModel} for status in (401, 403, 404, 409, 412, 413, 422, 500)
 }
 
 
@@ -43,9 +47,29 @@ def make_app(plane: ControlPlane, *, token: str, address: str, host: str, on_shu
         responses=_ERRORS,
     )
     app.add_exception_handler(ServeconfError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_fault)
+    app.include_router(_measuring(plane))
     app.include_router(_looking(plane, address), prefix="/api/v1")
     app.include_router(_changing(plane, on_shutdown), prefix="/api/v1")
     return app
+
+
+def _measuring(plane: ControlPlane) -> APIRouter:
+    router = APIRouter(tags=["look"])
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
+        """Requests, failures, replicas, generation and applies, as Prometheus text."""
+        return PlainTextResponse(await read_metrics(plane.cluster, plane.ledger), media_type=MEDIA_TYPE)
+
+    @router.get("/", response_class=HTMLResponse)
+    async def dashboard() -> HTMLResponse:
+        """A page that shows the status live. It asks for the token, and needs none itself."""
+        return HTMLResponse(page(), headers=PAGE_HEADERS)
+
+    return router
 
 
 def _looking(plane: ControlPlane, address: str) -> APIRouter:
@@ -133,7 +157,11 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
         plane.check_revision(stack, request.base_revision)
         return models.Accepted(operation=plane.delete(stack, body.deployments, request).id)
 
-    @router.get("/operations/{operation}/events")
+    @router.get(
+        "/operations/{operation}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"application/x-ndjson": {}}, "description": "Events, one JSON object a line."}},
+    )
     async def events(operation: str) -> StreamingResponse:
         """Everything that an apply tells, one JSON object a line; the last has "event": "result"."""
         followed = plane.operation(operation)
@@ -213,3 +241,26 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
             status = 422
     problems = [problem_of(f) for f in code_failures(error)] if isinstance(error, CodeRefused) else []
     return JSONResponse({"error": {**error.as_json(), "problems": problems}}, status)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    """A body or parameter that is not what the API takes: the same error object as everywhere, naming each place."""
+    assert isinstance(error, RequestValidationError)
+    lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+    return _error(422, "bad_request", "; ".join(lines), "see /docs for what is expected")
+
+
+async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework answers by itself: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return _error(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}", "see /docs")
+
+
+async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
+    """Nobody has foreseen this one."""
+    return _error(500, "internal", f"{type(error).__name__}: {error}", "this is a fault of serveconf")
+
+
+def _error(status: int, code: str, message: str, hint: str | None) -> JSONResponse:
+    return JSONResponse({"error": {"code": code, "message": message, "hint": hint}}, status)

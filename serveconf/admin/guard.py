@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OPEN_PATHS = frozenset({"/api/v1/health"})
+OPEN_PATHS = frozenset({"/", "/api/v1/health"})  # the dashboard is an empty page until it is given the token
+CODE_PATH = "/api/v1/code/"
+MAX_BODY_BYTES = 16_000_000  # of a spec with its file list; code packages have a limit of their own
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -27,7 +30,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         refused = self._refuse(scope["path"], Headers(scope=scope))
-        await (refused or self._app)(scope, receive, send)
+        if refused is not None:
+            await refused(scope, receive, send)
+        elif scope["path"].startswith(CODE_PATH):
+            await self._app(scope, receive, send)
+        else:
+            await _within_limit(self._app, scope, receive, send)
 
     def _refuse(self, path: str, headers: Headers) -> JSONResponse | None:
         host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
@@ -43,6 +51,36 @@ class Guard:
             return None
         hint = "give --token or SERVECONF_TOKEN; on the machine that started it the commands find it by themselves"
         return _error(401, "unauthorized", "the control API needs its token", hint)
+
+
+class _TooLarge(Exception):
+    """The body is longer than any request of this API."""
+
+
+async def _within_limit(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 413 as soon as a body is too long, however it is framed."""
+    taken, begun = 0, False
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > MAX_BODY_BYTES:
+            raise _TooLarge
+        return message
+
+    async def noted(message: Message) -> None:
+        nonlocal begun
+        if taken > MAX_BODY_BYTES:  # what the framework makes of the interruption
+            return
+        begun = True
+        await send(message)
+
+    with suppress(_TooLarge):
+        await app(scope, counted, noted)
+    if taken > MAX_BODY_BYTES and not begun:
+        message = f"the body is larger than {MAX_BODY_BYTES} bytes"
+        await _error(413, "too_large", message)(scope, receive, send)
 
 
 def _error(status: int, code: str, message: str, hint: str | None = None) -> JSONResponse:

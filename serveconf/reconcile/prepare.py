@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from msgspec.structs import replace
+from pydantic import ValidationError
 
 from serveconf.code.snapshot import Snapshot
 from serveconf.code.versions import relevant_files
@@ -49,7 +50,11 @@ async def prepare(
     request: ApplyRequest, *, revision: int, current: DesiredStack | None, preflight: Preflight
 ) -> DesiredStack:
     """The stack that the request asks for. Raises CodeRefused with every problem that its code has."""
-    spec = StackSpec.model_validate_json(msgspec.json.encode(request.spec))
+    try:
+        spec = StackSpec.model_validate_json(msgspec.json.encode(request.spec))
+    except ValidationError as error:  # the commands have checked it; others may not
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise AuthorError(f"the spec is not valid: {wrong}", code="invalid_spec") from error
     looked = await _look(request, spec, current, preflight)
     snapshot = Snapshot(digest=request.code, files=request.files, total_bytes=0)
     desired = make_desired(

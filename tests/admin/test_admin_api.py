@@ -1,0 +1,178 @@
+"""The control API from outside: who may call it, what it documents, and how it says that something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serveconf.admin.app import make_app
+from serveconf.admin.guard import MAX_BODY_BYTES
+from serveconf.reconcile.apply import Deps
+from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.loop import Reconciler
+from serveconf.reconcile.packages import FRESH_S, Packages
+from serveconf.reconcile.ports import Answers
+from serveconf.reconcile.records import Ledger
+from serveconf.testing import FakeCluster, FakePreflight, ManualClock, MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+URL = "http://127.0.0.1:8001"
+TOKEN = {"authorization": "Bearer secret"}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Api:
+    """The API over fakes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster, self.ledger, clock = FakeCluster(), Ledger(MemoryStore()), ManualClock()
+        deps = Deps(
+            reconciler=Reconciler(self.cluster, self.ledger, clock),
+            cluster=self.cluster,
+            ledger=self.ledger,
+            clock=clock,
+        )
+        plane = ControlPlane(deps, packages=Packages(MemoryStore(), folder), preflight=FakePreflight())
+        self.app = make_app(plane, token="secret", address=URL, host="127.0.0.1", on_shutdown=self.shutdown)
+
+    async def shutdown(self) -> None:
+        """Nobody asks for it here."""
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Api:
+    return Api(tmp_path)
+
+
+@pytest.fixture
+async def http(api: Api) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
+        yield client
+
+
+def operations(api: Api) -> list[tuple[str, str, dict[str, Any]]]:
+    document = api.app.openapi()
+    return [(path, method, operation) for path, item in document["paths"].items() for method, operation in item.items()]
+
+
+async def test_every_operation_is_documented_with_its_answer_and_its_errors(api: Api) -> None:
+    assert len(operations(api)) >= 15
+    for path, method, operation in operations(api):
+        assert operation["summary"], (method, path)
+        assert operation["description"], (method, path)
+        good = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
+        assert good, (method, path)
+        for status, answer in operation["responses"].items():
+            if status != "204":
+                assert answer["content"], (method, path, status)
+                for media, said in answer["content"].items():
+                    assert media != "application/json" or said["schema"], (method, path, status)
+        assert {"401", "403", "422"} <= operation["responses"].keys()
+
+
+async def test_everything_but_health_and_the_empty_page_asks_for_the_token(api: Api, http: httpx.AsyncClient) -> None:
+    for path, method, _ in operations(api):
+        answer = await http.request(method, path.replace("{digest}", "a" * 64))
+        expected = 200 if path in ("/", "/api/v1/health") else 401
+        assert answer.status_code == expected, (method, path)
+    assert (await http.get("/docs")).status_code == 401
+    assert (await http.get("/api/v1/status", headers={"authorization": "Bearer wrong"})).status_code == 401
+
+
+async def test_pages_of_other_sites_and_other_names_are_refused(http: httpx.AsyncClient) -> None:
+    cross = await http.get("/api/v1/status", headers={**TOKEN, "origin": "http://evil.example"})
+    assert (cross.status_code, cross.json()["error"]["code"]) == (403, "cross_origin")
+    rebound = await http.get("/api/v1/status", headers={**TOKEN, "host": "evil.example:8001"})
+    assert (rebound.status_code, rebound.json()["error"]["code"]) == (403, "foreign_host")
+    own = await http.get("/api/v1/status", headers={**TOKEN, "origin": URL})
+    assert own.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/api/v1/stacks/s/apply", b"{not json", 422, "bad_request"),
+        ("POST", "/api/v1/stacks/s/apply", b'{"spec": {"name": "s"}, "zzz": 1}', 422, "bad_request"),
+        ("POST", "/api/v1/stacks/s/apply", b'{"spec": {"name": "other"}}', 422, "author"),
+        ("POST", "/api/v1/stacks/s/plan", b'{"spec": {"name": "s", "zzz": 1}}', 422, "invalid_spec"),
+        ("GET", "/api/v1/stacks/s/revisions", b"", 404, "not_found"),
+        ("GET", "/api/v1/stacks/s/revisions/x", b"", 422, "bad_request"),
+        ("GET", "/api/v1/nothing", b"", 404, "not_found"),
+        ("PUT", "/api/v1/status", b"", 405, "method_not_allowed"),
+        ("GET", "/api/v1/operations/x/events", b"", 404, "not_found"),
+        ("PUT", "/api/v1/code/..%2f..%2fx", b"", 404, "not_found"),
+        ("PUT", "/api/v1/code/xyz", b"", 422, "bad_request"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_one_form(
+    http: httpx.AsyncClient, method: str, path: str, body: bytes, status: int, code: str
+) -> None:
+    headers = {**TOKEN, "content-type": "application/json"}
+    answer = await http.request(method, path, content=body, headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert error["message"]
+    assert "hint" in error
+
+
+async def test_a_body_that_never_ends_is_refused(http: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(MAX_BODY_BYTES // 1_000_000 + 2):
+            yield b" " * 1_000_000
+
+    answer = await http.post("/api/v1/stacks/s/apply", content=endless(), headers=TOKEN)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+async def test_a_stale_base_is_a_precondition_that_failed(http: httpx.AsyncClient) -> None:
+    body = {"spec": {"name": "s", "deployments": []}}
+    answer = await http.post("/api/v1/stacks/s/apply", json=body, headers={**TOKEN, "if-match": '"7"'})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (412, "stale")
+
+
+async def test_metrics_name_what_each_deployment_answered(api: Api, http: httpx.AsyncClient) -> None:
+    from serveconf.reconcile.ports import ProxyOrder
+
+    order = ProxyOrder(id="p1", node_id="node0", index=0, host="127.0.0.1", port=8000, listener="l")
+    await api.cluster.start_proxy(order)
+    api.cluster.answered["shop/cat"] = Answers(1_234_567, 3)
+    answer = await http.get("/metrics", headers=TOKEN)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    labels = 'proxy="p1",stack="shop",deployment="cat"'
+    assert f"serveconf_deployment_requests_total{{{labels}}} 1234567" in lines
+    assert f"serveconf_deployment_failed_total{{{labels}}} 3" in lines
+    assert 'serveconf_proxies{state="Starting"} 1' in lines
+    assert "serveconf_generation 0" in lines
+
+
+async def test_the_page_names_no_stack_and_runs_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "src=" not in answer.text
+    assert "innerHTML" not in answer.text
+
+
+async def test_a_package_that_an_apply_may_be_about_to_name_is_kept(tmp_path: Path) -> None:
+    store, clock = MemoryStore(), ManualClock()
+    packages = Packages(store, tmp_path, now=clock.now)
+    await packages.put("old", b"")
+    (tmp_path / "old").mkdir()
+    clock.advance(FRESH_S)
+    await packages.put("new", b"")
+    await packages.collect(set())
+    assert await store.keys("code/") == ["code/new"]
+    assert list(tmp_path.iterdir()) == []
+    clock.advance(FRESH_S)
+    await packages.collect({"new"})
+    assert await store.keys("code/") == ["code/new"]
