@@ -330,7 +330,7 @@ def test_a_session_deploys_what_is_typed_into_it(cluster):
         [sys.executable, "-i", "-q"], input=typed, cwd=cluster.folder, capture_output=True, text=True, timeout=60
     )
     assert "typed is live at /typed" in done.stderr
-    assert cluster.get("/typed/x") == "/typed/x"
+    assert cluster.http.get("/typed/x").text == "/typed/x"
 
 
 def test_the_same_as_yaml_answers_the_same(cluster):
