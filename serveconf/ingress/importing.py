@@ -12,6 +12,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Iterable
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
@@ -30,10 +31,22 @@ def import_target(import_path: str, code_dir: Path | None) -> object:
     if not module_name or not attribute:
         raise AuthorError(f"{import_path!r} is no import path", hint="write it as module:attribute")
     put_first(code_dir)
-    if (file := by_value_file(import_path)) is not None:
-        return _read(file, import_path, code_dir)
-    module = _import_module(module_name, code_dir)
-    return _attribute_of(module, attribute, code_dir)
+    importing = _importing.set(True)
+    try:
+        if (file := by_value_file(import_path)) is not None:
+            return _read(file, import_path, code_dir)
+        module = _import_module(module_name, code_dir)
+        return _attribute_of(module, attribute, code_dir)
+    finally:
+        _importing.reset(importing)
+
+
+def is_importing() -> bool:
+    """Whether the code that asks runs because it is imported to be served."""
+    return _importing.get()
+
+
+_importing = ContextVar("importing", default=False)
 
 
 def _read(file: str, import_path: str, code_dir: Path | None) -> object:
@@ -70,7 +83,7 @@ def _import_module(name: str, code_dir: Path | None) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # user code: it may raise anything, SystemExit too
-        raise code_failed(f"importing {name}", exc) from exc
+        raise code_failed(f"importing {name}", exc, hint=getattr(exc, "hint", None)) from exc
 
 
 def _no_module(missing: str, code_dir: Path | None) -> CodeFailed:

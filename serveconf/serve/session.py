@@ -15,6 +15,7 @@ from serveconf.client import Client
 from serveconf.cluster.here import connected_to, control_api
 from serveconf.errors import AuthorError, CodeFailed, Conflict, InternalError, OperatorError, ServeconfError
 from serveconf.home import Record, read_record, write_record
+from serveconf.ingress.importing import is_importing
 from serveconf.launch import Found, find_or_start, shut_down, start
 from serveconf.submit import author, follow
 
@@ -38,6 +39,11 @@ _session: Session | None = None
 def session(http: tuple[str, int] | None = None) -> Session:
     """The session; one that has gone is made again. ``http``: host and port that proxies will want, looked at before a start."""
     global _session
+    if is_importing():  # an apply that waits for an apply of the same stack would wait for ever
+        raise AuthorError(
+            "the module calls serve.start() or .deploy() while it is imported to be served",
+            hint='put those calls below if __name__ == "__main__":',
+        )
     known = _session
     ray = connected_to()
     if known is None or known.ray != ray or not known.client.healthy():

@@ -123,3 +123,11 @@ def test_an_object_that_cannot_be_unpickled_shows_why(code_dir):
 @pytest.mark.parametrize(("name", "path"), [("a-b.c", "__main__:a_b_c"), ("7up", "__main__:_7up"), ("A", "__main__:A")])
 def test_any_name_of_a_deployment_makes_an_import_path(name, path):
     assert by_value_path(name) == path
+
+
+def test_a_module_that_deploys_while_it_is_imported_is_refused_at_once(write, code_dir):
+    write("deploys.py", "from serveconf import serve\n@serve.deployment\ndef f(): ...\nf.deploy()\n")
+    with pytest.raises(CodeFailed, match="while it is imported to be served") as caught:
+        import_target("deploys:f", code_dir)
+    assert "deploys.py" in caught.value.traceback
+    assert "__main__" in caught.value.hint
