@@ -5,6 +5,7 @@ Everything that is started here carries a marker in its environment, so that wha
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from serveconf.cli.look import is_healthy
 
 T = TypeVar("T")
 
@@ -86,8 +89,15 @@ class Place:
         return done
 
     def status(self) -> Any:
-        """What ``status`` tells."""
-        return self.ok("status", "-o", "json").json
+        """What the control API tells, asked directly: the command takes its time, and tests look often."""
+        record = json.loads((self.root / "home" / "cluster.json").read_text())
+        code, text = ask(f"{record['address']}/api/v1/status", authorization=f"Bearer {record['token']}")
+        assert code == 200, text
+        return json.loads(text)
+
+    def is_whole(self) -> bool:
+        """Everything is up, at the same generation."""
+        return is_healthy(self.status())
 
     def stack(self, name: str) -> dict[str, Any]:
         """One stack of the status."""
@@ -158,7 +168,7 @@ def until(look: Callable[[], T], what: str, seconds: float = 40.0) -> T:
     while True:
         try:
             found = look()
-        except (OSError, AssertionError) as error:
+        except (OSError, AssertionError, http.client.HTTPException) as error:
             found, seen = None, str(error)
         else:
             seen = str(found)

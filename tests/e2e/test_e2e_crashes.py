@@ -45,13 +45,8 @@ def live(shared: Stack) -> Stack:
     shared.code("web", SLOW % (0, "before"))
     shared.spec(WEB)
     shared.apply()
-    until(lambda: is_whole(shared), "the stack is whole")
+    until(shared.place.is_whole, "the stack is whole")
     return shared
-
-
-def is_whole(stack: Stack) -> bool:
-    """Everything is up at the same generation."""
-    return stack.place.run("status", "--exit-code").code == 0
 
 
 def kill(*pids: int) -> None:
@@ -66,7 +61,7 @@ def test_killed_replica_is_replaced_and_its_gets_are_repeated(live: Stack) -> No
     with Load(live.place.http_port, [f"/{live.name}"]) as load:
         until(lambda: load.answers > 20, "the load runs")
         kill(victim)
-        until(lambda: len(live.pids("web") - {victim}) == 2 and is_whole(live), "there are two again")
+        until(lambda: len(live.pids("web") - {victim}) == 2 and live.place.is_whole(), "there are two again")
     assert load.failures == []
     assert before - {victim} < live.pids("web")
 
@@ -76,8 +71,9 @@ def test_killed_controller_comes_back_with_the_same_state_and_no_request_notices
     before, pids, revision = place.status(), live.pids("web"), place.stack(live.name)["revision"]
     with Load(place.http_port, [f"/{live.name}"]) as load:
         kill(before["controller"]["pid"])
-        until(lambda: place.run("status").code == 0, "the control API answers again")
-        until(lambda: is_whole(live), "everything is adopted")
+        until(place.status, "the control API answers again")
+        place.ok("status")
+        until(live.place.is_whole, "everything is adopted")
     assert load.failures == []
     after = place.status()
     assert after["controller"]["pid"] != before["controller"]["pid"]
@@ -94,7 +90,7 @@ def test_killed_proxy_listens_on_the_same_port_again(live: Stack) -> None:
     kill(proxy["pid"])
     until(lambda: ask(live.url) == (200, '"before"'), "it answers again")
     until(lambda: live.place.status()["proxies"][0]["pid"] != proxy["pid"], "the controller has seen it")
-    until(lambda: is_whole(live), "it has its table")
+    until(live.place.is_whole, "it has its table")
     again = live.place.status()["proxies"][0]
     assert (again["address"], again["state"]) == (proxy["address"], "Ready")
     assert live.pids("web") == before
@@ -104,7 +100,7 @@ def test_controller_and_proxy_killed_together_come_back(live: Stack) -> None:
     before, pids = live.place.status(), live.pids("web")
     kill(before["controller"]["pid"], before["proxies"][0]["pid"])
     until(lambda: ask(live.url) == (200, '"before"'), "it answers again")
-    until(lambda: is_whole(live), "everything is adopted")
+    until(live.place.is_whole, "everything is adopted")
     assert live.pids("web") == pids
     assert live.apply()["outcome"] == "unchanged"
 
@@ -123,6 +119,6 @@ def test_killed_during_an_apply_it_is_finished_all_the_same(live: Stack, victims
     _, err = apply.communicate(timeout=60)
     assert apply.returncode == 0, err
     until(lambda: ask(live.url) == (200, '"after"'), "the new code answers")
-    until(lambda: is_whole(live), "everything is as it should be")
+    until(live.place.is_whole, "everything is as it should be")
     assert place.stack(live.name)["revision"] == revision + 1
     assert len(live.pids("web")) == 2

@@ -176,4 +176,4 @@ def test_ctrl_c_during_an_apply_takes_it_back(stack: Stack, place: Place, begin:
     assert "Traceback" not in apply.said
     assert stack.pids("web") == before
     assert '"said":"before"' in ask(stack.url)[1]
-    until(lambda: place.run("status", "--exit-code").code == 0, "it is whole again")
+    until(place.is_whole, "it is whole again")
