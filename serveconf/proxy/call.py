@@ -36,13 +36,13 @@ class Gone(Exception):
 class Call:
     """One request on its way through a backend."""
 
-    __slots__ = ("_deadline", "incoming", "losses", "prefetch", "scope", "send", "started")
+    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started")
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scope = scope
         self.incoming = Incoming(receive)
         self.send = send
-        self.prefetch = scope["type"] == "http" and body_mode(scope) is BodyMode.PULL
+        self.mode = body_mode(scope) if scope["type"] == "http" else None
         self.losses = 0
         self.started = False  # known only where there is a deadline
 

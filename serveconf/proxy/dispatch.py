@@ -18,6 +18,7 @@ from serveconf.proxy.pool import Link, ReplicaPool
 from serveconf.routing import Route
 from serveconf.wire import (
     CLIENT_LEFT,
+    BodyMode,
     FrameTooLarge,
     StreamCut,
     StreamLost,
@@ -107,7 +108,7 @@ class Backend:
     async def _run(self, call: Call) -> int:
         """Find a replica, run the request there, and again where that is allowed; the status."""
         incoming = call.incoming
-        if call.prefetch and not await incoming.prefetch():
+        if call.mode is BodyMode.PULL and not await incoming.prefetch():
             return CLIENT_LEFT
         waited = False
         while True:
@@ -118,7 +119,7 @@ class Backend:
                     if isinstance(found, Backend):
                         return await found._run(call)
                     client = found
-                return await client(call.scope, incoming, call.send)
+                return await client(call.scope, incoming, call.send, call.mode)
             except StreamRefused:
                 waited = True
                 if not incoming.rewind():

@@ -25,7 +25,7 @@ from serveconf.wire.frames import (
     Room,
 )
 from serveconf.wire.handshake import ClientHandshake
-from serveconf.wire.requests import ClientStream, StreamRefused, run_http, run_websocket
+from serveconf.wire.requests import BodyMode, ClientStream, StreamRefused, body_mode, run_http, run_websocket
 
 WATCH_AFTER_S = 0.05  # an answer that takes longer has its client watched; most need no such task
 
@@ -81,11 +81,12 @@ class WireClient(Connection):
         """How many streams the replica handles, as far as this side knows."""
         return self._others + self.ongoing
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> int:
+    async def __call__(self, scope: Any, receive: Any, send: Any, mode: BodyMode | None = None) -> int:
         """Run one request on the replica; the status that was sent.
 
         StreamRefused when the replica did not take it, StreamLost when the connection died before it was answered in
-        full. When the client leaves, or when this call is cancelled, the replica's handler is cancelled.
+        full. When the client leaves, or when this call is cancelled, the replica's handler is cancelled. ``mode`` is
+        for a caller that has asked ``body_mode`` already.
         """
         if not self.open:
             raise StreamRefused("the connection takes no more requests")
@@ -94,7 +95,7 @@ class WireClient(Connection):
         stream = self._streams[number] = ClientStream(self, number)
         try:
             if scope["type"] == "http":
-                return await run_http(stream, scope, receive, send)
+                return await run_http(stream, scope, receive, send, mode or body_mode(scope))
             return await run_websocket(stream, scope, receive, send)
         finally:
             self._left(stream)

@@ -215,9 +215,10 @@ def decode(payload: memoryview, limits: Limits) -> list[AnyFrame]:
         raise ProtocolError(f"not a batch of frames: {error}") from error
     for frame in frames:
         kind = type(frame)
-        if (kind is Reply or kind is Open) and len(frame.headers) > limits.max_headers:  # type: ignore[union-attr]
-            raise ProtocolError(f"{len(frame.headers)} headers")  # type: ignore[union-attr]
-        if (
+        if kind is Reply or kind is Open:
+            if len(frame.headers) > limits.max_headers:  # type: ignore[union-attr]
+                raise ProtocolError(f"{len(frame.headers)} headers")  # type: ignore[union-attr]
+        elif (
             type(frame) is Body
             and frame.raw
             and (frame is not frames[-1] or frame.data or frame.raw > limits.window_bytes)

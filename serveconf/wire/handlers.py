@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.carried import unpack_extras
+from serveconf.wire.carried import CarriedSession, unpack_extras
 from serveconf.wire.frames import PIECE_COST, AnyFrame, Body, Cut, End, Headers, Open, ProtocolError, Reply, cost_of
 from serveconf.wire.stream import Stream
 
@@ -24,6 +24,8 @@ log = logging.getLogger("serveconf.wire")
 
 _BAD_NAME = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\\[\]={}"/?]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_MEMORY = 1_000
+_good_names: set[bytes] = set()  # checked before; the application chooses them, and uses the same ones again
 _ERROR_TEXT = b"Internal Server Error"
 _ERROR_HEADERS: Headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")]
 
@@ -36,16 +38,16 @@ class Handler(Stream):
     """What HTTP and WebSocket handlers have in common: the task, and its end."""
 
     connection: ServerConnection
+    task: asyncio.Task[None]
+    complete = False  # the answer was given in full
+    _cancelling: asyncio.TimerHandle | None = None
+    _cancelled = False
     told_grace_s = 0.0  # until it is cancelled, for an application that has heard in receive() that its client left
     untold_grace_s = 0.0  # the same for one that was not listening
 
     def __init__(self, connection: ServerConnection, scope: dict[str, Any], number: int) -> None:
         super().__init__(connection, number)
-        self.complete = False  # the answer was given in full
         self._scope = scope
-        self._cancelling: asyncio.TimerHandle | None = None
-        self._cancelled = False
-        self.task: asyncio.Task[None]
 
     def start(self) -> None:
         """Run the application."""
@@ -125,16 +127,18 @@ class HttpHandler(Handler):
     """One http request."""
 
     told_grace_s = 1.0
+    _last: Reply | Body | None = None  # the last answering frame, and the turn that it was queued in
+    _last_turn = 0
+    _left: int | None = None  # of content-length
+    _session: CarriedSession | None = None
 
     def __init__(self, connection: ServerConnection, first: Open) -> None:
         super().__init__(connection, http_scope(first, connection.server.state), first.stream)
         self._head = first.method == "HEAD"
         self._hold = first.hold
         self._body_ended = not first.more
-        self._last: Reply | Body | None = None  # the last answering frame, and the turn that it was queued in
-        self._last_turn = 0
-        self._left: int | None = None  # of content-length
-        self._session = unpack_extras(first.extras, self._scope) if first.extras else None
+        if first.extras:
+            self._session = unpack_extras(first.extras, self._scope)
         if first.body or not first.more:
             cost = len(first.body) + PIECE_COST
             self.received(cost)
@@ -302,8 +306,8 @@ def checked_headers(headers: Iterable[Iterable[bytes]]) -> tuple[Headers, int | 
     for name, value in headers:
         if type(name) is not bytes or type(value) is not bytes:
             name, value = as_bytes(name), as_bytes(value)
-        if not name or _BAD_NAME.search(name):
-            raise RuntimeError("Invalid HTTP header name.")
+        if name not in _good_names:
+            _check_name(name)
         if _BAD_VALUE.search(value):
             raise RuntimeError("Invalid HTTP header value.")
         checked.append((name, value))
@@ -312,3 +316,10 @@ def checked_headers(headers: Iterable[Iterable[bytes]]) -> tuple[Headers, int | 
                 raise RuntimeError("Invalid Content-Length.")
             length = int(value)
     return checked, length
+
+
+def _check_name(name: bytes) -> None:
+    if not name or _BAD_NAME.search(name):
+        raise RuntimeError("Invalid HTTP header name.")
+    if len(_good_names) < _MEMORY:
+        _good_names.add(name)

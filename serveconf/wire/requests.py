@@ -55,6 +55,7 @@ class StreamCut(StreamLost):
 class BodyMode(Enum):
     """When the request's body is there."""
 
+    NONE = "never: there is none"
     PULL = "now or soon: the first piece goes with the head"
     STREAM = "perhaps only when the answer has begun"
     HOLD = "when the application asks for it (RFC 9110 §10.1.1)"
@@ -62,9 +63,11 @@ class BodyMode(Enum):
 
 def body_mode(scope: dict[str, Any]) -> BodyMode:
     """How to go about the body of this request, told from its headers."""
+    is_http1 = scope["http_version"] in ("1.1", "1.0")
     if scope["method"] in ("GET", "HEAD"):
-        return BodyMode.PULL
-    mode = BodyMode.PULL if scope["http_version"].startswith("1.") else BodyMode.STREAM
+        mode = BodyMode.NONE if is_http1 else BodyMode.PULL
+    else:  # without a length there is no body either, unless a middleware has changed it and taken the length away
+        mode = BodyMode.PULL if is_http1 else BodyMode.STREAM
     for name, value in scope["headers"]:
         if name == b"expect" and value.lower() == b"100-continue":
             return BodyMode.HOLD
@@ -79,20 +82,17 @@ class ClientStream(Stream):
     """One request on its way."""
 
     connection: WireClient
-
-    def __init__(self, connection: WireClient, number: int) -> None:
-        super().__init__(connection, number)
-        self.opened = False
-        self.over = False  # the replica's handler has ended, or never began
-        self.started = False  # the response has begun
-        self.answered = False  # nothing of the response is missing any more
-        self._client_gone = False
-        self._call_over = False
-        self._holding = False
-        self._failure: Exception | None = None
-        self._receive: Any = None
-        self._pump: asyncio.Task[None] | None = None
-        self._strand: Strand | None = None  # parked in ``next``
+    opened = False
+    over = False  # the replica's handler has ended, or never began
+    started = False  # the response has begun
+    answered = False  # nothing of the response is missing any more
+    _client_gone = False
+    _call_over = False
+    _holding = False
+    _failure: Exception | None = None
+    _receive: Any = None
+    _pump: asyncio.Task[None] | None = None
+    _strand: Strand | None = None  # parked in ``next``
 
     # from the replica
 
@@ -133,10 +133,12 @@ class ClientStream(Stream):
                 await park()
 
     def wake(self) -> None:
-        super().wake()
-        strand, self._strand = self._strand, None
+        strand = self._strand
         if strand is not None:
+            self._strand = None
             strand.resume()
+        else:
+            super().wake()
 
     def fail(self, error: Exception) -> None:
         """The call cannot go on."""
@@ -167,7 +169,7 @@ class ClientStream(Stream):
         self.connection.begin(self, first)
         if more or rest is not None:
             self._pump = self.connection.loop.create_task(self._pump_body(rest, more))
-        else:
+        elif running() is None:  # who runs a strand cancels it when its client leaves
             self.connection.watch_later(self)
 
     async def _pump_body(self, rest: bytes | None, more: bool) -> None:
@@ -184,8 +186,9 @@ class ClientStream(Stream):
                     self.connection.queue(Body(self.number, body, more))
                 else:
                     await self.send_body(body, more)
-            if (await self._receive())["type"] == "http.disconnect":
-                self.client_left()
+            for _ in range(2):  # where there is no body, the message that says so was not taken yet
+                if (await self._receive())["type"] == "http.disconnect":
+                    return self.client_left()
         except Exception as error:  # noqa: BLE001 the client's side failed: the call raises it, where someone is listening
             self.fail(error)
 
@@ -246,10 +249,9 @@ class ClientStream(Stream):
         return not self.opened
 
 
-async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, send: Any) -> int:
+async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, send: Any, mode: BodyMode) -> int:
     """One http request; the status that was sent, or CLIENT_LEFT."""
-    mode = body_mode(scope)
-    body, more = b"", True
+    body, more = b"", mode is not BodyMode.NONE
     if mode is BodyMode.PULL:
         message = await receive()
         if message["type"] != "http.request":

@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """One request as one end sees it."""
+    """One request as one end sees it. Its state begins as class attributes: most of it never changes for most requests."""
+
+    gone = False  # the other end has left: nothing is sent any more, and nothing comes
+    _held = 0  # received from the other end and not granted again yet
+    _owed = 0  # the part of it that was used up already
+    _readers: list[asyncio.Future[None]] | None = None
+    _senders: list[asyncio.Future[None]] | None = None  # waiting for credit
+    _lock: asyncio.Lock | None = None  # held while a large body or message goes out in pieces
 
     def __init__(self, connection: Connection, number: int) -> None:
         self.connection = connection
         self.number = number
-        self.gone = False  # the other end has left: nothing is sent any more, and nothing comes
         self._credit = connection.limits.window_bytes
-        self._held = 0  # received from the other end and not granted again yet
-        self._owed = 0  # the part of it that was used up already
         self._inbox: deque[Any] = deque()
-        self._readers: list[asyncio.Future[None]] = []
-        self._senders: list[asyncio.Future[None]] | None = None  # waiting for credit
-        self._lock: asyncio.Lock | None = None  # held while a large body or message goes out in pieces
 
     # receiving
 
@@ -52,14 +53,17 @@ class Stream:
 
     def wake(self) -> None:
         """Something came in, or nothing will come any more."""
-        for reader in self._readers:
-            if not reader.done():
-                reader.set_result(None)
-        self._readers.clear()
+        if self._readers:
+            for reader in self._readers:
+                if not reader.done():
+                    reader.set_result(None)
+            self._readers.clear()
 
     async def wait(self) -> None:
         """Until ``wake``."""
         reader = self.connection.loop.create_future()
+        if self._readers is None:
+            self._readers = []
         self._readers.append(reader)
         try:
             await reader
