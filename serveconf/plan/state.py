@@ -38,7 +38,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = {}  # defaults that the imported deployment object brings, under the file's own keys
 
 
-class DesiredStack(msgspec.Struct, frozen=True, kw_only=True):
+class DesiredStack(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One stack as it should be. ``http_options`` holds only the keys that its file sets."""
 
     name: str
@@ -55,7 +55,11 @@ class DesiredStack(msgspec.Struct, frozen=True, kw_only=True):
 
     def deployment(self, name: str) -> DesiredDeployment | None:
         """The deployment of that name."""
-        return next((d for d in self.deployments if d.name == name), None)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, DesiredDeployment]:
+        return {deployment.name: deployment for deployment in self.deployments}
 
 
 class ReplicaPhase(StrEnum):
