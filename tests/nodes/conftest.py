@@ -39,6 +39,8 @@ APP = """
         while True:
             await socket.send_text(await socket.receive_text())
     """
+# Ray declares a node dead after 15 s; with these it takes about two
+SOON = '--system-config={"health_check_period_ms": 500, "health_check_failure_threshold": 3}'
 HERE = "name: here, import_path: 'told:app', ray_actor_options: {num_cpus: 0, resources: {one: 1}}"
 THERE = "name: there, import_path: 'told:app', ray_actor_options: {resources: {two: 1}}"
 
@@ -86,7 +88,7 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip(reason)
     machines = Machines()
     try:
-        machines.add("--num-cpus=0", '--resources={"one": 8}').joined()
+        machines.add("--num-cpus=0", '--resources={"one": 8}', SOON).joined()
         machines.add(
             "--num-cpus=2",
             "--num-gpus=2",

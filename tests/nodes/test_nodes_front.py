@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -45,7 +46,7 @@ def changed(cluster: Cluster, addresses: list[tuple[str, int]], proxies: int, **
     return visitors
 
 
-def test_every_node_then_no_server_then_head_only_again(cluster: Cluster) -> None:
+def test_every_node_then_head_only_then_no_server_and_back(cluster: Cluster) -> None:
     cluster.apply(HERE, THERE)
     head, second = cluster.head.ip, cluster.second.ip
     assert served_from(cluster) == [head]
@@ -57,6 +58,10 @@ def test_every_node_then_no_server_then_head_only_again(cluster: Cluster) -> Non
         assert [ask(f"{node.url}{path}")[0] for path in PATHS] == [200, 200]
         assert json.loads(ask(f"{node.url}/-/routes")[1]) == {"/here": "here", "/there": "there"}
 
+    visitors = changed(cluster, [(second, PORT), (head, PORT)], proxies=1)
+    assert served_from(cluster) == [head]
+    assert all(visitors.answers.values())  # those who came to the second node went on at the head
+
     assert cluster.apply(HERE, THERE, location="NoServer")["outcome"] == "applied"
     until(lambda: cluster.proxies() == [], "all proxies have gone")
     assert not is_open(head) and not is_open(second)
@@ -64,33 +69,18 @@ def test_every_node_then_no_server_then_head_only_again(cluster: Cluster) -> Non
     assert len(cluster.replicas("there")) == 1
 
     cluster.apply(HERE, THERE, location="HeadOnly")
-    assert served_from(cluster) == [head]
     assert [ask(f"{cluster.head.url}{path}")[0] for path in PATHS] == [200, 200]
 
 
-def test_fewer_nodes_let_their_visitors_finish(cluster: Cluster) -> None:
-    cluster.apply(HERE, THERE, location="EveryNode")
-    head, second = cluster.head.ip, cluster.second.ip
-    visitors = changed(cluster, [(second, PORT), (head, PORT)], proxies=1)
-    assert served_from(cluster) == [head]
-    assert all(visitors.answers.values())  # those who came to the second node went on at the head
-
-
-def test_port_moves_without_a_moment_when_nobody_listens(cluster: Cluster) -> None:
-    cluster.apply(HERE, THERE)
-    head = cluster.head.ip
-    visitors = changed(cluster, [(head, PORT), (head, OTHER_PORT)], proxies=1, port=OTHER_PORT)
-    assert all(visitors.answers.values())
-    assert not is_open(head)
-    changed(cluster, [(head, OTHER_PORT), (head, PORT)], proxies=1)
-
-
-def test_host_moves_on_the_same_port(cluster: Cluster) -> None:
+def test_host_and_port_move_without_a_moment_when_nobody_listens(cluster: Cluster) -> None:
     cluster.apply(HERE, THERE)
     head = cluster.head.ip
     changed(cluster, [(head, PORT)], proxies=1, host=head)
     assert [proxy["address"] for proxy in cluster.proxies()] == [f"{head}:{PORT}"]
-    changed(cluster, [(head, PORT)], proxies=1)
+    visitors = changed(cluster, [(head, PORT), (head, OTHER_PORT)], proxies=2, port=OTHER_PORT, workers=2)
+    assert all(visitors.answers.values())
+    assert not is_open(head)
+    changed(cluster, [(head, OTHER_PORT), (head, PORT)], proxies=1)
 
 
 def test_host_that_is_not_the_nodes_is_refused_and_what_served_goes_on(cluster: Cluster) -> None:
@@ -116,18 +106,12 @@ def test_root_path_changes_with_no_new_listener(cluster: Cluster) -> None:
 def test_workers_come_and_go_and_share_the_port(cluster: Cluster) -> None:
     cluster.apply(HERE, THERE)
     head = cluster.head.ip
-    for count in (3, 2, 1):
+    for count in (3, 1):
         changed(cluster, [(head, PORT)], proxies=count, workers=count)
         proxies = cluster.proxies()
         assert len({proxy["pid"] for proxy in proxies}) == count
         assert {proxy["address"] for proxy in proxies} == {f"0.0.0.0:{PORT}"}
         assert served_from(cluster) == [head] * count
-
-
-def test_several_workers_at_once_on_a_new_port(cluster: Cluster) -> None:
-    cluster.apply(HERE, port=OTHER_PORT, workers=3)
-    assert served_from(cluster) == [cluster.head.ip] * 3
-    cluster.apply(HERE)
 
 
 def test_middleware_that_cannot_be_built_changes_no_worker(cluster: Cluster) -> None:
@@ -141,7 +125,6 @@ def test_middleware_that_cannot_be_built_changes_no_worker(cluster: Cluster) -> 
     status = cluster.machines.status()
     assert {proxy["generation"] for proxy in status["proxies"]} == {before} == {status["generation"]}
     assert ask(f"{cluster.head.url}/here")[0] == 200
-    cluster.apply(HERE)
 
 
 def test_killed_worker_takes_only_its_own_connections_and_comes_back(cluster: Cluster) -> None:
@@ -159,33 +142,35 @@ def test_killed_worker_takes_only_its_own_connections_and_comes_back(cluster: Cl
     with Visitors([(cluster.head.ip, PORT)], ["/here"]) as visitors:
         until(lambda: sum(visitors.answers.values()) > 50, "visitors were answered")
     assert visitors.failures == []
-    cluster.apply(HERE)
 
 
 class Held:
     """A connection that is kept."""
 
     def __init__(self, ip: str) -> None:
-        self._socket = socket.create_connection((ip, PORT), timeout=10)
+        self._connection = http.client.HTTPConnection(ip, PORT, timeout=10)
 
     def __enter__(self) -> Held:
+        self._connection.connect()
         assert self.answers()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._socket.close()
+        self._connection.close()
 
     def answers(self) -> bool:
-        """Whether it still gets an answer."""
+        """Whether it still gets an answer; it never connects anew."""
+        self._connection.auto_open = 0
         try:
-            self._socket.sendall(b"GET /-/healthz HTTP/1.1\r\nHost: test\r\n\r\n")
-            return self._socket.recv(65536).startswith(b"HTTP/1.1 200")
-        except OSError:
+            self._connection.request("GET", "/-/healthz")
+            answer = self._connection.getresponse()
+            return answer.read() == b"success" and not answer.will_close
+        except (OSError, http.client.HTTPException):
             return False
 
     def owner(self, pids: tuple[int, ...]) -> int:
         """Which of the processes has its other end."""
-        port = self._socket.getsockname()[1]
+        port = self._connection.sock.getsockname()[1]
         rows = [line.split() for line in Path(f"/proc/{pids[0]}/net/tcp").read_text().splitlines()[1:]]
         (inode,) = (row[9] for row in rows if row[2].endswith(f":{port:04X}"))
         return next(pid for pid in pids if f"socket:[{inode}]" in links(pid))

@@ -50,16 +50,16 @@ def test_bodies_and_websockets_travel_between_nodes(cluster: Cluster) -> None:
 
 
 def test_only_replicas_that_a_proxy_elsewhere_needs_listen_on_tcp_and_they_want_the_secret(cluster: Cluster) -> None:
-    cluster.apply(HERE, THERE)
-    (here,), (there,) = cluster.replicas("here"), cluster.replicas("there")
-    rays_own = len(listening(here["pid"]))
-    addresses = listening(there["pid"])
+    cluster.apply(HERE.replace("here", "near"), THERE.replace("there", "far"))
+    (near,), (far,) = cluster.replicas("near"), cluster.replicas("far")
+    rays_own = len(listening(near["pid"]))
+    addresses = listening(far["pid"])
     assert len(addresses) == rays_own + 1
-    assert (cluster.second.ip, True) in {(ip, port > 0) for ip, port in addresses}
-    for ip, port in addresses:
+    assert cluster.second.ip in {ip for ip, _ in addresses}
+    for _, port in addresses:
         with pytest.raises((ProtocolError, OSError)):
-            asyncio.run(WireClient.connect(f"tcp:{ip.replace('0.0.0.0', cluster.second.ip)}:{port}", secret=b"x" * 32))
-    assert ask(f"{cluster.head.url}/there")[0] == 200
+            asyncio.run(WireClient.connect(f"tcp:{cluster.second.ip}:{port}", secret=b"x" * 32))
+    assert ask(f"{cluster.head.url}/far")[0] == 200
 
 
 def test_ray_is_asked_for_what_ray_actor_options_say(cluster: Cluster) -> None:

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-VISITORS = 6
-PAUSE_S = 0.01  # between two requests of one visitor: the machine has other things to do
+VISITORS = 4
+PAUSE_S = 0.02  # between two requests of one visitor: the machine has other things to do
 
 Address = tuple[str, int]
 
@@ -41,25 +41,36 @@ class Visitors:
         connection, turn = None, number
         while not self._stop.is_set():
             turn += 1
-            path = self._paths[turn % len(self._paths)]
-            try:
-                connection = connection or self._connect()
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                body = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(f"{path}: {error!r}")
-                connection = None
-                continue
-            self.answers[connection.host, connection.port] += 1
-            if answer.status != 200:
-                self.failures.append(f"{path}: {answer.status} {body[:200]!r}")
-            if number % 2 or answer.will_close:
-                connection.close()
-                connection = None
+            connection = self._ask(connection, self._paths[turn % len(self._paths)], keep=number % 2 == 0)
             time.sleep(PAUSE_S)
         if connection is not None:
             connection.close()
+
+    def _ask(
+        self, kept: http.client.HTTPConnection | None, path: str, *, keep: bool
+    ) -> http.client.HTTPConnection | None:
+        """One visit; the connection, where both sides keep it."""
+        try:
+            connection = kept or self._connect()
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+        except ConnectionError as error:
+            if kept is not None:  # it was closed while it was idle: a client asks again (RFC 9112 section 9.3.1)
+                kept.close()
+                return self._ask(None, path, keep=keep)
+            self.failures.append(f"{path}: {error!r} on a new connection")
+            return None
+        except (OSError, http.client.HTTPException) as error:
+            self.failures.append(f"{path}: {error!r}")
+            return None
+        self.answers[connection.host, connection.port] += 1
+        if answer.status != 200:
+            self.failures.append(f"{path}: {answer.status} {body[:200]!r}")
+        if keep and not answer.will_close:
+            return connection
+        connection.close()
+        return None
 
     def _connect(self) -> http.client.HTTPConnection:
         for host, port in self._addresses:
