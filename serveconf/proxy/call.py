@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from serveconf.proxy.incoming import Incoming
-from serveconf.wire import BodyMode, StreamCut, StreamLost, body_mode
+from serveconf.wire import StreamCut, StreamLost, body_mode
 
 RETRY_AFTER_S = 1
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
