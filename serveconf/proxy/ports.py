@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import socket
+import struct
 from pathlib import Path
 
 from serveconf.errors import OperatorError, PortInUse
 
+_SO_ATTACH_FILTER = 26  # linux/socket.h; Python has no name for it
 _LISTEN = "0A"  # TCP_LISTEN as /proc/net/tcp writes it
 
 
@@ -34,6 +38,26 @@ def listen(host: str, port: int, *, reuse_port: bool = False, backlog: int = 204
         raise _failed(host, port, error) from error
     sock.setblocking(False)
     return sock
+
+
+def refuse_new(listener: socket.socket) -> None:
+    """Have the kernel drop every further SYN that comes to a listening socket; handshakes under way still complete.
+
+    A client sends its SYN again a second later and meets whoever listens by then. Without this, a connection that
+    completes between the last accept and the close is reset. Where the kernel has no socket filters it stays so.
+    """
+    flags, syn = 13, 0x02  # offset in the TCP header, RFC 9293 §3.1
+    program = b"".join(
+        (
+            struct.pack("HBBI", 0x30, 0, 0, flags),  # load that byte
+            struct.pack("HBBI", 0x45, 0, 1, syn),  # is the bit set?
+            struct.pack("HBBI", 0x06, 0, 0, 0),  # drop
+            struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF),  # keep
+        )
+    )
+    buffer = ctypes.create_string_buffer(program)
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 4, ctypes.addressof(buffer)))
 
 
 def port_is_free(host: str, port: int) -> bool:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from serveconf.errors import OperatorError
 from serveconf.proxy.edge import Edge
-from serveconf.proxy.ports import listen
+from serveconf.proxy.ports import listen, refuse_new
 from serveconf.proxy.protocol import HttpProtocol
 from serveconf.proxy.tls import Tls, TlsFiles
 from serveconf.proxy.websocket import SERVICE_RESTART, WebSocketProtocol, make_config
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _DRAIN_LOOK_S = 0.02  # how often a drain looks who is left
+_HANDSHAKES_S = 0.02  # between refusing new connections and closing the listener
 _LAST_WORDS_S = 1.0  # how long what was cut may take to end
 
 
@@ -137,6 +138,8 @@ class ProxyServer:
         """Close the listener, after taking over whoever has connected to it already: the kernel would reset them."""
         if self._listener is None or self._socket is None:
             return
+        refuse_new(self._socket)
+        await asyncio.sleep(_HANDSHAKES_S)  # who had begun to connect is through by now, and accepted
         loop = asyncio.get_running_loop()
         self._listener.close()
         accepted = []

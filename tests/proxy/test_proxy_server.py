@@ -18,7 +18,7 @@ from websockets.sync.client import connect as connect_websocket
 
 from serveconf.errors import OperatorError, PortInUse
 from serveconf.proxy.edge import Limits
-from serveconf.proxy.ports import port_is_free
+from serveconf.proxy.ports import listen, port_is_free, refuse_new
 from serveconf.proxy.tls import TlsFiles
 from serveconf.routing import Front
 
@@ -453,3 +453,13 @@ def test_edge_imports_no_ray():
     code = "import sys, serveconf.proxy.app, serveconf.proxy.server; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux's")
+def test_a_listener_that_refuses_new_connections_completes_none() -> None:
+    listener = listen("127.0.0.1", 0)
+    refuse_new(listener)
+    with socket.socket() as client, pytest.raises(TimeoutError):
+        client.settimeout(0.2)
+        client.connect(listener.getsockname())
+    listener.close()
