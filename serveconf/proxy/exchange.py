@@ -14,13 +14,14 @@ from starlette.types import ASGIApp, Message, Scope
 
 from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.rules import HOP_BY_HOP, STATUS_LINES, field_name, is_injected
-from serveconf.wire import Strand
+from serveconf.wire import BODY_FOLLOWS, Strand
 
 if TYPE_CHECKING:
     from serveconf.proxy.protocol import HttpProtocol
 
 log = logging.getLogger(__name__)
 
+_COPY_BYTES = 32_768
 _EDGE_FIELDS = HOP_BY_HOP | {b"content-length", b"date", b"x-request-id"}  # a look at these in an answer is needed
 
 
@@ -40,6 +41,7 @@ class Exchange:
         "end_told",
         "expects_continue",
         "has_no_body",
+        "held_head",
         "keep_alive",
         "more_body",
         "news",
@@ -79,6 +81,7 @@ class Exchange:
         self.bytes_left: int | None = None  # of a body with a Content-Length
         self.streaming = False
         self.trailers = False
+        self.held_head = b""  # goes with the first piece of the body: one write, not two
 
     async def run(self) -> None:
         """Call the app; whatever it leaves unanswered is answered or cut here."""
@@ -174,6 +177,8 @@ class Exchange:
             if kind != "http.response.start":
                 raise RuntimeError(f"an answer begins with http.response.start, not with {kind}")
             self._write_head(message["status"], message.get("headers", ()), message.get("trailers", False))
+            if BODY_FOLLOWS not in message:
+                self._write_held_head()
         elif self.complete:
             raise RuntimeError(f"{kind} after the answer was complete")
         elif kind == "http.response.body":
@@ -212,8 +217,13 @@ class Exchange:
         if is_injected(data, len(head)):
             raise ValueError("a header field of the answer holds a line end or a NUL")
         self.started = True
+        self.held_head = data + b"\r\n"
         edge.tally.answer(status)
-        connection.transport.write(data + b"\r\n")
+
+    def _write_held_head(self) -> None:
+        if self.held_head:
+            self.connection.transport.write(self.held_head)
+            self.held_head = b""
 
     def _choose_framing(self, status: int, length: int | None, trailers: bool, head: list[bytes]) -> None:
         """How the client finds the end of the body (RFC 9112 §6.3), and whether the connection goes on after it."""
@@ -238,28 +248,38 @@ class Exchange:
             head.append(b"connection: close\r\n")
 
     def _write_body(self, body: bytes, more: bool) -> None:
-        transport = self.connection.transport
+        head, self.held_head = self.held_head, b""
         if self.has_no_body:
-            pass
+            body = b""
         elif self.chunked:
             end = b"" if more or self.trailers else b"0\r\n\r\n"
             if body:
-                transport.writelines((b"%x\r\n" % len(body), body, b"\r\n" + end))
-            elif end:
-                transport.write(end)
-        else:
-            if self.bytes_left is not None:
-                self.bytes_left -= len(body)
-                if self.bytes_left < 0 or (self.bytes_left and not more):
-                    raise RuntimeError("the body of an answer is not as long as its Content-Length says")
-            if body:
-                transport.write(body)
+                head, end = head + b"%x\r\n" % len(body), b"\r\n" + end
+            self._write(head, body, end)
+            head = body = b""
+        elif self.bytes_left is not None:
+            self.bytes_left -= len(body)
+            if self.bytes_left < 0 or (self.bytes_left and not more):
+                self.held_head = head
+                raise RuntimeError("the body of an answer is not as long as its Content-Length says")
+        if head or body:
+            self._write(head, body, b"")
         if more:
             if not self.streaming:
                 self.streaming = True
                 self.connection.edge.tally.open_streams += 1
         elif not self.trailers:
             self._end()
+
+    def _write(self, before: bytes, body: bytes, after: bytes) -> None:
+        """In one go; a small body is copied, since that costs less than a list of buffers does."""
+        transport = self.connection.transport
+        if len(body) <= _COPY_BYTES:
+            data = before + body + after
+            if data:
+                transport.write(data)
+        else:
+            transport.writelines([part for part in (before, body, after) if part])
 
     def _write_trailers(self, headers: Any) -> None:
         lines = [b"0\r\n", *(b"%b: %b\r\n" % (field_name(name), value) for name, value in headers)]
@@ -290,6 +310,7 @@ class Exchange:
     def cut(self) -> None:
         """End the connection in a way that nobody takes for the end of the body."""
         connection = self.connection
+        self._write_held_head()
         connection.edge.tally.cut()
         if self.streaming:
             connection.edge.tally.streams_closed += 1

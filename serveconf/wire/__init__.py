@@ -6,11 +6,12 @@ connection (``frames.py`` draws them), many at a time.
 
 from serveconf.wire.client import WireClient
 from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
-from serveconf.wire.requests import CLIENT_LEFT, BodyMode, StreamCut, StreamLost, StreamRefused, body_mode
+from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, BodyMode, StreamCut, StreamLost, StreamRefused, body_mode
 from serveconf.wire.server import WireServer
 from serveconf.wire.strand import Strand, need_task
 
 __all__ = [
+    "BODY_FOLLOWS",
     "CLIENT_LEFT",
     "BodyMode",
     "FrameTooLarge",

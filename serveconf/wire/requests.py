@@ -31,6 +31,7 @@ from serveconf.wire.websockets import Assembly
 if TYPE_CHECKING:
     from serveconf.wire.client import WireClient
 
+BODY_FOLLOWS = "serveconf.body_follows"  # in an http.response.start: its first http.response.body comes right behind
 CLIENT_LEFT = 499  # what a call returns for a client that did not wait for its answer
 NO_STATUS = 1005  # RFC 6455 §7.4.1
 TOO_BIG = 1009
@@ -269,9 +270,12 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
             stream.answered = not frame.more  # type: ignore[union-attr]
             if frame.session:  # type: ignore[union-attr]
                 give_back(frame.session, scope)  # type: ignore[union-attr]
-            await send({"type": "http.response.start", "status": status, "headers": frame.headers})  # type: ignore[union-attr]
+            start = {"type": "http.response.start", "status": status, "headers": frame.headers}  # type: ignore[union-attr]
             data = frame.body  # type: ignore[union-attr]
             cost = len(data) + PIECE_COST if data else 0
+            if data or stream.answered:
+                start[BODY_FOLLOWS] = True
+            await send(start)
             if data or stream.answered:
                 await send({"type": "http.response.body", "body": data, "more_body": not stream.answered})
         elif kind is Body and stream.started:
