@@ -459,7 +459,7 @@ def test_edge_imports_no_ray():
 def test_a_listener_that_refuses_new_connections_completes_none() -> None:
     listener = listen("127.0.0.1", 0)
     refuse_new(listener)
-    with socket.socket() as client, pytest.raises(TimeoutError):
-        client.settimeout(0.2)
+    client = socket.socket()
+    client.settimeout(0.2)
+    with client, listener, pytest.raises(TimeoutError):
         client.connect(listener.getsockname())
-    listener.close()
