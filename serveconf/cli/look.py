@@ -42,7 +42,7 @@ def status(
 
 def is_healthy(found: dict[str, Any]) -> bool:
     """Every stack serves as it was applied, and every proxy is up at the generation."""
-    stacks = all(stack["state"] in ("Healthy", "Pinned", "RolledBack") for stack in found["stacks"])
+    stacks = all(stack["state"] in ("Healthy", "Pinned", "RolledBack", "Invalid") for stack in found["stacks"])
     return stacks and all(p["state"] == "Ready" and p["generation"] == found["generation"] for p in found["proxies"])
 
 

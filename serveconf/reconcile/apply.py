@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from serveconf.errors import Conflict, ServeconfError
+from serveconf.errors import AuthorError, Conflict, ServeconfError
 from serveconf.plan.actions import Plan
 from serveconf.plan.diff import make_plan
 from serveconf.plan.shadow import shadowed
@@ -64,8 +64,11 @@ async def perform(deps: Deps, operation: Operation, ask: Ask) -> None:
         failure = Failure(code="cancelled", message="the apply was cancelled before anything was touched")
         result = make_result(operation.stack, outcome="rolled_back", failures=[failure])
     except CodeRefused as refused:
+        await _note_invalid(deps, operation.stack, refused.message)
         result = make_result(operation.stack, outcome="rolled_back", failures=code_failures(refused))
     except ServeconfError as error:
+        if isinstance(error, AuthorError):
+            await _note_invalid(deps, operation.stack, error.message)
         outcome = "conflict" if isinstance(error, Conflict) else "failed"
         failure = Failure(code=error.code, message=error.message, hint=error.hint)
         result = make_result(operation.stack, outcome=outcome, failures=[failure])
@@ -79,6 +82,13 @@ async def perform(deps: Deps, operation: Operation, ask: Ask) -> None:
     operation.finish(result)
 
 
+async def _note_invalid(deps: Deps, stack: str, why: str) -> None:
+    """For the status, until something valid is sent. A stack that was never applied has no status."""
+    head = deps.ledger.heads.get(stack)
+    if head is not None and head.invalid != why:
+        await deps.ledger.put_head(replace(head, invalid=why))
+
+
 async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
     stack, request = operation.stack, ask.request
     operation.tell({"event": "phase", "phase": "preflight", "message": "looking at the spec and the code"})
@@ -87,6 +97,7 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
         raise stale(stack, request.base_revision, current)
     desired = await ask.desired(current, deps.ledger.next_number(stack))
     desired, plan = await fitted(deps, current, desired)
+    await _note_invalid(deps, stack, "")
     operation.tell({"event": "plan", **plan.as_json()})
     if not plan.changed and current is not None and not ask.deleting:
         await _set_pin(deps, ask, stack)

@@ -56,6 +56,7 @@ class StackHead(msgspec.Struct, frozen=True, kw_only=True):
     last: int = 0
     pinned: bool = False
     deleting: bool = False
+    invalid: str = ""  # why what was sent last could not even be tried; what serves is untouched
     baking_until: float | None = None  # the target serves already, and is watched until then (seconds since the epoch)
 
 

@@ -56,13 +56,25 @@ def make_history(revisions: Sequence[Revision]) -> list[dict[str, Any]]:
 def _stack(ledger: Ledger, head: StackHead, observed: Observed) -> dict[str, Any]:
     current, target = ledger.current(head.name), ledger.target(head.name)
     shown = {d.name: d for stack in (target, current) if stack is not None for d in stack.deployments}
-    deployments = [_deployment(d, current, target, observed.of(head.name, d.name)) for _, d in sorted(shown.items())]
+    failed = _last_failure(head, ledger)
+    deployments = [
+        _deployment(d, current, target, observed.of(head.name, d.name), failed.get(name, ""))
+        for name, d in sorted(shown.items())
+    ]
     return {
         "name": head.name,
         "state": _stack_state(head, ledger, [d["state"] for d in deployments]),
         "revision": head.current if head.current is not None else head.target,
         "deployments": deployments,
     }
+
+
+def _last_failure(head: StackHead, ledger: Ledger) -> dict[str, str]:
+    """Deployment -> what the last apply failed of, until another one begins."""
+    last = ledger.revision(head.name, head.last)
+    if head.target is not None or last is None or last.failure is None or last.failure.deployment is None:
+        return {}
+    return {last.failure.deployment: f"revision {last.number} was not applied: {last.failure.message}"}
 
 
 def _stack_state(head: StackHead, ledger: Ledger, states: list[str]) -> str:
@@ -73,6 +85,8 @@ def _stack_state(head: StackHead, ledger: Ledger, states: list[str]) -> str:
     for state in ("Failed", "Degraded", "Progressing", "Pending"):
         if state in states:
             return state
+    if head.invalid:
+        return "Invalid"
     if head.pinned:
         return "Pinned"
     last = ledger.revision(head.name, head.last)
@@ -86,6 +100,7 @@ def _deployment(
     current: DesiredStack | None,
     target: DesiredStack | None,
     replicas: tuple[ReplicaState, ...],
+    failed: str,
 ) -> dict[str, Any]:
     goal = target or current
     wanted = goal.deployment(deployment.name) if goal else None
@@ -94,7 +109,7 @@ def _deployment(
         "state": _deployment_state(wanted, replicas, moving=target is not None),
         "route_prefix": deployment.prefix,
         "version": deployment.version,
-        "message": next((r.message.partition("\n")[0] for r in replicas if r.message), ""),
+        "message": next((r.message.partition("\n")[0] for r in replicas if r.message), failed),
         "replicas": [
             {
                 "id": r.id,
