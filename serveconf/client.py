@@ -105,9 +105,13 @@ class Client:
 
     def events(self, operation: str) -> Iterator[dict[str, Any]]:
         """What an operation tells, to its end."""
+        return self._lines(f"/operations/{operation}/events")
+
+    def _lines(self, path: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """An answer of one JSON object a line."""
         try:
             timeout = httpx.Timeout(ANSWER_S, read=None)
-            with self._http.stream("GET", f"/operations/{operation}/events", timeout=timeout) as answer:
+            with self._http.stream("GET", path, timeout=timeout, **options) as answer:
                 if answer.status_code != 200:
                     answer.read()
                     raise _error(answer)
@@ -115,6 +119,11 @@ class Client:
                     yield msgspec.json.decode(line)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
+
+    def logs(self, stack: str, deployment: str, *, tail: int, follow: bool) -> Iterator[dict[str, Any]]:
+        """Lines of a deployment's replicas; with ``follow`` without end."""
+        path = f"/stacks/{stack}/deployments/{deployment}/logs"
+        return self._lines(path, params={"tail": tail, "follow": follow})
 
     def cancel(self, operation: str) -> Json:
         """Stop an operation."""

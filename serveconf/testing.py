@@ -13,7 +13,16 @@ from msgspec.structs import replace
 
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.plan.state import Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
-from serveconf.reconcile.ports import Answers, Counters, NodeState, ProxyOrder, ReplicaOrder, TargetReport, Totals
+from serveconf.reconcile.ports import (
+    Answers,
+    Counters,
+    LogPart,
+    NodeState,
+    ProxyOrder,
+    ReplicaOrder,
+    TargetReport,
+    Totals,
+)
 from serveconf.routing import Generation
 
 
@@ -208,6 +217,10 @@ class FakeCluster:
     async def totals(self, proxy_id: str) -> Totals:
         """What a test says that was answered (``answered``)."""
         return Totals(deployments=dict(self.answered))
+
+    async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """One line, once."""
+        return LogPart(lines=(f"hello from {replica_id}",) if position is None else (), position={"out": 1})
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Somewhere."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
@@ -22,15 +22,18 @@ from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.apply import code_failures, problem_of
 from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.logs import check_deployment
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.records import Revision
 from serveconf.reconcile.requests import ApplyRequest
 from serveconf.reconcile.status import make_history, make_routes, make_status
 
+NDJSON = "application/x-ndjson"
 MAX_PACKAGE_BYTES = 120_000_000
 
 StackName = Annotated[str, Path(description="Name of the stack.")]
 IfMatch = Annotated[str | None, Header(description="Revision that the stack must be at, or 412.")]
+LogTail = Annotated[int, Query(ge=0, le=100_000, description="Lines of each replica to begin with.")]
 Shutdown = Callable[[], Awaitable[None]]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -90,6 +93,12 @@ def _looking(plane: ControlPlane, address: str) -> APIRouter:
     async def routes() -> dict[str, str]:
         """The live routing table: prefix to deployment."""
         return make_routes(plane.ledger.generation)
+
+    @router.get("/stacks/{stack}/deployments/{deployment}/logs", response_class=StreamingResponse)
+    async def logs(stack: StackName, deployment: str, tail: LogTail = 100, follow: bool = False) -> StreamingResponse:
+        """What the replicas of a deployment write: one JSON object a line, ``{"replica", "line"}``."""
+        check_deployment(plane.ledger, stack, deployment)
+        return StreamingResponse(_lines(plane.logs(stack, deployment, tail=tail, follow=follow)), media_type=NDJSON)
 
     @router.get("/stacks/{stack}/revisions", response_model=list[models.RevisionModel])
     async def revisions(stack: StackName) -> list[dict[str, Any]]:
@@ -165,7 +174,7 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
     async def events(operation: str) -> StreamingResponse:
         """Everything that an apply tells, one JSON object a line; the last has "event": "result"."""
         followed = plane.operation(operation)
-        return StreamingResponse(_lines(followed.follow()), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(followed.follow()), media_type=NDJSON)
 
     @router.delete("/operations/{operation}")
     async def cancel(operation: str) -> models.CancelModel:

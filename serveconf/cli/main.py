@@ -15,6 +15,7 @@ from serveconf.cli.common import Output, chosen, show_error
 from serveconf.cli.convert import convert
 from serveconf.cli.explain import explain
 from serveconf.cli.init import init
+from serveconf.cli.logs import logs
 from serveconf.cli.look import history, routes, status
 from serveconf.cli.run import run, watch
 from serveconf.cli.schema import schema
@@ -52,8 +53,11 @@ def options(
 
 
 COMMANDS = (
-    validate, plan, apply, run, watch, status, routes, history, rollback, resume, delete, schema, explain, init, convert, shutdown,
-)  # fmt: skip
+    *(validate, plan, apply, run, watch),
+    *(status, routes, logs, history),
+    *(rollback, resume, delete, shutdown),
+    *(init, convert, explain, schema),
+)
 
 for command in COMMANDS:
     app.command()(command)

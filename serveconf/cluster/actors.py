@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -10,10 +11,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serveconf.cluster.kv import RayStore
 from serveconf.cluster.logs import write_logs
+from serveconf.cluster.own_log import read_own_log
 from serveconf.cluster.settings import NAMESPACE, PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
 from serveconf.plan.state import ProxyState, ReplicaState
 from serveconf.reconcile.placement import asked_resources
-from serveconf.reconcile.ports import Counters, ProxyOrder, ReplicaOrder, Totals
+from serveconf.reconcile.ports import Counters, LogPart, ProxyOrder, ReplicaOrder, Totals
 from serveconf.routing import Generation
 
 
@@ -57,6 +59,10 @@ class ReplicaActor:
     async def listen_tcp(self) -> str:
         """See Replica."""
         return await self._replica.listen_tcp()
+
+    async def read_log(self, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """What its process has written."""
+        return read_own_log(position, tail)
 
     async def drain(self, timeout_s: float) -> bool:
         """See Replica."""

@@ -7,7 +7,7 @@ controller that was killed adopts what it finds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import ray
@@ -20,7 +20,7 @@ from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE, PROXY_PREFIX, R
 from serveconf.cluster.watched import WatchedProxy, WatchedReplica
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.plan.state import Observed
-from serveconf.reconcile.ports import Counters, NodeState, ProxyOrder, ReplicaOrder, Totals
+from serveconf.reconcile.ports import Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Totals
 from serveconf.routing import Generation
 
 log = get_logger("cluster")
@@ -132,6 +132,11 @@ class RayCluster:
     async def refresh_load(self) -> None:
         """Ask every replica how many requests it has now: for a status."""
         await asyncio.gather(*(watched.look() for watched in self._replicas.values()))
+
+    async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """What a replica's process has written."""
+        part: LogPart = await _asked(self._replica(replica_id).read_log(position, tail), f"replica {replica_id}")
+        return part
 
     def _replica(self, replica_id: str) -> WatchedReplica:
         watched = self._replicas.get(replica_id)

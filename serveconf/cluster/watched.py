@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -14,7 +14,7 @@ from serveconf.cluster.actors import kill_actor
 from serveconf.cluster.asking import ask
 from serveconf.cluster.logs import get_logger
 from serveconf.plan.state import ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
-from serveconf.reconcile.ports import Counters, ProxyOrder, ReplicaOrder, Totals
+from serveconf.reconcile.ports import Counters, LogPart, ProxyOrder, ReplicaOrder, Totals
 from serveconf.routing import Generation
 
 log = get_logger("cluster")
@@ -109,6 +109,11 @@ class WatchedReplica(_Watched):
         if refused is None:
             self.state = replace(self.state, config_hash=config_hash)
         return refused
+
+    async def read_log(self, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """What its process has written."""
+        part: LogPart = await ask(self._actor.read_log.remote(position, tail))
+        return part
 
     async def listen_tcp(self) -> str:
         """Have it listen for other nodes."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
+from collections.abc import AsyncIterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.apply import Ask, Deps, fitted, masked, perform, see_through, stale
+from serveconf.reconcile.logs import read_logs
 from serveconf.reconcile.merge import merged_spec, merged_stack, spec_without
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.packages import Packages
@@ -133,6 +135,10 @@ class ControlPlane:
         if stack not in self.ledger.revisions:
             raise NotFound(f"there is no stack '{stack}'", hint="'serveconf status' lists the stacks")
         return sorted(self.ledger.revisions[stack].values(), key=lambda r: -r.number)
+
+    def logs(self, stack: str, deployment: str, *, tail: int, follow: bool) -> AsyncIterator[Event]:
+        """What the deployment's replicas write."""
+        return read_logs(self.cluster, self._deps.clock, stack, deployment, tail=tail, follow=follow)
 
     def check_revision(self, stack: str, base: int | None) -> None:
         """Raises Conflict where the stack is not at the revision that the caller has seen."""

@@ -90,6 +90,13 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     deployments: dict[str, Answers] = {}
 
 
+class LogPart(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines that a replica's process has written, and how far they go in each of its streams (in bytes)."""
+
+    lines: tuple[str, ...] = ()
+    position: dict[str, int] = {}
+
+
 class Cluster(Protocol):
     """The engine: replicas and proxies are started, asked and stopped through it; what it observes it tells by ``on_change``."""
 
@@ -136,6 +143,9 @@ class Cluster(Protocol):
 
     async def totals(self, proxy_id: str) -> Totals:
         """What a proxy has counted since its process began."""
+
+    async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """What a replica's process has written since ``position``, or its last ``tail`` lines."""
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Where proxies on other nodes reach the replica; it begins to listen there when first asked."""
