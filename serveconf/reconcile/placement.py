@@ -171,7 +171,7 @@ def _no_room(need: Need, placed: int, free: _Free, hint: str) -> DoesNotFit:
     wanted = need.new
     return DoesNotFit(
         f"there is room for {min(placed, wanted)} of {wanted} new replicas of deployment '{need.deployment.name}', "
-        f"each of which asks for {asked} (free: {free})",
+        f"each of which asks for {asked} (left: {free})",
         deployment=need.deployment.name,
         hint=hint,
     )

@@ -79,7 +79,7 @@ def test_more_than_the_cluster_has_in_all_says_what_is_free_where() -> None:
         fit_in(stack("1", 5), None, Observed(), [node("n1", 2, 2), node("n2", 2, 1.5)])
     assert refused.value.message == (
         "there is room for 3 of 5 new replicas of deployment 'a', each of which asks for CPU 1 "
-        "(free: node n1: CPU 0, GPU 0; node n2: CPU 0.5, GPU 0)"
+        "(left: node n1: CPU 0, GPU 0; node n2: CPU 0.5, GPU 0)"
     )
 
 
