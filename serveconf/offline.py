@@ -12,10 +12,10 @@ from serveconf.client import CodeRejected
 from serveconf.code.looking import look_at_code
 from serveconf.plan.diff import make_plan
 from serveconf.plan.state import Observed
-from serveconf.reconcile.apply import code_failures, problem_of
 from serveconf.reconcile.ports import TargetReport
 from serveconf.reconcile.prepare import CodeRefused, prepare
 from serveconf.reconcile.requests import ApplyRequest
+from serveconf.reconcile.result import code_failures, problem_of
 from serveconf.submit import Submission
 
 

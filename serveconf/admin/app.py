@@ -20,12 +20,12 @@ from serveconf.admin.dashboard import PAGE_HEADERS, page
 from serveconf.admin.guard import LOOPBACK, Guard
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
-from serveconf.reconcile.apply import code_failures, problem_of
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.logs import check_deployment
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.records import Revision
 from serveconf.reconcile.requests import ApplyRequest
+from serveconf.reconcile.result import code_failures, problem_of
 from serveconf.reconcile.status import make_history, make_routes, make_status
 
 NDJSON = "application/x-ndjson"
@@ -94,7 +94,11 @@ def _looking(plane: ControlPlane, address: str) -> APIRouter:
         """The live routing table: prefix to deployment."""
         return make_routes(plane.ledger.generation)
 
-    @router.get("/stacks/{stack}/deployments/{deployment}/logs", response_class=StreamingResponse)
+    @router.get(
+        "/stacks/{stack}/deployments/{deployment}/logs",
+        response_class=StreamingResponse,
+        responses={200: {"content": {NDJSON: {}}, "description": "Lines, one JSON object a line."}},
+    )
     async def logs(stack: StackName, deployment: str, tail: LogTail = 100, follow: bool = False) -> StreamingResponse:
         """What the replicas of a deployment write: one JSON object a line, ``{"replica", "line"}``."""
         check_deployment(plane.ledger, stack, deployment)
@@ -169,7 +173,7 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
     @router.get(
         "/operations/{operation}/events",
         response_class=StreamingResponse,
-        responses={200: {"content": {"application/x-ndjson": {}}, "description": "Events, one JSON object a line."}},
+        responses={200: {"content": {NDJSON: {}}, "description": "Events, one JSON object a line."}},
     )
     async def events(operation: str) -> StreamingResponse:
         """Everything that an apply tells, one JSON object a line; the last has "event": "result"."""

@@ -23,9 +23,10 @@ from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.placement import DoesNotFit, check_placement, fit_in
 from serveconf.reconcile.ports import Clock, Cluster, Counters, NodeState
 from serveconf.reconcile.prepare import CodeRefused
-from serveconf.reconcile.receipt import Receipt, add_up
+from serveconf.reconcile.receipt import add_up
 from serveconf.reconcile.records import Failure, Ledger, Revision, StackHead
 from serveconf.reconcile.requests import ApplyRequest
+from serveconf.reconcile.result import code_failures, make_result
 from serveconf.spec.models import Location
 
 log = logging.getLogger("serveconf.control")
@@ -264,71 +265,3 @@ def stale(stack: str, base: int, current: DesiredStack | None) -> Conflict:
         hint="plan again and apply that",
         code="stale",
     )
-
-
-def make_result(
-    stack: str,
-    *,
-    outcome: str,
-    revision: int | None = None,
-    changed: bool = False,
-    actions: list[dict[str, Any]] | None = None,
-    receipt: dict[str, Any] | None = None,
-    failures: list[Failure] | None = None,
-) -> Event:
-    """The contract's apply JSON."""
-    return {
-        "stack": stack,
-        "revision": revision,
-        "changed": changed,
-        "outcome": outcome,
-        "actions": actions or [],
-        "receipt": dict(receipt or msgspec.to_builtins(Receipt())),
-        "problems": [problem_of(failure) for failure in failures or ()],
-    }
-
-
-def code_failures(refused: CodeRefused) -> list[Failure]:
-    """Every piece of code that could not be taken."""
-    return [
-        Failure(
-            code=refused.code,
-            message=p.message,
-            deployment=p.deployment,
-            traceback=p.traceback,
-            hint=p.hint,
-            path=p.path,
-        )
-        for p in refused.problems
-    ]
-
-
-def problem_of(failure: Failure) -> dict[str, Any]:
-    """A failure in the form of the contract's problems; the client knows the file and the line."""
-    return {
-        "file": "",
-        "line": 0,
-        "column": 0,
-        "path": failure.path,
-        "message": failure.message,
-        "code": failure.code,
-        "severity": "error",
-        "hint": failure.hint,
-        "deployment": failure.deployment,
-        "traceback": failure.traceback,
-    }
-
-
-def masked(spec: dict[str, Any], masks: dict[str, str]) -> dict[str, Any]:
-    """The spec as it may be shown: values that came from variables stand as the variables."""
-    return {key: _mask(value, key, masks) for key, value in spec.items()}
-
-
-def _mask(value: Any, path: str, masks: dict[str, str]) -> Any:
-    if path in masks:
-        return masks[path]
-    if isinstance(value, dict):
-        return {key: _mask(item, f"{path}.{key}", masks) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mask(item, f"{path}[{index}]", masks) for index, item in enumerate(value)]
-    return value

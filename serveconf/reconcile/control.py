@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.state import DesiredStack
-from serveconf.reconcile.apply import Ask, Deps, fitted, masked, perform, see_through, stale
+from serveconf.reconcile.apply import Ask, Deps, fitted, perform, see_through, stale
 from serveconf.reconcile.logs import read_logs
 from serveconf.reconcile.merge import merged_spec, merged_stack, spec_without
 from serveconf.reconcile.operation import Event, Operation
@@ -24,6 +24,7 @@ from serveconf.reconcile.ports import Preflight
 from serveconf.reconcile.prepare import prepare
 from serveconf.reconcile.records import Failure, Revision, StackHead
 from serveconf.reconcile.requests import ApplyRequest, Cancelled
+from serveconf.reconcile.result import masked
 
 KEPT_OPERATIONS = 100
 SHUTDOWN_DRAIN_S = 10.0  # for requests that are being answered
