@@ -68,7 +68,7 @@ def start(address: str | None, running: str | None, *, http: tuple[str, int] | N
     ray = None
     try:
         ray = None if running else start_local_ray(tell)
-        record = bootstrap.run(running or (ray.address if ray else ""), tell)
+        record, started = bootstrap.run(running or (ray.address if ray else ""), http, tell)
     except BaseException:
         bootstrap.stop()
         if ray is not None:
@@ -77,7 +77,7 @@ def start(address: str | None, running: str | None, *, http: tuple[str, int] | N
     previous = read_record()
     kept = previous.ray if ray is None and previous.ray and is_running(previous.ray) else None
     write_record(Record(address=record.address, token=record.token, ray=ray or kept))
-    return Found(client=Client(record.address, record.token), started=True)
+    return Found(client=Client(record.address, record.token), started=started)
 
 
 def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
@@ -114,12 +114,17 @@ class Bootstrap:
         pipe = subprocess.PIPE
         self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=home_folder())
 
-    def run(self, ray_address: str, tell: Tell) -> Record:
-        """Where the control API is. Raises OperatorError where it could not be started."""
-        tell(f"starting the controller on Ray at {ray_address}")
+    def run(self, ray_address: str, http: tuple[str, int] | None, tell: Tell) -> tuple[Record, bool]:
+        """Where the control API is, and whether it was started just now. Raises OperatorError where it could not be.
+
+        ``http``: host and port that the proxies will want; it is looked at where no controller, and so no proxy, is there.
+        """
+        tell(f"looking for the controller on Ray at {ray_address}")
         began = time.monotonic()
         try:
-            output, errors = self._child.communicate(f"{ray_address}\n", timeout=BOOTSTRAP_S)
+            output, errors = self._child.communicate(
+                json.dumps({"ray": ray_address, "http": http}) + "\n", timeout=BOOTSTRAP_S
+            )
             told = json.loads(output.strip().splitlines()[-1])
         except subprocess.TimeoutExpired as error:
             raise OperatorError(
@@ -131,7 +136,7 @@ class Bootstrap:
         if told.get("error"):
             raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", "bootstrap_failed"))
         tell(f"controller ready in {time.monotonic() - began:.1f} s: {told['address']}")
-        return Record(address=told["address"], token=told["token"])
+        return Record(address=told["address"], token=told["token"]), told["started"]
 
     def stop(self) -> None:
         """It is not needed any more."""

@@ -123,7 +123,8 @@ def apply(
                 "the spec has no deployments: applying it would take everything of the stack away",
                 hint="if that is meant, say --allow-empty",
             )
-        client = reach(loaded).client
+        found = reach(loaded)
+        client = found.client
         submission = submit(loaded, client, timeout_s=timeout)
         base = _check_saved(saved, submission.body) if saved else None
         operation = client.begin(submission.stack, "apply", submission.body, base=base)
@@ -131,7 +132,17 @@ def apply(
             _print_begun(operation, submission.stack, output)
             return
         result = watch_apply(client, operation, loaded)
+        if found.started and EXIT_OF[result["outcome"]] != 0:
+            _stop_started()
     finish(result, output, max_failed)
+
+
+def _stop_started() -> None:
+    """A first apply that comes to nothing leaves nothing running."""
+    from serveconf.launch import shut_down
+
+    tell("stopping what this apply had started")
+    shut_down(chosen.address, chosen.token, tell)
 
 
 def reach(loaded: Loaded) -> Found:

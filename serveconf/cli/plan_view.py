@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from serveconf.cli.columns import Cell, columns, count, paint, visible
+from serveconf.plan.summary import starts_front
 
 Action = Mapping[str, Any]
 
@@ -42,7 +43,7 @@ def summary_line(plan: Mapping[str, Any]) -> str:
 def _body(actions: Sequence[Action], color: bool) -> Iterator[str]:
     rows = []
     for action in actions:
-        sign, paint_with = _SIGNS.get(action["action"], _CHANGE)
+        sign, paint_with = _SIGNS["create"] if starts_front(action) else _SIGNS.get(action["action"], _CHANGE)
         name = action["deployment"] or "http front"
         reason = Cell(_short_reason(action["reason"]), dim=True)
         rows.append((Cell(f"{sign} {name}", paint_with), Cell(_what(action)), reason))
@@ -65,6 +66,8 @@ def _what(action: Action) -> str:
             return f"move {before['route_prefix']} → {after['route_prefix']}"
         case "route":
             return "route"
+        case "proxy" if starts_front(action):
+            return f"listen on {after['host']}:{after['port']}"
         case "proxy":
             return "replace listeners"
         case "update":

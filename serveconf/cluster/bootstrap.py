@@ -1,7 +1,7 @@
 """``python -m serveconf.cluster.bootstrap HOST PORT``: connect to Ray, find or start the controller.
 
 The commands run it as a child, so that they need not import Ray. It imports while Ray may still be starting, then reads
-Ray's address from stdin, and prints one JSON line: address and token, or error.
+one JSON line, Ray's address and the port that the proxies will want, and prints one: address and token, or error.
 """
 
 from __future__ import annotations
@@ -9,24 +9,32 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from typing import Any
 
 import ray
 
-from serveconf.cluster.controller import start_controller
+from serveconf.cluster.controller import find_controller, start_controller
 from serveconf.cluster.settings import NAMESPACE, ControllerSettings
 from serveconf.errors import ServeconfError
+from serveconf.proxy.ports import port_in_use, port_is_free
 
 
 def main() -> None:
     """Print where the control API is."""
     host, port = sys.argv[1:3]
-    ray_address = sys.stdin.readline().strip()
-    if not ray_address:  # whoever started it has given up
+    line = sys.stdin.readline()
+    if not line:  # whoever started it has given up
         return
+    asked = json.loads(line)
+    ray_address, http = asked["ray"], asked["http"]
+    told: dict[str, Any]
     try:
         ray.init(address=ray_address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        started = find_controller() is None
+        if started and http is not None and not port_is_free(*http):
+            raise port_in_use(*http)
         address = start_controller(ControllerSettings(host=host, port=int(port)))
-        told = {"address": address.url, "token": address.token}
+        told = {"address": address.url, "token": address.token, "started": started}
     except ServeconfError as error:
         told = {"error": error.message, "hint": error.hint or "", "code": error.code}
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

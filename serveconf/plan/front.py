@@ -9,9 +9,9 @@ from typing import Any
 from serveconf.plan.actions import Action, Reason, Why
 from serveconf.plan.costs import ABSENT, Change, changes, field_costs
 from serveconf.plan.desired import same_http_middlewares
-from serveconf.plan.fields import field_action, files_changed
+from serveconf.plan.fields import Masks, field_action, files_changed, values_after
 from serveconf.plan.state import DesiredStack, ProxyPhase, ProxyState
-from serveconf.spec.models import Cost, HttpOptions
+from serveconf.spec.models import Cost, HttpOptions, Location
 
 _ACTION_OF = {Cost.PROXY: "proxy", Cost.ROUTE: "route"}
 _DEFAULTS: dict[str, Any] = HttpOptions().model_dump(mode="json")
@@ -27,6 +27,12 @@ def diff_front(
     effective = (_DEFAULTS | before.http_options, _DEFAULTS | desired.http_options)
     for change in changes(*effective, field_costs(HttpOptions)):
         fields[change.cost].append(change)
+    if current is None and not any(proxy.phase in _LIVE for proxy in proxies):
+        if effective[1]["location"] != Location.NO_SERVER:
+            yield _first_front(
+                effective[1], [change for changed in fields.values() for change in changed], desired.masks
+            )
+        return
     for cost, action in _ACTION_OF.items():
         if fields[cost]:
             yield field_action(action, None, cost, fields[cost], masks=(before.masks, desired.masks))
@@ -37,6 +43,15 @@ def diff_front(
             yield Action(action=action, deployment=None, cost=cost, why=(why,))
     if claims := _claims(before, desired, effective[1]) if current else []:
         yield field_action("update", None, Cost.NONE, claims, masks=(before.masks, desired.masks))
+
+
+def _first_front(options: dict[str, Any], said: list[Change], masks: Masks) -> Action:
+    """Nothing listens yet: where it will, and what else the file says of the front."""
+    place = {key: options[key] for key in ("host", "port")}
+    after = {**values_after(said, masks), **place}
+    return Action(
+        action="proxy", deployment=None, cost=Cost.PROXY, why=(Why(Reason.NO_PROXY),), before=None, after=after
+    )
 
 
 def _claims(before: DesiredStack, desired: DesiredStack, effective: dict[str, Any]) -> list[Change]:

@@ -59,6 +59,7 @@ CATALOG, CART = {"name": "catalog", "num_replicas": 2}, {"name": "cart"}
 def test_a_first_plan_creates_everything_in_the_order_of_names() -> None:
     plan = make_plan(None, stack(CATALOG, CART), Observed())
     assert lines(plan) == [
+        ("proxy", None, "proxy", "no proxy runs"),
         ("create", "cart", "scale", "new deployment"),
         ("create", "catalog", "scale", "new deployment"),
     ]
