@@ -64,8 +64,8 @@ def test_a_first_plan_creates_everything_in_the_order_of_names() -> None:
         ("create", "catalog", "scale", "new deployment"),
     ]
     assert plan.base_revision == 0
-    assert plan.actions[1].before is None
-    assert plan.actions[1].after == {"import_path": "shop.catalog:app", "route_prefix": "/catalog", "num_replicas": 2}
+    assert plan.actions[2].before is None
+    assert plan.actions[2].after == {"import_path": "shop.catalog:app", "route_prefix": "/catalog", "num_replicas": 2}
 
 
 def test_same_content_plans_nothing() -> None:
