@@ -104,7 +104,7 @@ def _details(action: Action, color: bool) -> Iterator[str]:
     for key in dict.fromkeys((*before, *after)):
         if key in said:
             continue
-        if action["action"] == "create":
+        if action["before"] is None:
             yield f"      {visible(key)}: {_value(after[key])}"
         else:
             arrow = paint("→", dim=True, on=color)
@@ -123,6 +123,8 @@ def _details(action: Action, color: bool) -> Iterator[str]:
 
 def _already_said(action: Action) -> set[str]:
     match action["action"]:
+        case "proxy" if starts_front(action):
+            return {"host", "port"}
         case "create" | "remove":
             return {"route_prefix", "num_replicas"}
         case "scale":

@@ -32,18 +32,23 @@ _ACTION_OF = {
 
 
 def make_plan(
-    current: DesiredStack | None, desired: DesiredStack, observed: Observed, *, listener: str | None = None
+    current: DesiredStack | None,
+    desired: DesiredStack,
+    observed: Observed,
+    *,
+    listener: str | None = None,
+    shared: Mapping[str, Any] | None = None,
 ) -> Plan:
     """What has to be done so that the stack, which is ``current`` and ``observed``, becomes ``desired``.
 
     ``listener``: what the cluster's proxies should listen on (``ProxyState.listener``), to find those that do not;
-    None: nobody asks.
+    None: nobody asks. ``shared``: the http_options that the cluster's other stacks set, which hold for this one too.
     """
     before = {deployment.name: deployment for deployment in current.deployments} if current else {}
     after = {deployment.name: deployment for deployment in desired.deployments}
     moved = current is not None and current.said_app_dir != desired.said_app_dir
     live = _live_replicas(desired.name, observed)
-    actions = list(diff_front(current, desired, observed.proxies, listener))
+    actions = list(diff_front(current, desired, observed.proxies, listener, shared or {}))
     for name in sorted(after):
         known = before.get(name)
         if known is None:

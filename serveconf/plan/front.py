@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from serveconf.plan.actions import Action, Reason, Why
@@ -19,12 +19,17 @@ _LIVE = (ProxyPhase.STARTING, ProxyPhase.READY)
 
 
 def diff_front(
-    current: DesiredStack | None, desired: DesiredStack, proxies: Sequence[ProxyState], listener: str | None
+    current: DesiredStack | None,
+    desired: DesiredStack,
+    proxies: Sequence[ProxyState],
+    listener: str | None,
+    shared: Mapping[str, Any],
 ) -> Iterator[Action]:
     """The actions of the front, the dearest first. A key that a file leaves out stands for its default."""
     before = current or DesiredStack(name=desired.name, revision=0)
     fields: dict[Cost, list[Change]] = defaultdict(list)
-    effective = (_DEFAULTS | before.http_options, _DEFAULTS | desired.http_options)
+    base = {**_DEFAULTS, **shared}
+    effective = (base | before.http_options, base | desired.http_options)
     for change in changes(*effective, field_costs(HttpOptions)):
         fields[change.cost].append(change)
     if current is None and not any(proxy.phase in _LIVE for proxy in proxies):

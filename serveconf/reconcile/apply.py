@@ -17,7 +17,7 @@ from serveconf.plan.diff import make_plan
 from serveconf.plan.shadow import shadowed
 from serveconf.plan.state import DesiredStack
 from serveconf.plan.summary import summarise
-from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, wanted_proxies
+from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, said_by, wanted_proxies
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.operation import Event, Operation
 from serveconf.reconcile.placement import DoesNotFit, check_placement, fit_in
@@ -154,7 +154,9 @@ async def fitted(deps: Deps, current: DesiredStack | None, desired: DesiredStack
     check_prefixes([*others, desired])
     desired, waves = await _fit(deps, current, desired)
     listener = None if front.location is Location.NO_SERVER else listener_of(front.options)
-    plan = make_plan(current, desired, deps.cluster.observe(), listener=listener)
+    plan = make_plan(
+        current, desired, deps.cluster.observe(), listener=listener, shared=said_by(other_goals(deps, desired.name))
+    )
     return desired, replace(plan, warnings=(*shadowed(desired), *waves))
 
 

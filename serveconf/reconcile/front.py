@@ -54,6 +54,11 @@ def merge_fronts(stacks: Iterable[DesiredStack]) -> HttpFront:
     return HttpFront(options={**defaults, **{key: value for key, (_, value) in said.items()}}, middlewares=middlewares)
 
 
+def said_by(stacks: Iterable[DesiredStack]) -> dict[str, Any]:
+    """The http_options that any of the stacks sets; they agree, or they would not serve side by side."""
+    return {key: value for stack in stacks for key, value in stack.http_options.items()}
+
+
 def check_prefixes(stacks: Iterable[DesiredStack]) -> None:
     """Raises Conflict, naming both, where two stacks claim one prefix."""
     owners: dict[str, tuple[str, str]] = {}

@@ -340,3 +340,11 @@ async def _version_of(world: World, deployment: dict[str, Any], files: dict[str,
     asked = request(deployment, files=files)
     desired = await prepare(asked, revision=1, current=None, preflight=world.preflight)
     return desired.deployments[0].version
+
+
+async def test_second_stack_that_says_the_same_of_the_front_does_not_touch_it(world: World) -> None:
+    await world.apply(B, stack="one", http_options={"port": 8100})
+    proxies = world.cluster.observe().proxies
+    result = await world.apply(A, stack="two", http_options={"port": 8100})
+    assert [(a["action"], a["deployment"]) for a in result["actions"]] == [("create", "a")]
+    assert [p.id for p in world.cluster.observe().proxies] == [p.id for p in proxies]
