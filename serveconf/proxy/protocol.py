@@ -127,7 +127,8 @@ class HttpProtocol(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         head = self._head
         limits = self.edge.limits
-        if self._packet > limits.max_head_bytes or self._head_bytes or len(head.headers) > limits.max_header_fields:
+        came_in_parts = self._awaits == _HEAD
+        if came_in_parts or self._packet > limits.max_head_bytes or len(head.headers) > limits.max_header_fields:
             head.check_size()
         version: str = self._parser.get_http_version()
         raw_method: bytes = self._parser.get_method()

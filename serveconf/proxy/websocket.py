@@ -6,6 +6,7 @@ The HTTP protocol has checked the handshake and hands it over with the connectio
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -15,9 +16,11 @@ from uvicorn.server import ServerState
 
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.rules import HOP_BY_HOP
+from serveconf.wire import Strand, park, running
 
 SERVICE_RESTART = 1012
 GOING_AWAY = 1001
+INVALID_TEXT = 1007
 
 
 async def _no_app(scope: Any, receive: Any, send: Any) -> None:
@@ -31,6 +34,47 @@ def make_config() -> Config:
     return config
 
 
+class Inbox:
+    """What the client has sent, as far as uvicorn uses ``asyncio.Queue``; a strand that waits is woken in place."""
+
+    def __init__(self) -> None:
+        self._events: deque[Any] = deque()
+        self._strand: Strand | None = None
+        self._readers: list[asyncio.Future[None]] = []
+
+    def empty(self) -> bool:
+        """Whether everything was taken."""
+        return not self._events
+
+    def put_nowait(self, event: Any) -> None:
+        """Something came; whoever waits for it goes on."""
+        self._events.append(event)
+        strand, self._strand = self._strand, None
+        if strand is not None:
+            if event["type"] == "websocket.receive":
+                strand.resume()
+            else:  # uvicorn tells of an end before it has written its own last words
+                asyncio.get_running_loop().call_soon(strand.resume)
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
+
+    async def get(self) -> Any:
+        """The next event."""
+        while not self._events:
+            self._strand = running()
+            if self._strand is not None:
+                await park()
+                continue
+            reader = asyncio.get_running_loop().create_future()
+            self._readers.append(reader)
+            try:
+                await reader
+            finally:
+                self._readers.remove(reader)
+        return self._events.popleft()
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket of a client."""
 
@@ -40,9 +84,46 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         state.tasks = edge.tasks
         super().__init__(config=config, server_state=state, app_state={}, _loop=loop)
         self.app: Any = app
+        self.queue: Any = Inbox()
         self._edge = edge
 
+    def send_receive_event_to_app(self) -> None:
+        """As uvicorn's, but go on reading where the message is taken at once: pausing for each costs two system calls."""
+        data, self.frames = b"".join(self.frames), []
+        if self.close_sent:
+            return  # the app has closed it and takes no more; reading goes on until the client has closed too
+        event: dict[str, Any] = {"type": "websocket.receive", "bytes": data}
+        if self.curr_msg_data_type == "text":
+            try:
+                event = {"type": "websocket.receive", "text": data.decode()}
+            except UnicodeDecodeError:
+                self.conn.send_close(INVALID_TEXT)
+                self.handle_parser_exception()
+                return
+        self.queue.put_nowait(event)
+        if not self.queue.empty() and not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
     async def run_asgi(self) -> None:
+        """Run in place, as requests are, from within the task that uvicorn makes."""
+        ended = self.loop.create_future()
+
+        async def run() -> None:
+            try:
+                await self._run_counted()
+            finally:
+                ended.set_result(None)
+
+        strand = Strand(self.loop, run(), self.tasks)
+        strand.start()
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            strand.cancel()
+            raise
+
+    async def _run_counted(self) -> None:
         """Call the app, counted as one request and, while it lasts, as a stream."""
         tally = self._edge.tally
         headers = self.scope["headers"]

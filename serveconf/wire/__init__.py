@@ -8,7 +8,7 @@ from serveconf.wire.client import WireClient
 from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
 from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, BodyMode, StreamCut, StreamLost, StreamRefused, body_mode
 from serveconf.wire.server import WireServer
-from serveconf.wire.strand import Strand, need_task
+from serveconf.wire.strand import Strand, need_task, park, running
 
 __all__ = [
     "BODY_FOLLOWS",
@@ -25,4 +25,6 @@ __all__ = [
     "WireServer",
     "body_mode",
     "need_task",
+    "park",
+    "running",
 ]

@@ -114,12 +114,14 @@ class WireClient(Connection):
 
     # streams
 
+    @property
+    def is_alone(self) -> bool:
+        return self.ongoing == 1
+
     def begin(self, stream: ClientStream, first: Open) -> None:
         """Send the request's first frame."""
         stream.opened = True
-        self.queue(first)
-        if self.ongoing == 1:
-            self.flush()  # nobody else is there to share the write with
+        self.queue(first, self.ongoing == 1)
 
     def watch_later(self, stream: ClientStream) -> None:
         """Watch the client of this stream if the answer is not there within ``WATCH_AFTER_S``."""

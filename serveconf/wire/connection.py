@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         self._raw_left = 0
         self._batch: list[AnyFrame] = []
         self._batch_bytes = 0
+        self._flushes_soon = False
         self._paused = False
         self._turns: deque[asyncio.Future[None]] = deque()
 
@@ -43,6 +44,11 @@ class Connection(asyncio.Protocol):
 
     def ready(self) -> None:
         """The handshake is done."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one stream and no other: nobody to share a write with."""
+        raise NotImplementedError
 
     def frames_received(self, frames: list[AnyFrame]) -> None:
         """A batch came in. ProtocolError closes the connection."""
@@ -168,13 +174,19 @@ class Connection(asyncio.Protocol):
 
     # writing
 
-    def queue(self, frame: AnyFrame) -> None:
-        """Send ``frame`` with the other frames of this loop turn."""
+    def queue(self, frame: AnyFrame, at_once: bool = False) -> None:
+        """Send ``frame`` with the other frames of this loop turn; or ``at_once``, where no other is to be expected."""
         batch = self._batch
         if not batch:
             if self.lost:
                 return
-            self.loop.call_soon(self.flush)
+            if not self._flushes_soon:
+                self._flushes_soon = True
+                self.loop.call_soon(self._end_turn)
+                if at_once:
+                    batch.append(frame)
+                    self.flush()
+                    return
         elif len(batch) >= BATCH_FRAMES:
             self.flush()
             batch = self._batch
@@ -185,6 +197,10 @@ class Connection(asyncio.Protocol):
         if not self.lost:
             self._batch.append(frame)
             self.flush(data)
+
+    def _end_turn(self) -> None:
+        self._flushes_soon = False
+        self.flush()
 
     def flush(self, raw: memoryview | None = None) -> None:
         """Write what is queued, now rather than at the end of the turn."""

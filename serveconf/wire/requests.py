@@ -92,7 +92,7 @@ class ClientStream(Stream):
     _holding = False
     _failure: Exception | None = None
     _receive: Any = None
-    _pump: asyncio.Task[None] | None = None
+    _pump: asyncio.Task[None] | Strand | None = None
     _strand: Strand | None = None  # parked in ``next``
 
     # from the replica
@@ -204,12 +204,17 @@ class ClientStream(Stream):
         self._receive = receive
         self.spend(0)
         self.connection.begin(self, as_open(scope, self.number, b"", False, False))
-        self._pump = self.connection.loop.create_task(self._pump_messages())
+        if running() is None:
+            self._pump = self.connection.loop.create_task(self._pump_messages())
+        else:
+            self._pump = Strand(self.connection.loop, self._pump_messages(), set())
+            self._pump.start()
 
     async def _pump_messages(self) -> None:
         try:
             while True:
-                await self.may_pull()
+                if self.must_wait:
+                    await self.may_pull()
                 message = await self._receive()
                 kind = message["type"]
                 if kind == "websocket.receive":
@@ -226,7 +231,7 @@ class ClientStream(Stream):
         if len(data) > self.connection.limits.max_message_bytes:
             self._send_disconnect(TOO_BIG, "message too big")
         elif self.spend(len(data)):
-            self.connection.queue(Message(self.number, data, text))
+            self.connection.queue(Message(self.number, data, text), self.connection.is_alone)
         else:
             await self.send_message(data, text)
 

@@ -155,6 +155,10 @@ class ServerConnection(Connection):
         """How many streams of other connections the replica handles."""
         return self.server.ongoing - len(self._handlers)
 
+    @property
+    def is_alone(self) -> bool:
+        return len(self._handlers) == 1
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.server.joined(self)

@@ -42,7 +42,17 @@ def _as_task() -> Generator[object, None, None]:
 class Strand:
     """A coroutine that runs in place. ``tasks`` holds its task, if it comes to need one, for as long as that runs."""
 
-    __slots__ = ("_coroutine", "_ended", "_is_cancelled", "_is_parked", "_loop", "_task", "_tasks", "_waits_for")
+    __slots__ = (
+        "_coroutine",
+        "_ended",
+        "_is_cancelled",
+        "_is_parked",
+        "_is_within",
+        "_loop",
+        "_task",
+        "_tasks",
+        "_waits_for",
+    )
 
     def __init__(
         self,
@@ -57,6 +67,7 @@ class Strand:
         self._waits_for: Any = None
         self._is_parked = False
         self._is_cancelled = False
+        self._is_within = False
         self._ended = False
 
     def start(self) -> None:
@@ -70,10 +81,10 @@ class Strand:
             self._step()
 
     def cancel(self) -> None:
-        """As ``Task.cancel``, but the coroutine hears of it before this returns, unless it is the one that calls."""
+        """As ``Task.cancel``, but the coroutine hears of it before this returns, unless this call comes from within it."""
         if self._task is not None:
             self._task.cancel()
-        elif self is _running:
+        elif self._is_within:
             self._is_cancelled = True
         elif not self._ended:
             self._is_parked = False
@@ -88,6 +99,7 @@ class Strand:
     def _step(self, error: BaseException | None = None) -> None:
         global _running
         before, _running = _running, self
+        self._is_within = True
         try:
             waits_for = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except StopIteration:
@@ -98,6 +110,7 @@ class Strand:
             return
         finally:
             _running = before
+            self._is_within = False
         if self._is_cancelled:
             self._is_cancelled = False
             self._loop.call_soon(self.cancel)

@@ -159,6 +159,12 @@ class Stream:
         """Queue a Body frame; the replica's end adds to the last one."""
         self.connection.queue(frame)
 
+    @property
+    def must_wait(self) -> bool:
+        """Whether a piece would have to wait for credit or for its turn."""
+        connection = self.connection
+        return self._credit < connection.limits.piece_bytes + PIECE_COST or connection.clogged
+
     async def _may_send(self, size: int) -> None:
         while not self.gone:
             if self._credit < size + PIECE_COST:

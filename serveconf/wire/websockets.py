@@ -143,7 +143,7 @@ class WebSocketHandler(Handler):
                 data, text = message["text"].encode(), True
             data = as_bytes(data)
             if self.spend(len(data)):
-                self.connection.queue(Message(self.number, data, text))
+                self.connection.queue(Message(self.number, data, text), self.connection.is_alone)
             else:
                 await self.send_message(data, text)
                 if self.gone:

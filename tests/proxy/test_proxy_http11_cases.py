@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from edge_server import echo, get, post, read_body, respond, serving
 
@@ -233,3 +235,11 @@ def test_options_asterisk_reaches_the_app_as_it_is(server):
     with server.connect() as client:
         assert client.ask("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n").status == 200
     assert server.seen == [("OPTIONS", "*", b"")]
+
+
+def test_large_head_that_comes_in_two_parts_is_refused_too(server):
+    head = get(headers="X-Big: " + "b" * 70_000 + "\r\n")
+    with server.connect() as client:
+        client.send(head[:60_000])
+        server.run(asyncio.sleep(0.05))
+        assert client.ask(head[60_000:]).status == 431

@@ -144,3 +144,22 @@ def test_answer_of_a_replica_that_dies_is_cut(stack):
         stack.running.run(stack.replicas["one"].close())
         assert client._chunks()[1] is False
     gate.set()
+
+
+def test_websocket_message_that_is_no_text_closes_it_with_1007(stack):
+    stack.start_replica("one", named("one"))
+    stack.switch_to("one")
+    with connect_websocket(f"ws://127.0.0.1:{stack.running.port}/app/ws") as websocket:
+        websocket.send(b"\xff", text=True)
+        with pytest.raises(ConnectionClosed) as closed:
+            websocket.recv()
+    assert closed.value.rcvd.code == 1007
+
+
+def test_many_websocket_messages_at_once_come_back_in_order(stack):
+    stack.start_replica("one", named("one"))
+    stack.switch_to("one")
+    with connect_websocket(f"ws://127.0.0.1:{stack.running.port}/app/ws") as websocket:
+        for number in range(500):
+            websocket.send(str(number))
+        assert [websocket.recv() for _ in range(500)] == [f"one {number}" for number in range(500)]

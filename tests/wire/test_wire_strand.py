@@ -152,3 +152,27 @@ async def test_one_may_wake_another_from_within():
     one.start()
     two.start()
     assert seen == ["first", "second"]
+
+
+@in_loop
+async def test_two_that_end_each_other_both_end():
+    seen = []
+
+    async def first():
+        try:
+            await park()
+        finally:
+            two.cancel()
+            seen.append("first")
+
+    async def second():
+        one.resume()
+        seen.append("second goes on")
+        await park()
+
+    one, two = strand(first()), strand(second())
+    one.start()
+    two.start()
+    await asyncio.sleep(0)
+    assert seen == ["first", "second goes on"]
+    two.resume()
