@@ -17,6 +17,7 @@ from serveconf.wire.handshake import ClientHandshake, ServerHandshake
 log = logging.getLogger("serveconf.wire")
 
 BATCH_FRAMES = 6  # in one write: with more, proxy and replica take turns instead of working at the same time
+SOCKET_BYTES = 1 << 20  # the kernel's default is less than one piece of a large body
 BATCH_BYTES = 256 << 10  # of body per loop turn; the streams that have more wait for the next one
 
 
@@ -278,7 +279,10 @@ class Connection(asyncio.Protocol):
 
 def _watch_peer(sock: Any) -> None:
     """Notice within seconds when the node at the other end is gone: TCP alone would wait for many minutes."""
-    if sock is None or sock.family == socket.AF_UNIX:
+    if sock is None:
+        return
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 20_000)):
