@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 
+from yaml.resolver import Resolver
+
 
 class Ambiguous(ValueError):
     """The text has another type for another YAML reader. ``hint`` says what to write."""
@@ -30,10 +32,11 @@ _OLD_WORDS = {
 }
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
+_TO_SOME = "is a number to some YAML readers and text to others"
 _AMBIGUOUS = (
     (re.compile(r"[-+]?0[0-9_]+"), "is an octal number in YAML 1.1 and a decimal one in YAML 1.2"),
     (re.compile(r"[-+]?0[xob][0-9a-fA-F_]+"), "is a number in hexadecimal, octal or binary"),
-    (re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?"), "is a number to some YAML readers and text to others"),
+    (re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?"), _TO_SOME),
     (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9_]*)?"), "is a base-60 number in YAML 1.1"),
 )
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(([Tt]|[ \t]+)[0-9].*)?")
@@ -64,7 +67,15 @@ def resolve_plain(text: str) -> object:
                 raise Ambiguous(f"{text} {what}", f"write {quoted(text)} for the text, or a plain decimal number")
         if _DATE.fullmatch(text):
             raise Ambiguous(f"{text} is a date in YAML 1.1", f"write {quoted(text)}")
+        if _is_number_to_pyyaml(text):
+            raise Ambiguous(f"{text} {_TO_SOME}", f"write {quoted(text)} for the text, or a plain decimal number")
     return text
+
+
+def _is_number_to_pyyaml(text: str) -> bool:
+    """Whether the most used YAML 1.1 reader takes it for a number, in one of the forms that nobody writes on purpose."""
+    resolvers = Resolver.yaml_implicit_resolvers.get(text[0], ())
+    return any(tag.endswith((":int", ":float")) and pattern.match(text) for tag, pattern in resolvers)
 
 
 def _integer(text: str) -> int:
