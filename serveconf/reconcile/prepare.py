@@ -127,23 +127,22 @@ def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | 
 def _known_middlewares(
     request: ApplyRequest, spec: StackSpec, current: DesiredStack | None
 ) -> dict[str | None, set[str]]:
-    """The modules of those owners' middlewares that are as they were, in code that is as it was."""
+    """The modules of those owners' middlewares whose imports are all known, in code that is as it was."""
     if current is None or current.code != request.code:
         return {}
     known: dict[str | None, set[str]] = {}
-    if _same_middlewares(spec.http_options.middlewares, current.http_middlewares):
+    if _imports_known(spec.http_options.middlewares, current.http_middlewares):
         known[None] = set(current.http_middleware_modules)
     for deployment in spec.deployments:
         before = current.deployment(deployment.name)
-        if before is not None and _same_middlewares(deployment.middlewares, before.middlewares):
+        if before is not None and _imports_known(deployment.middlewares, before.middlewares):
             known[deployment.name] = set(before.middleware_modules)
     return known
 
 
-def _same_middlewares(said: list[MiddlewareSpec], before: tuple[Middleware, ...]) -> bool:
-    return [(m.import_path, m.args, m.kwargs) for m in said] == [
-        (m.import_path, list(m.args), m.kwargs) for m in before
-    ]
+def _imports_known(said: list[MiddlewareSpec], before: tuple[Middleware, ...]) -> bool:
+    """Whether all of them are imported already. With other arguments they are built, or refused, when they are staged."""
+    return {m.import_path for m in said} <= {m.import_path for m in before}
 
 
 def _unknown_middlewares(spec: StackSpec, looked: _Looked) -> list[tuple[str, str | None, MiddlewareSpec]]:
