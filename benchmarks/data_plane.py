@@ -1,9 +1,10 @@
 """What the proxy hop costs: one FastAPI app behind proxy and replica, against uvicorn serving it directly.
 
-    python benchmarks/data_plane.py [--rounds 5] [--seconds 3] [--only c16,c64]
+    python benchmarks/data_plane.py [--rounds 5] [--seconds 3] [--only c16,c64,scale]
 
 Needs wrk. Rounds are interleaved, direct and proxied legs alternate, and the table shows the medians of the ratios of a
-round, so that a noisy machine disturbs both alike. Everything runs on 127.0.0.1 and is stopped at the end.
+round, so that a noisy machine disturbs both alike. ``us of CPU`` is what the processes of a leg spent per request.
+Memory, routing and Ray Serve (where it is installed) follow. Everything runs on 127.0.0.1 and is stopped at the end.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import data_plane_ray_serve as ray_serve
+import data_plane_scale as scale
 from fastapi import FastAPI, Request, Response, WebSocket
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
 
 MIB = 1 << 20
 PREFIX = "/app"
@@ -50,9 +56,18 @@ def make_app() -> FastAPI:
     @app.post("/upload")
     async def upload(request: Request) -> dict[str, int]:
         size = 0
-        async for piece in request.stream():
-            size += len(piece)
+        with contextlib.suppress(ClientDisconnect):  # wrk stops in the middle of its last request
+            async for piece in request.stream():
+                size += len(piece)
         return {"size": size}
+
+    @app.get("/stream")
+    async def stream(mib: int) -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(mib):
+                yield payload[:MIB]
+
+        return StreamingResponse(pieces())
 
     @app.websocket("/echo")
     async def echo(websocket: WebSocket) -> None:
@@ -77,7 +92,7 @@ def replica(path: str, secret: str) -> None:
     from serveconf.wire import WireServer
 
     async def serve() -> None:
-        server = WireServer(make_app(), secret=bytes.fromhex(secret), max_ongoing=1_000)
+        server = WireServer(make_app(), secret=bytes.fromhex(secret), max_ongoing=5_000)
         await server.listen_unix(path)
         await asyncio.get_running_loop().create_future()
 
@@ -97,7 +112,7 @@ def proxy(port: int, path: str, secret: str) -> None:
     async def serve() -> None:
         pool = ReplicaPool(node_id="n", secret=bytes.fromhex(secret))
         replicas = (ReplicaAddress(id="r", node_id="n", uds=path),)
-        route = Route(PREFIX, "s", "d", replicas, max_ongoing_requests=1_000)
+        route = Route(PREFIX, "s", "d", replicas, max_ongoing_requests=5_000)
         app = ProxyApp(pool=pool, backend_factory=lambda route: Backend(route, pool), import_middleware=no_middleware)
         await app.stage(Generation(number=1, routes=(route,)))
         app.commit(1)
@@ -158,9 +173,27 @@ def legs(seconds: float, folder: Path) -> dict[str, tuple[str, str, Callable[[st
     }
 
 
+@dataclass(frozen=True)
+class Running:
+    """The base URLs of the direct and of the proxied app, and the processes behind each."""
+
+    bases: tuple[str, str]
+    pids: tuple[tuple[int, ...], tuple[int, ...]]  # direct; proxy and replica
+    port: int  # of the proxy
+
+
+def cpu_seconds(pids: tuple[int, ...]) -> float:
+    """What processes have spent since they began, in user and system."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def processes(folder: Path) -> Iterator[tuple[str, str]]:
-    """The base URLs of the direct and of the proxied app, while they run."""
+def processes(folder: Path) -> Iterator[Running]:
+    """Both, while they run."""
     path, secret = str(folder / "replica.sock"), secrets.token_hex(32)
     one, two = free_port(), free_port()
     started = [start("replica", path, secret)]
@@ -170,7 +203,8 @@ def processes(folder: Path) -> Iterator[tuple[str, str]]:
         bases = f"http://127.0.0.1:{one}", f"http://127.0.0.1:{two}{PREFIX}"
         for base in bases:
             wait_for(lambda base=base: urllib.request.urlopen(base + "/hello").status == 200)  # type: ignore[misc]
-        yield bases
+        behind, plain, front = (process.pid for process in started)
+        yield Running(bases, ((plain,), (front, behind)), two)
     finally:
         for process in started:
             process.send_signal(signal.SIGTERM)
@@ -205,29 +239,85 @@ def wait_for(done: Callable[[], bool]) -> None:
 
 
 def measure(rounds: int, seconds: float, only: set[str]) -> None:
-    """Run and print the table."""
+    """Run and print the tables."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        chosen = {key: leg for key, leg in legs(seconds, folder).items() if not only or key in only}
-        found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
-        bases = stack.enter_context(processes(folder))
-        for number in range(rounds):
-            order = (0, 1) if number % 2 == 0 else (1, 0)
-            for key, (_, _, run, _) in chosen.items():
-                result = {which: run(bases[which]) for which in order}
-                found[key].append((result[0], result[1]))
-    print(f"{'':32}{'direct':>10}{'proxied':>10}{'ratio':>8}   wanted")
+        running = stack.enter_context(processes(folder))
+        measure_ratios(running, rounds, seconds, folder, only)
+        if not only or "scale" in only:
+            measure_scale(running)
+        for mode in ray_serve.MODES if not only or "ray" in only else ():
+            measure_ray_serve(mode, running.bases[1], rounds, seconds)
+
+
+def measure_ratios(running: Running, rounds: int, seconds: float, folder: Path, only: set[str]) -> None:
+    """Proxied against direct."""
+    chosen = {key: leg for key, leg in legs(seconds, folder).items() if not only or key in only}
+    found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
+    spent: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
+    for number in range(rounds):
+        for key, (_, _, run, _) in chosen.items():
+            result, cpu = [0.0, 0.0], [0.0, 0.0]
+            for which in (0, 1) if number % 2 == 0 else (1, 0):
+                before = cpu_seconds(running.pids[which])
+                result[which] = run(running.bases[which])
+                cpu[which] = cpu_seconds(running.pids[which]) - before
+            found[key].append((result[0], result[1]))
+            spent[key].append((cpu[0], cpu[1]))
+    print(f"{'':32}{'direct':>10}{'proxied':>10}{'ratio':>8}{'wanted':>10}    us of CPU")
     for key, (title, wanted, _, _) in chosen.items():
-        one, two = (statistics.median(values) for values in zip(*found[key], strict=True))
+        one, two = medians(found[key])
         ratio = statistics.median(proxied / plain for plain, proxied in found[key])
-        print(f"{title:32}{one:10.2f}{two:10.2f}{ratio:8.2f}   {wanted}")
+        cpu_note = ""
+        if key in ("c16", "c64"):
+            per = [
+                (a / (x * seconds) * 1e6, b / (y * seconds) * 1e6)
+                for (a, b), (x, y) in zip(spent[key], found[key], strict=True)
+            ]
+            cpu_note = "{:.0f} / {:.0f}".format(*medians(per))
+        print(f"{title:32}{one:10.2f}{two:10.2f}{ratio:8.2f}{wanted:>10}    {cpu_note}")
+
+
+def medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    """Of the first ones, and of the second ones."""
+    one, two = (statistics.median(values) for values in zip(*pairs, strict=True))
+    return one, two
+
+
+def measure_scale(running: Running) -> None:
+    """Memory and routing."""
+    proxy, replica = running.pids[1]
+    grown = scale.growth_under_slow_reader(running.port, f"{PREFIX}/stream", (proxy, replica))
+    print(
+        f"1 GiB through a slow reader: the proxy grew by {grown[0]:.1f} MiB, the replica by {grown[1]:.1f} (wanted < 50)"
+    )
+    url = f"ws://127.0.0.1:{running.port}{PREFIX}/echo"
+    idle = asyncio.run(scale.growth_with_idle_websockets(url, proxy, 1_000))
+    print(f"1,000 idle WebSockets: the proxy grew by {idle:.1f} MiB (wanted < 40)")
+    few, many = scale.routing_ratio()
+    print(f"routing: {few:.2f} us among 10 prefixes, {many:.2f} among 10,000: {many / few:.2f}x (wanted <= 2)")
+
+
+def measure_ray_serve(mode: str, base: str, rounds: int, seconds: float) -> None:
+    """Proxied against Ray Serve, at 16 connections."""
+    reason = ray_serve.why_not(mode)
+    if reason is not None:
+        print(f"{mode}: left out, {reason}")
+        return
+    wanted = {"Ray Serve": 12, "Ray Serve, HAProxy": 3.5}[mode]
+    with ray_serve.serving(mode, free_port()) as theirs:
+        wrk(theirs + "/hello", 16, 2)
+        found = [(wrk(theirs + "/hello", 16, seconds)[0], wrk(base + "/hello", 16, seconds)[0]) for _ in range(rounds)]
+    ratio = statistics.median(ours / other for other, ours in found)
+    one, two = medians(found)
+    print(f"{mode}: {one:.0f} requests/s at 16 connections, serveconf {two:.0f}: {ratio:.1f}x (wanted >= {wanted})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--only", default="", help="comma-separated: c1,c16,c64,down,up,echo")
+    parser.add_argument("--only", default="", help="comma-separated: c1,c16,c64,down,up,echo,scale,ray")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role is None:
