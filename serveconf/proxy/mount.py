@@ -6,11 +6,14 @@ An unchanged route keeps its mount from one generation to the next, and with it 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.tally import Answers
+from serveconf.proxy.websocket import SERVICE_RESTART
 from serveconf.routing import Route
 
 MOUNT = "serveconf.mount"  # the scope key under which a request carries its mount through the route's middlewares
@@ -34,6 +37,10 @@ class Mount:
         self.generations: set[int] = set()
         self.requests = 0
         self._on_free = on_free
+        self._websockets: set[Send] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or WebSocket, from its first to its last event."""
@@ -42,9 +49,11 @@ class Mount:
             if scope["type"] == "http":
                 await self._answer(scope, receive, send)
             else:
+                self._websockets.add(send)
                 await self._enter(scope, receive, send)
         finally:
             self.requests -= 1
+            self._websockets.discard(send)
             if not self.generations:
                 self._free_if_unused()
 
@@ -59,6 +68,8 @@ class Mount:
                 failed = message["status"] >= 500
                 answers.given += 1
                 answers.failed += failed
+            elif self._over:
+                raise ResponseCut("its route has changed, and the time to finish is over")
             return send(message)
 
         try:
@@ -77,10 +88,26 @@ class Mount:
     def let_go(self, generation: int) -> None:
         """A generation names this mount no more."""
         self.generations.discard(generation)
+        if not self.generations and self.requests and self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self.route.graceful_shutdown_timeout_s, self._end)
         self._free_if_unused()
+
+    def _end(self) -> None:
+        """The time to finish is over: WebSockets are told to come again, what is still being sent is cut."""
+        if self.generations:  # it is served again
+            self._timer = None
+            return
+        self._over = True
+        for send in self._websockets:
+            closing = asyncio.ensure_future(send({"type": "websocket.close", "code": SERVICE_RESTART}))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def _free_if_unused(self) -> None:
         if not self.requests and not self.generations:
+            if self._timer is not None:
+                self._timer.cancel()
             self._on_free(self)
 
 
