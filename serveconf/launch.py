@@ -119,7 +119,7 @@ class Bootstrap:
 
         ``http``: host and port that the proxies will want; it is looked at where no controller, and so no proxy, is there.
         """
-        tell(f"looking for the controller on Ray at {ray_address}")
+        tell(f"starting the controller on Ray at {ray_address}")
         began = time.monotonic()
         try:
             output, errors = self._child.communicate(

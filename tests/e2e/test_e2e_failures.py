@@ -73,7 +73,7 @@ def test_broken_code_exits_3_with_the_users_traceback_and_changes_nothing(stack:
         assert any("web.py" in line for line in frames)
     assert '"said":"before"' in ask(stack.url)[1]
     assert stack.pids("web") == before
-    assert stack.place.stack(stack.name)["state"] in ("Healthy", "RolledBack")
+    assert stack.place.stack(stack.name)["state"] in ("Healthy", "RolledBack", "Invalid")
 
 
 def test_app_that_never_gets_ready_exits_3_and_says_what_was_waited_for(stack: Stack) -> None:
