@@ -51,6 +51,7 @@ class Exchange:
         "started",
         "strand",
         "streaming",
+        "trailer_fields",
         "trailers",
     )
 
@@ -81,6 +82,7 @@ class Exchange:
         self.bytes_left: int | None = None  # of a body with a Content-Length
         self.streaming = False
         self.trailers = False
+        self.trailer_fields: list[Any] = []
         self.held_head = b""  # goes with the first piece of the body: one write, not two
 
     async def run(self) -> None:
@@ -180,11 +182,15 @@ class Exchange:
             if BODY_FOLLOWS not in message:
                 self._write_held_head()
         elif self.complete:
+            if kind == "http.response.trailers":
+                return  # announced, but this answer's framing has no place for them
             raise RuntimeError(f"{kind} after the answer was complete")
         elif kind == "http.response.body":
             self._write_body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.trailers" and self.trailers:
-            self._write_trailers(message.get("headers", ()))
+            self.trailer_fields = [*self.trailer_fields, *message.get("headers", ())]
+            if not message.get("more_trailers", False):
+                self._write_trailers(self.trailer_fields)
         else:
             raise RuntimeError(f"{kind} is not expected here")
 

@@ -20,6 +20,7 @@ Raw bytes are there only if the last frame is a Body whose ``raw`` says how many
     10   Refused  replica  the replica did not take the stream; nothing of it was handled
     11   End      replica  the handler has ended, background tasks included
     12   Room     replica  after a refusal: there is room again
+    13   Trailers replica  the fields behind the body, where the Reply has announced them
 
 Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
 stream's credit (raw data its length alone, a Reply without a body nothing), which starts at ``Limits.window_bytes``.
@@ -94,6 +95,7 @@ class Open(Frame, tag=1):
     more: bool = False
     hold: bool = False
     extras: bytes = b""  # what middlewares left in the scope (``carried.py``)
+    trailers: bool = False  # the client's end can take them
 
 
 class Body(Frame, tag=2):
@@ -144,6 +146,7 @@ class Reply(Frame, tag=7):
     done: bool = False
     others: Count = 0
     session: bytes = b""  # what the application did to the session (``carried.py``)
+    trailers: bool = False  # Trailers end the answer, not the body
 
 
 class Accept(Frame, tag=8):
@@ -176,11 +179,19 @@ class Room(Frame, tag=12):
     others: Count
 
 
-AnyFrame: TypeAlias = Open | Body | Credit | Cancel | Message | Close | Reply | Accept | Cut | Refused | End | Room
+class Trailers(Frame, tag=13):
+    """The fields behind the body."""
+
+    headers: Headers
+
+
+AnyFrame: TypeAlias = (
+    Open | Body | Credit | Cancel | Message | Close | Reply | Accept | Cut | Refused | End | Room | Trailers
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(
-    list[Open | Body | Credit | Cancel | Message | Close | Reply | Accept | Cut | Refused | End | Room]
+    list[Open | Body | Credit | Cancel | Message | Close | Reply | Accept | Cut | Refused | End | Room | Trailers]
 ).decode
 
 
@@ -215,7 +226,7 @@ def decode(payload: memoryview, limits: Limits) -> list[AnyFrame]:
         raise ProtocolError(f"not a batch of frames: {error}") from error
     for frame in frames:
         kind = type(frame)
-        if kind is Reply or kind is Open:
+        if kind is Reply or kind is Open or kind is Trailers:
             if len(frame.headers) > limits.max_headers:  # type: ignore[union-attr]
                 raise ProtocolError(f"{len(frame.headers)} headers")  # type: ignore[union-attr]
         elif (

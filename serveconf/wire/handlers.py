@@ -14,7 +14,19 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from serveconf.wire.carried import CarriedSession, unpack_extras
-from serveconf.wire.frames import PIECE_COST, AnyFrame, Body, Cut, End, Headers, Open, ProtocolError, Reply, cost_of
+from serveconf.wire.frames import (
+    PIECE_COST,
+    AnyFrame,
+    Body,
+    Cut,
+    End,
+    Headers,
+    Open,
+    ProtocolError,
+    Reply,
+    Trailers,
+    cost_of,
+)
 from serveconf.wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -131,6 +143,8 @@ class HttpHandler(Handler):
     _last_turn = 0
     _left: int | None = None  # of content-length
     _session: CarriedSession | None = None
+    _trailers: Headers | None = None  # those given so far, where the answer ends with them
+    _body_sent = False
 
     def __init__(self, connection: ServerConnection, first: Open) -> None:
         super().__init__(connection, http_scope(first, connection.server.state), first.stream)
@@ -181,6 +195,8 @@ class HttpHandler(Handler):
             self._start(message)
         elif self.complete:
             raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+        elif self._body_sent:
+            self._send_trailers(kind, message)
         elif kind != "http.response.body":
             raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
         else:
@@ -192,7 +208,12 @@ class HttpHandler(Handler):
         if length is not None and not self._head and status not in (204, 304):
             self._left = length
         session = b"" if self._session is None else self._session.news()
-        self.sending(Reply(self.number, status, headers, others=self.connection.others, session=session))
+        trailers = bool(message.get("trailers", False)) and "extensions" in self._scope
+        if trailers:
+            self._trailers = []
+        self.sending(
+            Reply(self.number, status, headers, others=self.connection.others, session=session, trailers=trailers)
+        )
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         if self._head:
@@ -209,6 +230,19 @@ class HttpHandler(Handler):
             if self.gone:
                 raise ClientDisconnected
         if not more:
+            if self._trailers is None:
+                self.complete = True
+                self.wake()
+            else:
+                self._body_sent = True
+
+    def _send_trailers(self, kind: str, message: dict[str, Any]) -> None:
+        if kind != "http.response.trailers" or self._trailers is None:
+            raise RuntimeError(f"Expected ASGI message 'http.response.trailers', but got '{kind}'.")
+        headers, _ = checked_headers(message.get("headers", ()))
+        self._trailers += headers
+        if not message.get("more_trailers", False):
+            self.connection.queue(Trailers(self.number, self._trailers))
             self.complete = True
             self.wake()
 
@@ -257,7 +291,7 @@ class HttpHandler(Handler):
 
     def last_words(self) -> None:
         last = self._last
-        if last is not None and not last.more and self._last_turn == self.connection.turn:
+        if last is not None and not last.more and self._last_turn == self.connection.turn and self._trailers is None:
             last.done = True
             last.others = self.connection.others
         else:
@@ -266,7 +300,7 @@ class HttpHandler(Handler):
 
 def http_scope(first: Open, state: dict[str, Any]) -> dict[str, Any]:
     """The ASGI scope of an http request."""
-    return {
+    scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": first.http_version,
@@ -281,6 +315,9 @@ def http_scope(first: Open, state: dict[str, Any]) -> dict[str, Any]:
         "server": first.server,
         "state": state.copy(),
     }
+    if first.trailers:
+        scope["extensions"] = {"http.response.trailers": {}}
+    return scope
 
 
 def as_status(status: Any) -> int:

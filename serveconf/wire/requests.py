@@ -22,6 +22,7 @@ from serveconf.wire.frames import (
     Open,
     Refused,
     Reply,
+    Trailers,
     cost_of,
 )
 from serveconf.wire.strand import Strand, park, running
@@ -86,6 +87,7 @@ class ClientStream(Stream):
     opened = False
     over = False  # the replica's handler has ended, or never began
     started = False  # the response has begun
+    awaits_trailers = False
     answered = False  # nothing of the response is missing any more
     _client_gone = False
     _call_over = False
@@ -272,22 +274,30 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
         if kind is Reply:
             status = frame.status  # type: ignore[union-attr]
             stream.started = True
-            stream.answered = not frame.more  # type: ignore[union-attr]
+            more, stream.awaits_trailers = frame.more, frame.trailers  # type: ignore[union-attr]
+            stream.answered = not (more or stream.awaits_trailers)
             if frame.session:  # type: ignore[union-attr]
                 give_back(frame.session, scope)  # type: ignore[union-attr]
             start = {"type": "http.response.start", "status": status, "headers": frame.headers}  # type: ignore[union-attr]
             data = frame.body  # type: ignore[union-attr]
             cost = len(data) + PIECE_COST if data else 0
-            if data or stream.answered:
+            if stream.awaits_trailers:
+                start["trailers"] = True
+            if data or not more:
                 start[BODY_FOLLOWS] = True
-            await send(start)
-            if data or stream.answered:
-                await send({"type": "http.response.body", "body": data, "more_body": not stream.answered})
+                await send(start)
+                await send({"type": "http.response.body", "body": data, "more_body": more})
+            else:
+                await send(start)
         elif kind is Body and stream.started:
             data = frame.data  # type: ignore[union-attr]
             cost = cost_of(frame)  # type: ignore[arg-type]
-            stream.answered = not frame.more  # type: ignore[union-attr]
-            await send({"type": "http.response.body", "body": data, "more_body": not stream.answered})
+            more = frame.more  # type: ignore[union-attr]
+            stream.answered = not (more or stream.awaits_trailers)
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+        elif kind is Trailers and stream.awaits_trailers and not more:
+            stream.answered = True
+            await send({"type": "http.response.trailers", "headers": frame.headers, "more_trailers": False})  # type: ignore[union-attr]
         elif frame is None:
             return CLIENT_LEFT
         else:
@@ -358,4 +368,5 @@ def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: b
         more,
         hold,
         pack_extras(scope) if "session" in scope or "state" in scope else b"",
+        "http.response.trailers" in scope.get("extensions", ()),
     )

@@ -163,3 +163,36 @@ def test_many_websocket_messages_at_once_come_back_in_order(stack):
         for number in range(500):
             websocket.send(str(number))
         assert [websocket.recv() for _ in range(500)] == [f"one {number}" for number in range(500)]
+
+
+async def with_trailers(scope, receive, send):
+    takes = "http.response.trailers" in scope.get("extensions", {})
+    await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": takes})
+    await send({"type": "http.response.body", "body": b"body"})
+    if takes:
+        await send({"type": "http.response.trailers", "headers": [], "more_trailers": True})
+        await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"4")]})
+
+
+def test_trailers_reach_a_client_that_takes_them_and_no_other(stack):
+    stack.start_replica("one", with_trailers)
+    stack.switch_to("one")
+    with stack.running.connect() as client:
+        answer = client.ask(get("/app", headers="TE: trailers\r\nConnection: TE\r\n"))
+        assert (answer.body, answer.whole) == (b"body", True)
+        assert client.trailer == b"x-sum: 4"
+        assert client.ask(get("/app")).body == b"body"
+        assert client.trailer == b""
+
+
+async def without_its_trailers(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+    await send({"type": "http.response.body", "body": b"body"})
+
+
+def test_answer_whose_trailers_never_come_is_cut(stack):
+    stack.start_replica("one", without_its_trailers)
+    stack.switch_to("one")
+    with stack.running.connect() as client:
+        assert client.ask(get("/app", headers="TE: trailers\r\nConnection: TE\r\n")).whole is False
+        assert stack.replicas["one"].ongoing == 0
