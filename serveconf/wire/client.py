@@ -142,9 +142,9 @@ class WireClient(Connection):
     def _end(self, stream: ClientStream) -> None:
         if self._streams.pop(stream.number, None) is None:
             return
-        stream.over = True
         self.ongoing -= 1
         self.full = False
+        stream.end()
         if self._retiring and not self._streams:
             self.close()
         elif self.on_room is not None:

@@ -129,6 +129,8 @@ class ClientStream(Stream):
                 raise self._failure
             if self.gone:
                 raise StreamLost(self.started)
+            if self.over:
+                raise StreamCut(self.started)
             self._strand = running()
             if self._strand is None:
                 await self.wait()
@@ -142,6 +144,12 @@ class ClientStream(Stream):
             strand.resume()
         else:
             super().wake()
+
+    def end(self) -> None:
+        """Nothing comes after what has come."""
+        self.over = True
+        if not self._call_over:
+            self.wake()
 
     def fail(self, error: Exception) -> None:
         """The call cannot go on."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wire_harness import SECRET, Peer, answer, get, http_scope, in_loop, pair, until
 
 from serveconf.wire import Limits, ProtocolError, StreamCut, StreamLost, StreamRefused, WireClient, WireServer
-from serveconf.wire.frames import Body, Credit, Open, encode
+from serveconf.wire.frames import Body, Credit, Open, Reply, encode
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
 
 SMALL = Limits(window_bytes=4096, piece_bytes=512, inline_bytes=128)
@@ -299,3 +299,17 @@ async def test_the_load_of_other_proxies_comes_with_the_answers() -> None:
 def test_a_handshake_of_another_version_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError):
         ClientHandshake(SECRET).feed(b"scwire\x00\x02" + bytes(32))
+
+
+@in_loop
+async def test_an_answer_that_a_replica_calls_done_before_it_is_whole_is_cut() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async with pair(app) as (_, client):
+        peer = get()
+        call = asyncio.create_task(client(http_scope(), peer.receive, peer.send))
+        await until(lambda: client.ongoing == 1)
+        client.frames_received([Reply(1, 200, [], more=True, done=True)])
+        with pytest.raises(StreamCut):
+            await call
