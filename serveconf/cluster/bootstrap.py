@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from typing import Any
 
@@ -17,6 +18,8 @@ from serveconf.cluster.controller import find_controller, start_controller
 from serveconf.cluster.settings import NAMESPACE, ControllerSettings
 from serveconf.errors import ServeconfError
 from serveconf.proxy.ports import port_in_use, port_is_free
+
+TOKEN_HINT = "if the cluster asks for a token, set RAY_AUTH_MODE=token as it was set where the cluster was started"
 
 
 def main() -> None:
@@ -28,6 +31,7 @@ def main() -> None:
     asked = json.loads(line)
     ray_address, http = asked["ray"], asked["http"]
     told: dict[str, Any]
+    _take_token()
     try:
         ray.init(address=ray_address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         started = find_controller() is None
@@ -38,8 +42,22 @@ def main() -> None:
     except ServeconfError as error:
         told = {"error": error.message, "hint": error.hint or "", "code": error.code}
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        told = {"error": f"Ray at {ray_address} can't be used: {error}", "code": "ray_unreachable"}
+        told = {"error": f"Ray at {ray_address} can't be used: {error}", "code": "ray_unreachable", "hint": TOKEN_HINT}
     print(json.dumps(told), flush=True)
+
+
+def _take_token() -> None:
+    """A cluster of this machine asks for a token where its user has one: take it, as ray.init(address="auto") does.
+
+    For a cluster that RAY_ADDRESS names Ray leaves that to RAY_AUTH_MODE, and so do we.
+    """
+    if "RAY_ADDRESS" in os.environ:
+        return
+    try:
+        from ray._private.authentication import authentication_token_setup as setup
+    except ImportError:  # a Ray from before tokens were taken by default
+        return
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 if __name__ == "__main__":
