@@ -50,6 +50,7 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("SERVECONF_HOME", str(folder / "home"))
         patch.setenv("SERVECONF_ADDRESS", f"http://127.0.0.1:{free_port()}")
         patch.delenv("SERVECONF_TOKEN", raising=False)
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # whatever token lies in the home of who runs the tests
         ray = start_local_ray(lambda message: None)
         patch.setenv("RAY_ADDRESS", ray.address)
         port = free_port()
