@@ -77,6 +77,9 @@ def errors_shown(output: Output) -> Iterator[None]:
 def show_error(error: ServeconfError, output: Output) -> None:
     """One error, with its hint."""
     problems = getattr(error, "problems", [])
+    if isinstance(error, SpecInvalid):
+        show_problems(error, output)
+        return
     if output is Output.JSON:
         print_json({"error": error.as_json(), **({"problems": problems} if problems else {})})
         return

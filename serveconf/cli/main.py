@@ -19,6 +19,7 @@ from serveconf.cli.logs import logs
 from serveconf.cli.look import history, routes, status
 from serveconf.cli.run import run, watch
 from serveconf.cli.schema import schema
+from serveconf.cli.sync import sync
 from serveconf.cli.validate import validate
 from serveconf.errors import InternalError
 
@@ -53,7 +54,7 @@ def options(
 
 
 COMMANDS = (
-    *(validate, plan, apply, run, watch),
+    *(validate, plan, apply, run, watch, sync),
     *(status, routes, logs, history),
     *(rollback, resume, delete, shutdown),
     *(init, convert, explain, schema),
