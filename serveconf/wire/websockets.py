@@ -106,9 +106,11 @@ class WebSocketHandler(Handler):
     # to the client
 
     async def send(self, message: dict[str, Any]) -> None:
-        if self.gone:
-            raise ClientDisconnected
         kind = message["type"]
+        if self.gone:
+            if kind == "websocket.close":
+                return  # it is closed; a handler that closes in any case goes on with its own clean-up
+            raise ClientDisconnected
         if self.complete:
             raise RuntimeError(f"Unexpected ASGI message '{kind}', after the WebSocket was closed.")
         if self._accepted:

@@ -9,6 +9,7 @@ import pytest
 from wire_harness import Peer, in_loop, pair, until, websocket_scope
 
 from serveconf.wire import Limits, StreamCut
+from serveconf.wire.handlers import ClientDisconnected
 
 CONNECT = {"type": "websocket.connect"}
 
@@ -172,6 +173,30 @@ async def test_unread_messages_are_bounded_by_the_window() -> None:
         go.set()
         assert await call == 101
         assert pulled >= 2000
+
+
+@in_loop
+async def test_a_close_after_the_client_has_left_changes_nothing_and_a_message_raises() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        assert (await receive())["type"] == "websocket.disconnect"
+        with pytest.raises(ClientDisconnected):
+            await send({"type": "websocket.send", "text": "too late"})
+        await send({"type": "websocket.close", "code": 1001})
+        seen.append("cleaned up")
+
+    async with pair(app) as (server, client):
+        peer = Peer(CONNECT)
+        call = asyncio.create_task(client(websocket_scope(), peer.receive, peer.send))
+        await peer.until(1)
+        peer.leave("websocket.disconnect", code=1001, reason="")
+        assert await call == 101
+        await until(lambda: server.ongoing == 0)
+    assert seen == ["cleaned up"]
+    assert [message["type"] for message in peer.got] == ["websocket.accept"]
 
 
 @in_loop
