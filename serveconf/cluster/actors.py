@@ -10,8 +10,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serveconf.cluster.kv import RayStore
-from serveconf.cluster.logs import write_logs
 from serveconf.cluster.own_log import read_own_log
+from serveconf.cluster.process import set_up_process
 from serveconf.cluster.settings import NAMESPACE, PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
 from serveconf.plan.state import ProxyState, ReplicaState
 from serveconf.reconcile.placement import asked_resources
@@ -25,7 +25,7 @@ class ReplicaActor:
     def __init__(self, order: ReplicaOrder, settings: ClusterSettings) -> None:
         from serveconf.cluster.replica import Replica
 
-        write_logs()
+        set_up_process()
         self._order = order
         context = ray.get_runtime_context()
         self._replica = Replica(
@@ -79,7 +79,7 @@ class ProxyActor:
     def __init__(self, order: ProxyOrder, settings: ClusterSettings, alone: bool) -> None:
         from serveconf.cluster.proxy import Proxy
 
-        write_logs()
+        set_up_process()
         self._order = order
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._proxy = Proxy(order, settings, RayStore(), alone=alone and not restarted)

@@ -22,9 +22,10 @@ from serveconf.admin.app import make_app
 from serveconf.admin.server import AdminServer
 from serveconf.cluster.actors import kill
 from serveconf.cluster.kv import RayStore
-from serveconf.cluster.logs import get_logger, write_logs
+from serveconf.cluster.logs import get_logger
 from serveconf.cluster.loopthread import LoopThread
 from serveconf.cluster.preflight import RayPreflight
+from serveconf.cluster.process import set_up_process
 from serveconf.cluster.ray_cluster import RayCluster
 from serveconf.cluster.settings import (
     CONTROLLER,
@@ -141,7 +142,7 @@ class ControllerActor:
     """``Controller`` as an actor."""
 
     def __init__(self, settings: ControllerSettings) -> None:
-        write_logs()
+        set_up_process()
         self._controller = Controller(settings)
 
     async def address(self) -> ControllerAddress:

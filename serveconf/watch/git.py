@@ -46,6 +46,7 @@ class Checkout:
                 f"git {arguments[0]} of {self._url} took longer than {GIT_S:g} s", code="git_failed"
             ) from error
         if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            lines = done.stderr.strip().splitlines() or ["it said nothing"]
+            said = next((line for line in lines if line.startswith("fatal:")), lines[-1])
             raise OperatorError(f"git {arguments[0]} of {self._url} failed: {said}", code="git_failed")
         return done.stdout.strip()
