@@ -31,6 +31,7 @@ from serveconf.wire import Strand
 log = logging.getLogger(__name__)
 
 _BODY_HIGH_WATER = 65_536  # unread bytes of a request body past which the client is no longer read from
+_WRITE_HIGH_WATER = 256 << 10  # unsent bytes of an answer past which the app waits
 _PIPELINE_DEPTH = 16  # requests ahead of their turn past which the same is done
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -72,6 +73,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
         self.edge.connections.add(self)
         self.server = get_local_addr(self.transport)
         self.client = get_remote_addr(self.transport)
