@@ -321,8 +321,8 @@ def http_scope(first: Open, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_status(status: Any) -> int:
-    """A status that can go over the wire."""
-    if not isinstance(status, int) or not 100 <= status <= 599:
+    """A final status; 1xx is none, it announces one (RFC 9110 §15.2)."""
+    if not isinstance(status, int) or not 200 <= status <= 599:
         raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
     return int(status)
 

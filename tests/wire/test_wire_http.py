@@ -157,7 +157,12 @@ async def test_an_expected_body_is_pulled_only_when_the_application_asks_for_it(
 
 @pytest.mark.parametrize(
     ("path", "says"),
-    [("/raise", "no good"), ("/nothing", "without starting response"), ("/wrong", "Expected ASGI message")],
+    [
+        ("/raise", "no good"),
+        ("/nothing", "without starting response"),
+        ("/wrong", "Expected ASGI message"),
+        ("/interim", "Invalid HTTP status code '123'"),
+    ],
 )
 def test_an_application_that_fails_before_it_answers_gives_500(
     path: str, says: str, caplog: pytest.LogCaptureFixture
@@ -167,6 +172,8 @@ def test_an_application_that_fails_before_it_answers_gives_500(
             raise ValueError("no good")
         if scope["path"] == "/wrong":
             await send({"type": "http.response.body"})
+        if scope["path"] == "/interim":
+            await send({"type": "http.response.start", "status": 123, "headers": []})
 
     @in_loop
     async def run() -> None:
