@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ from serveconf.client import CodeRejected
 from serveconf.code.looking import look_at_code
 from serveconf.plan.diff import make_plan
 from serveconf.plan.state import Observed
-from serveconf.reconcile.ports import TargetReport
+from serveconf.reconcile.ports import Question, TargetReport
 from serveconf.reconcile.prepare import CodeRefused, prepare
 from serveconf.reconcile.requests import ApplyRequest
 from serveconf.reconcile.result import code_failures, problem_of
@@ -25,19 +24,14 @@ class FolderPreflight:
     def __init__(self, app_dir: str) -> None:
         self._app_dir = app_dir
 
-    async def inspect(
-        self,
-        *,
-        code: str,
-        app_dir: str | None,
-        targets: list[dict[str, Any]],
-        middlewares: list[dict[str, Any]],
-        runtime_env: Mapping[str, Any],
-        timeout_s: float,
-    ) -> tuple[list[TargetReport], list[TargetReport]]:
+    async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
         """What each target and each middleware is; a runtime environment is the cluster's to make and is not made here."""
         found = look_at_code(
-            code_dir=self._app_dir, cwd=self._app_dir, targets=targets, middlewares=middlewares, timeout_s=timeout_s
+            code_dir=self._app_dir,
+            cwd=self._app_dir,
+            targets=question.targets,
+            middlewares=question.middlewares,
+            timeout_s=question.timeout_s,
         )
         reports = msgspec.convert(found, dict[str, list[TargetReport]])
         return reports["targets"], reports["middlewares"]

@@ -19,6 +19,7 @@ from serveconf.reconcile.ports import (
     LogPart,
     NodeState,
     ProxyOrder,
+    Question,
     ReplicaOrder,
     TargetReport,
     Totals,
@@ -236,19 +237,10 @@ class FakePreflight:
         self.reports = dict(reports or {})
         self.asked: list[str] = []
 
-    async def inspect(
-        self,
-        *,
-        code: str,
-        app_dir: str | None,
-        targets: list[dict[str, Any]],
-        middlewares: list[dict[str, Any]],
-        runtime_env: Mapping[str, Any],
-        timeout_s: float,
-    ) -> tuple[list[TargetReport], list[TargetReport]]:
+    async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
         """What it was told."""
-        paths = [target["import_path"] for target in targets]
-        checked = [middleware["import_path"] for middleware in middlewares]
+        paths = [target["import_path"] for target in question.targets]
+        checked = [middleware["import_path"] for middleware in question.middlewares]
         self.asked += paths
         return [self._report(path) for path in paths], [self._report(path) for path in checked]
 

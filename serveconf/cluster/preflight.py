@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from serveconf.cluster.settings import node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.code.looking import look_at_code
 from serveconf.reconcile.packages import Packages
-from serveconf.reconcile.ports import TargetReport
+from serveconf.reconcile.ports import Question, TargetReport
 
 SPARE_S = 60.0  # for a runtime environment to be built
 
@@ -29,37 +28,38 @@ class RayPreflight:
         self._cluster_id = cluster_id
         self._packages = packages
 
-    async def inspect(
-        self,
-        *,
-        code: str,
-        app_dir: str | None,
-        targets: list[dict[str, Any]],
-        middlewares: list[dict[str, Any]],
-        runtime_env: Mapping[str, Any],
-        timeout_s: float,
-    ) -> tuple[list[TargetReport], list[TargetReport]]:
+    async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
         """What each target and each middleware is, in the given order."""
-        asked: dict[str, Any] = {"cwd": app_dir, "targets": targets, "middlewares": middlewares, "timeout_s": timeout_s}
-        folder = await self._packages.folder(code) if code else None
-        if runtime_env:
-            task = ray.remote(_look_in_environment).options(num_cpus=0, runtime_env=dict(runtime_env))
-            limit = timeout_s * (len(targets) + len(middlewares)) + SPARE_S
-            answer = await ask(task.remote(self._cluster_id, code, asked), limit)
+        folder = await self._packages.folder(question.code) if question.code else None
+        if question.runtime_env:
+            task = ray.remote(_look_in_environment).options(num_cpus=0, runtime_env=question.runtime_env)
+            limit = question.timeout_s * (len(question.targets) + len(question.middlewares)) + SPARE_S
+            answer = await ask(task.remote(self._cluster_id, question), limit)
         else:
-            answer = await asyncio.to_thread(look_at_code, code_dir=str(folder) if folder else None, **asked)
+            answer = await asyncio.to_thread(_look, question, folder)
         read = msgspec.convert(answer, dict[str, list[TargetReport]])
-        shown = {kind: [_shown(report, folder, app_dir) for report in reports] for kind, reports in read.items()}
+        shown = {
+            kind: [_shown(report, folder, question.app_dir) for report in reports] for kind, reports in read.items()
+        }
         return shown["targets"], shown["middlewares"]
+
+
+def _look(question: Question, folder: Path | None) -> Any:
+    return look_at_code(
+        code_dir=str(folder) if folder else None,
+        cwd=question.app_dir,
+        targets=question.targets,
+        middlewares=question.middlewares,
+        timeout_s=question.timeout_s,
+    )
+
+
+def _look_in_environment(cluster_id: str, question: Question) -> Any:
+    packages = Packages(RayStore(), node_folder(cluster_id) / "code")
+    return _look(question, asyncio.run(packages.folder(question.code)) if question.code else None)
 
 
 def _shown(report: TargetReport, code: Path | None, app_dir: str | None) -> TargetReport:
     """The report, with paths that its reader knows."""
     error, trace = (with_own_paths(text or "", code, app_dir) or None for text in (report.error, report.traceback))
     return replace(report, error=error, traceback=trace)
-
-
-def _look_in_environment(cluster_id: str, code: str, asked: dict[str, Any]) -> Any:
-    packages = Packages(RayStore(), node_folder(cluster_id) / "code")
-    folder: Path | None = asyncio.run(packages.folder(code)) if code else None
-    return look_at_code(code_dir=str(folder) if folder else None, **asked)

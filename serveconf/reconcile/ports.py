@@ -48,6 +48,17 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     available: dict[str, float] = {}
 
 
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """Code to look at: objects and middlewares by import path, each with its arguments, in one package and environment."""
+
+    code: str  # digest of the package; empty: none
+    app_dir: str | None  # the working directory, where this node has it
+    targets: list[dict[str, Any]]
+    middlewares: list[dict[str, Any]]
+    runtime_env: dict[str, Any]
+    timeout_s: float  # for each of them
+
+
 class TargetReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the throw-away process learned of one import path."""
 
@@ -183,14 +194,5 @@ class Clock(Protocol):
 class Preflight(Protocol):
     """Imports code in a throw-away process of the target environment."""
 
-    async def inspect(
-        self,
-        *,
-        code: str,
-        app_dir: str | None,
-        targets: list[dict[str, Any]],
-        middlewares: list[dict[str, Any]],
-        runtime_env: Mapping[str, Any],
-        timeout_s: float,
-    ) -> tuple[list[TargetReport], list[TargetReport]]:
+    async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
         """What each target and each middleware is, in the given order."""

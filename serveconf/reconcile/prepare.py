@@ -18,7 +18,7 @@ from serveconf.code.versions import relevant_files
 from serveconf.errors import AuthorError
 from serveconf.plan.desired import make_desired
 from serveconf.plan.state import DesiredStack
-from serveconf.reconcile.ports import Preflight, TargetReport
+from serveconf.reconcile.ports import Preflight, Question, TargetReport
 from serveconf.reconcile.requests import ApplyRequest
 from serveconf.routing import Middleware
 from serveconf.spec.models import DeploymentSpec, MiddlewareSpec, StackSpec
@@ -91,14 +91,15 @@ async def _look(request: ApplyRequest, spec: StackSpec, current: DesiredStack | 
     problems: list[CodeProblem] = []
     for runtime_env, group in _by_runtime_env(unknown, also_empty=bool(asked)):
         mine = [] if runtime_env else asked
-        reports, checks = await preflight.inspect(
+        question = Question(
             code=request.code,
             app_dir=request.app_dir,
             targets=[_target(d) for d in group],
             middlewares=[m.model_dump(mode="json") for _, _, m in mine],
-            runtime_env=runtime_env,
+            runtime_env=dict(runtime_env),
             timeout_s=max([60.0, *(d.rollout.ready_timeout_s for d in group)]),
         )
+        reports, checks = await preflight.inspect(question)
         for d, report in zip(group, reports, strict=True):
             known[d.name] = report
             if not report.ok:
