@@ -12,7 +12,6 @@ out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "opera
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import os
 import sys
@@ -20,16 +19,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from serveconf.code.by_value import Bound, by_value_file
+from serveconf.code.by_value import by_value_file
 from serveconf.errors import AuthorError, CodeFailed
-from serveconf.ingress.app import call_factory, kind_of, name_of, refuse_arguments
-from serveconf.ingress.class_routes import is_ingress, routed_app
-from serveconf.ingress.deployment import Deployment, deployment_options
 from serveconf.ingress.failures import code_failed
 from serveconf.ingress.forked import run_forked
 from serveconf.ingress.importing import import_target
-from serveconf.ingress.kinds import shape_of
-from serveconf.ingress.operations import operations_of
 
 _AT_ONCE = 2
 
@@ -38,7 +32,11 @@ def inspect_all(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer one request as the module's description says."""
     code_dir = Path(request["code_dir"]) if request.get("code_dir") else None
     targets, middlewares = request.get("targets", []), request.get("middlewares", [])
-    jobs = [functools.partial(_report, look_at_target, code_dir, target) for target in targets]
+    jobs = []
+    if targets:  # what it imports is the dearest part, and a middleware alone does not need it
+        from serveconf.ingress.look import look_at_target
+
+        jobs += [functools.partial(_report, look_at_target, code_dir, target) for target in targets]
     jobs += [functools.partial(_report, look_at_middleware, code_dir, middleware) for middleware in middlewares]
     results = run_forked(jobs, at_once=_AT_ONCE, timeout_s=request.get("timeout_s"))
     reports = [
@@ -51,34 +49,6 @@ def inspect_all(request: Mapping[str, Any]) -> dict[str, Any]:
 _EMPTY: dict[str, Any] = {
     "ok": False, "kind": None, "error": None, "traceback": None, "hint": None, "modules": [], "operations": [], "options": {},
 }  # fmt: skip
-
-
-def look_at_target(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Import it, see that it can be served with its arguments, and tell what it is and answers."""
-    target = import_target(asked["import_path"], code_dir)
-    options = deployment_options(target)
-    init_args = asked.get("init_args") or options.get("init_args", [])
-    init_kwargs = asked.get("init_kwargs") or options.get("init_kwargs", {})
-    if isinstance(target, Bound):
-        target, init_args, init_kwargs = target.target, list(target.args), dict(target.kwargs)
-    is_deployment = isinstance(target, Deployment)
-    if isinstance(target, Deployment):
-        target = target.func_or_class
-    if asked.get("factory"):
-        target, init_args, init_kwargs = call_factory(target, init_args, init_kwargs), [], {}
-        if isinstance(target, Deployment):
-            is_deployment, spec = True, target.spec()
-            target, init_args, init_kwargs = target.func_or_class, spec.init_args, spec.init_kwargs
-    shape = shape_of(target)
-    if shape == "class":
-        _check_arguments(target, init_args, init_kwargs)
-    elif init_args or init_kwargs:
-        refuse_arguments(target)
-    return {
-        "kind": "deployment" if is_deployment else kind_of(shape),
-        "operations": operations_of(_unconstructed_app(target)),
-        "options": options,
-    }
 
 
 def look_at_middleware(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,29 +93,6 @@ def _modules_below(code_dir: Path | None) -> list[str]:
         if isinstance(file := getattr(module, "__file__", None), str)
     }
     return sorted(file[len(root) :].replace(os.sep, "/") for file in files if file.startswith(root))
-
-
-def _check_arguments(cls: Any, init_args: list[Any], init_kwargs: dict[str, Any]) -> None:
-    try:
-        signature = inspect.signature(cls)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(*init_args, **init_kwargs)
-    except TypeError as exc:
-        raise AuthorError(
-            f"{name_of(cls)}{signature} cannot be constructed: {exc}", hint="see init_args and init_kwargs"
-        ) from exc
-
-
-def _unconstructed_app(target: Any) -> object:
-    """The app whose routes can be told without constructing a class."""
-    if not is_ingress(target):
-        return target
-    try:
-        return routed_app(object.__new__(target))
-    except TypeError:  # a class laid out in C that only its own constructor can make
-        return None
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
