@@ -22,7 +22,7 @@ log = get_logger("cluster")
 UNHEALTHY_AFTER = 3  # health checks in a row that must fail
 KILL_GRACE_S = 5.0  # beyond the drain time
 PROXY_START_S = 30.0
-PROXY_SILENT_S = 2.0  # between two tries to reach a proxy that Ray is restarting
+PROXY_SILENT_S = 0.2  # between two tries to reach a proxy that Ray is restarting
 
 
 _COLOR = re.compile("\x1b\\[[0-9;]*m")
@@ -261,7 +261,7 @@ class WatchedProxy(_Watched):
                 self._become(replace(self.state, phase=ProxyPhase.FAILED, message=why))
                 return
             self._become(replace(self.state, phase=ProxyPhase.STARTING, generation=0))
-            await asyncio.sleep(PROXY_SILENT_S / 10)
+            await asyncio.sleep(PROXY_SILENT_S)
 
     def _become(self, state: ProxyState) -> None:
         self.state = state

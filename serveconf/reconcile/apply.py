@@ -73,7 +73,7 @@ async def perform(deps: Deps, operation: Operation, ask: Ask) -> None:
         outcome = "conflict" if isinstance(error, Conflict) else "failed"
         failure = Failure(code=error.code, message=error.message, hint=error.hint)
         result = make_result(operation.stack, outcome=outcome, failures=[failure])
-    except Exception as error:
+    except Exception as error:  # whoever follows the apply must hear of it, whatever it is
         log.exception("an apply failed")
         failure = Failure(
             code="internal", message=f"{type(error).__name__}: {error}", hint="this is a fault of serveconf"

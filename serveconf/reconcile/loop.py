@@ -63,7 +63,7 @@ class Reconciler:
             self._wake.clear()
             try:
                 pause = await self.pass_once()
-            except Exception:
+            except Exception:  # the loop must outlive whatever one pass runs into
                 log.exception("a reconcile pass failed")
                 pause = 1.0
             try:
