@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,15 @@ class Held:
 
     def owner(self, pids: tuple[int, ...]) -> int:
         """Which of the processes has its other end."""
-        port = self._connection.sock.getsockname()[1]
+        ends = [in_table(self._connection.sock.getpeername()), in_table(self._connection.sock.getsockname())]
         rows = [line.split() for line in Path(f"/proc/{pids[0]}/net/tcp").read_text().splitlines()[1:]]
-        (inode,) = (row[9] for row in rows if row[2].endswith(f":{port:04X}"))
+        (inode,) = (row[9] for row in rows if row[1:3] == ends)
         return next(pid for pid in pids if f"socket:[{inode}]" in links(pid))
+
+
+def in_table(end: tuple[str, int]) -> str:
+    """An IPv4 address and port as the kernel's table of connections writes them."""
+    return f"{int.from_bytes(socket.inet_aton(end[0]), sys.byteorder):08X}:{end[1]:04X}"
 
 
 def links(pid: int) -> set[str]:
