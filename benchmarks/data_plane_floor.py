@@ -63,6 +63,16 @@ class Wire(asyncio.Transport):
         pass
 
 
+def feed(connection: asyncio.BufferedProtocol, data: bytes) -> None:
+    """``data`` comes in, as an event loop would read it."""
+    while data:
+        buffer = connection.get_buffer(-1)
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]  # type: ignore[index]
+        connection.buffer_updated(size)
+        data = data[size:]
+
+
 class Turn:
     """Waits for the answer of one request."""
 
@@ -148,7 +158,7 @@ async def replica_alone() -> Callable[[], Any]:
             ("10.0.0.1", 50000),
             ("127.0.0.1", 8000),
         )
-        connection.data_received(encode([first], DEFAULT_LIMITS))
+        feed(connection, encode([first], DEFAULT_LIMITS))
 
     return lambda: turn(begin)
 
@@ -165,7 +175,7 @@ async def proxy_alone() -> Callable[[], Any]:
     def answer(data: bytes) -> None:
         for frame in decode(memoryview(data)[4:], DEFAULT_LIMITS):
             reply = Reply(frame.stream, 200, ANSWER, BODY, more=False, done=True)
-            loop.call_soon(client.data_received, encode([reply], DEFAULT_LIMITS))
+            loop.call_soon(feed, client, encode([reply], DEFAULT_LIMITS))
 
     loop = asyncio.get_running_loop()
     client.connection_made(Wire(answer))

@@ -3,7 +3,7 @@
     python benchmarks/fuzz_wire.py [--seconds 30] [--seed 0]
 
 Rows of valid frames are cut, doubled, shuffled and have bytes changed, then go in pieces to a replica's connection and to
-a proxy's. What must hold: no exception leaves ``data_received``; a connection that refuses is aborted and takes nothing
+a proxy's. What must hold: no exception leaves ``buffer_updated``; a connection that refuses is aborted and takes nothing
 more; and after each case a healthy connection to the same replica is still answered.
 """
 
@@ -16,7 +16,7 @@ import random
 import time
 from typing import Any
 
-from data_plane_floor import ANSWER, BODY, HEADERS, Wire
+from data_plane_floor import ANSWER, BODY, HEADERS, Wire, feed
 
 from serveconf.wire import WireClient, WireServer
 from serveconf.wire.connection import Connection
@@ -114,7 +114,7 @@ class Case:
         """All of it, in pieces, unless it is aborted before."""
         while data and not self.aborted:
             size = dice.choice((1, 7, 1_000, len(data)))
-            self._connection.data_received(data[:size])
+            feed(self._connection, data[:size])
             data = data[size:]
             if dice.random() < 0.2:
                 await asyncio.sleep(0)
@@ -168,7 +168,7 @@ async def is_answered(server: WireServer) -> None:
     if connection._deadline is not None:
         connection._deadline.cancel()
     first = Open(1, False, "GET", "http", "1.1", "/", b"/", b"", "", HEADERS, None, None)
-    connection.data_received(encode([first], DEFAULT_LIMITS))
+    feed(connection, encode([first], DEFAULT_LIMITS))
     async with asyncio.timeout(5):
         await answered.wait()
     connection.connection_lost(None)

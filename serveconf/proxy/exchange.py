@@ -281,11 +281,13 @@ class Exchange:
         """In one go; a small body is copied, since that costs less than a list of buffers does."""
         transport = self.connection.transport
         if len(body) <= _COPY_BYTES:
-            data = before + body + after
+            data = b"%b%b%b" % (before, body, after)
             if data:
                 transport.write(data)
-        else:
+        elif before or after:
             transport.writelines([part for part in (before, body, after) if part])
+        else:
+            transport.write(body)
 
     def _write_trailers(self, headers: Any) -> None:
         lines = [b"0\r\n", *(b"%b: %b\r\n" % (field_name(name), value) for name, value in headers)]

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
 from uvicorn.server import ServerState
 
 from serveconf.proxy.edge import Edge
+from serveconf.proxy.middleware import plain_body
 from serveconf.proxy.rules import HOP_BY_HOP, is_request_id, make_request_id
 from serveconf.proxy.system import send_text
 
@@ -71,7 +72,7 @@ class Http2Request:
                 started = True
                 tally.answer(message["status"])
                 message = {**message, "headers": self._answer_headers(message.get("headers", ()), request_id)}
-            await send(message)
+            await send(plain_body(message))
 
         limit = self._edge.front.max_request_body_bytes
         try:

@@ -6,11 +6,11 @@ shows here, while a generation is staged, as ``CodeFailed`` with the user's fram
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serveconf.code.by_value import by_value_file, read_by_value
 from serveconf.errors import CodeFailed
@@ -53,7 +53,7 @@ class MiddlewareImporter:
 
 def build_stack(middlewares: Sequence[tuple[Middleware, Imported]], innermost: ASGIApp) -> ASGIApp:
     """The middlewares around ``innermost``; the first is the outermost. Raises CodeFailed."""
-    app = innermost
+    app: ASGIApp = _with_plain_bodies(innermost)
     for middleware, (factory, args, kwargs) in reversed(middlewares):
         try:
             app = factory(app, *args, **kwargs)
@@ -75,6 +75,24 @@ def in_task(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send)
 
     return run
+
+
+def _with_plain_bodies(app: ASGIApp) -> ASGIApp:
+    """``app`` for whoever knows ASGI only: what the wire gives as views, so as not to copy it, becomes bytes."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        def plain(message: Message) -> Awaitable[None]:
+            return send(plain_body(message))
+
+        await app(scope, receive, plain)
+
+    return run
+
+
+def plain_body(message: Message) -> Message:
+    """The same event, its body as ASGI wants it: bytes."""
+    body = message.get("body", b"")
+    return message if type(body) is bytes else {**message, "body": bytes(body)}
 
 
 def _failed(middleware: Middleware, what: str, error: BaseException) -> CodeFailed:

@@ -1,6 +1,7 @@
 """One end of a connection: handshake, bytes to frames and back, one write per loop turn, turns for large bodies.
 
-``WireClient`` and the server's connections are built on it; what frames mean is theirs.
+``WireClient`` and the server's connections are built on it; what frames mean is theirs. Frames are read into a buffer that
+all connections of a thread share, and decoded from there at once; raw data goes straight into the buffer that it stays in.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import socket
 from collections import deque
 from typing import Any, cast
 
+from serveconf.wire.buffers import frames_buffer, raw_buffer
 from serveconf.wire.frames import AnyFrame, Body, FrameTooLarge, Limits, ProtocolError, decode, encode, encode_each
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
 
 log = logging.getLogger("serveconf.wire")
 
 BATCH_FRAMES = 6  # in one write: with more, proxy and replica take turns instead of working at the same time
-SOCKET_BYTES = 1 << 20  # the kernel's default is less than one piece of a large body
-BATCH_BYTES = 256 << 10  # of body per loop turn; the streams that have more wait for the next one
+SOCKET_BYTES = 512 << 10  # the kernel's default is less than one piece of a large body
+SMALL_READ_BYTES = 4 << 10  # holds a frame that announces raw data, and little of the data, which would be copied
+NOTHING = memoryview(b"")
+BATCH_BYTES = 512 << 10  # of body per loop turn; the streams that have more wait for the next one
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """What both ends have in common. Subclasses say what to do with a frame, and when it is over."""
 
     def __init__(self, handshake: ServerHandshake | ClientHandshake, limits: Limits) -> None:
@@ -32,9 +36,11 @@ class Connection(asyncio.Protocol):
         self._handshake = handshake
         self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self._raw: Body | None = None  # announces data that has not come in whole yet
-        self._raw_left = 0
+        self._rest = bytearray()  # the beginning of what has not come in whole
+        self._raw: Body | None = None  # announces the data that is being received
+        self._raw_data: memoryview = NOTHING
+        self._raw_filled = 0
+        self._after_raw = False  # what comes next is probably the frame of the body's next piece, and raw data
         self._batch: list[AnyFrame] = []
         self._batch_bytes = 0
         self._flushes_soon = False
@@ -74,22 +80,35 @@ class Connection(asyncio.Protocol):
         if hello:
             transport.write(hello)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._raw is not None:
+            return self._raw_data[self._raw_filled :]
+        return frames_buffer()[:SMALL_READ_BYTES] if self._after_raw else frames_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            if not self._handshake.done:
-                data = self._shake_hands(data)
-            if data:
-                self._take(data)
+            if self._raw is not None:
+                self._raw_filled += nbytes
+                self._take_raw(self._raw)
+            else:
+                self._after_raw = False
+                self._received(frames_buffer()[:nbytes])
         except ProtocolError as error:
             log.warning("connection closed: %s", error)
             self.abort()
+
+    def _received(self, data: memoryview) -> None:
+        if not self._handshake.done:
+            data = memoryview(self._shake_hands(bytes(data)))
+        if data:
+            self._take(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if self._deadline is not None:
             self._deadline.cancel()
         self._batch.clear()
-        self._buffer.clear()
+        self._rest.clear()
         self._let_writers_go()
         self.disconnected(exc)
 
@@ -103,11 +122,11 @@ class Connection(asyncio.Protocol):
     # reading
 
     def _shake_hands(self, data: bytes) -> bytes:
-        self._buffer += data
-        while not self._handshake.done and len(self._buffer) >= self._handshake.wants:
+        self._rest += data
+        while not self._handshake.done and len(self._rest) >= self._handshake.wants:
             size = self._handshake.wants
-            part = bytes(self._buffer[:size])
-            del self._buffer[:size]
+            part = bytes(self._rest[:size])
+            del self._rest[:size]
             answer = self._handshake.feed(part)
             if answer and self._transport is not None:
                 self._transport.write(answer)
@@ -115,8 +134,8 @@ class Connection(asyncio.Protocol):
             return b""
         if self._deadline is not None:
             self._deadline.cancel()
-        rest = bytes(self._buffer)
-        self._buffer.clear()
+        rest = bytes(self._rest)
+        self._rest.clear()
         self.ready()
         return rest
 
@@ -124,50 +143,46 @@ class Connection(asyncio.Protocol):
         log.warning("connection closed: no handshake in time")
         self.abort()
 
-    def _take(self, data: bytes) -> None:
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-            if len(buffer) < 4 or len(buffer) < 4 + self._announced(buffer, 0):
+    def _take(self, data: memoryview) -> None:
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < 4 or len(self._rest) < 4 + self._announced(self._rest, 0):
                 return
-            data = bytes(buffer)
-            buffer.clear()
+            data = memoryview(bytes(self._rest))
+            self._rest.clear()
         start, end = 0, len(data)
-        if self._raw is not None:
-            start = self._take_raw(self._raw, data, 0)
-        view = memoryview(data)
         while end - start >= 4:
             stop = start + 4 + self._announced(data, start)
             if stop > end:
                 break
-            frames = decode(view[start + 4 : stop], self.limits)
+            frames = decode(data[start + 4 : stop], self.limits)
             start = stop
             last = frames[-1] if frames else None
             if type(last) is Body and last.raw:
                 frames.pop()
                 self.frames_received(frames)
-                self._raw, self._raw_left = last, last.raw
-                start = self._take_raw(last, data, start)
+                start += self._expect_raw(last, data[start:])
             else:
                 self.frames_received(frames)
         if start < end:
-            buffer += view[start:]
+            self._rest += data[start:]
 
-    def _take_raw(self, head: Body, data: bytes, start: int) -> int:
-        """Hand on what there is of the raw data that ``head`` announced; where it ends in ``data``."""
-        stop = min(start + self._raw_left, len(data))
-        if stop > start:
-            part = data if stop - start == len(data) else data[start:stop]
-            self._raw_left -= stop - start
-            if not self._raw_left:
-                self._raw = None
-            ended = not self._raw_left
-            self.frames_received(
-                [Body(head.stream, part, head.more or not ended, head.done and ended, head.others, stop - start)]
-            )
-        return stop
+    def _expect_raw(self, head: Body, data: memoryview) -> int:
+        """The data that ``head`` has announced comes next; how much of ``data`` belongs to it."""
+        size = min(head.raw, len(data))
+        self._raw, self._raw_data, self._raw_filled = head, raw_buffer(head.raw), size
+        self._raw_data[:size] = data[:size]
+        self._take_raw(head)
+        return size
 
-    def _announced(self, data: bytes | bytearray, start: int) -> int:
+    def _take_raw(self, head: Body) -> None:
+        """Hand the raw data on, if it is there."""
+        if self._raw_filled < head.raw:
+            return
+        data, self._raw_data, self._raw, self._after_raw = self._raw_data, NOTHING, None, True
+        self.frames_received([Body(head.stream, data, head.more, head.done, head.others, head.raw)])  # type: ignore[arg-type]
+
+    def _announced(self, data: memoryview | bytearray, start: int) -> int:
         size = int.from_bytes(data[start : start + 4], "big")
         if size > self.limits.max_batch_bytes:
             raise ProtocolError(f"a batch of {size} bytes")

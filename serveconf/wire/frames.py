@@ -53,7 +53,7 @@ class Limits:
     max_streams: int = 10_000  # open at a time on one connection
     max_message_bytes: int = 64 << 20  # of one WebSocket message
     window_bytes: int = 1 << 20  # unread data per stream and direction
-    piece_bytes: int = 256 << 10  # large bodies are cut into pieces of this size, and the streams take turns
+    piece_bytes: int = 512 << 10  # large bodies are cut into pieces of this size, and the streams take turns
     inline_bytes: int = 32 << 10  # larger pieces go as raw bytes behind their frame
     handshake_timeout_s: float = 5.0
 

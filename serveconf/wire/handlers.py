@@ -167,7 +167,7 @@ class HttpHandler(Handler):
         self.received(cost)
         self._body_ended = not frame.more
         if not self.complete:
-            self._inbox.append((frame.data, cost))
+            self._inbox.append((bytes(frame.data), cost))
             self.wake()
 
     async def receive(self) -> dict[str, Any]:

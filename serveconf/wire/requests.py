@@ -342,7 +342,7 @@ async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: An
             await send({"type": "websocket.http.response.start", "status": status, "headers": frame.headers})
         elif isinstance(frame, Body):
             stream.answered = not frame.more
-            await send({"type": "websocket.http.response.body", "body": frame.data, "more_body": frame.more})
+            await send({"type": "websocket.http.response.body", "body": bytes(frame.data), "more_body": frame.more})
             stream.used(cost_of(frame))
             if stream.answered:
                 return status

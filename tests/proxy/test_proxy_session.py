@@ -25,6 +25,9 @@ SECRET = b"s" * 32
 SESSION = Middleware("starlette.middleware.sessions:SessionMiddleware", kwargs={"secret_key": "k"})
 
 
+LARGE = bytes(range(256)) * 8_000  # several pieces on the wire
+
+
 def make_app():
     app = FastAPI()
 
@@ -54,6 +57,10 @@ def make_app():
     @app.get("/plain")
     async def plain():
         return PlainTextResponse("x" * 2000)
+
+    @app.get("/large")
+    async def large():
+        return PlainTextResponse(LARGE)
 
     @app.get("/state")
     async def state(request: Request):
@@ -212,6 +219,29 @@ def test_users_middleware_lets_a_stream_and_an_upload_through(whole, stating):
     proxy = whole(front=[stating])
     assert proxy.ask("/app/plain").body == b"x" * 2000
     assert proxy.ask("", data=post("x" * 70_000, path="/app/plain")).status == 405
+
+
+@pytest.mark.parametrize("where", ["front", "route"])
+def test_users_middleware_gets_a_large_answer_as_bytes(whole, monkeypatch, where):
+    kinds = set()
+
+    class Noting:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            async def noting(message):
+                if message["type"] == "http.response.body":
+                    kinds.add(type(message["body"]))
+                await send(message)
+
+            await self.app(scope, receive, noting)
+
+    module = types.ModuleType("noting_middleware")
+    module.Noting = Noting
+    monkeypatch.setitem(sys.modules, "noting_middleware", module)
+    assert whole(**{where: [use("noting_middleware:Noting")]}).ask("/app/large").body == LARGE
+    assert kinds == {bytes}
 
 
 def test_gzip_compresses_what_the_client_takes(whole):

@@ -1,0 +1,41 @@
+"""The memory that connections read into: one buffer for frames, and some for raw data that are used again and again.
+
+All of it belongs to a thread, as an event loop and its connections do: between ``get_buffer`` and ``buffer_updated``
+nobody else reads.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+_FRAMES_BYTES = 64 << 10
+_RAW_BYTES = 512 << 10  # at least, so that they fit whoever comes next
+_KEPT = 16  # buffers for raw data
+_FREE_REFERENCES = 3  # to a buffer of which nobody holds a view: the list's, the loop's and ``getrefcount``'s own
+
+
+class _Memory(threading.local):
+    def __init__(self) -> None:
+        self.frames = memoryview(bytearray(_FRAMES_BYTES))
+        self.raw: list[bytearray] = []
+
+
+_memory = _Memory()
+
+
+def frames_buffer() -> memoryview:
+    """Where frames are read into; whoever decodes them copies what is to stay."""
+    return _memory.frames
+
+
+def raw_buffer(size: int) -> memoryview:
+    """``size`` bytes that nobody else has a view of, for as long as the caller or a view of it lives."""
+    kept = _memory.raw
+    for buffer in kept:
+        if sys.getrefcount(buffer) == _FREE_REFERENCES and len(buffer) >= size:
+            return memoryview(buffer)[:size]
+    buffer = bytearray(max(size, _RAW_BYTES))
+    if len(kept) < _KEPT:
+        kept.append(buffer)
+    return memoryview(buffer)[:size]
