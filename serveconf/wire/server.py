@@ -16,6 +16,7 @@ from serveconf.wire.connection import Connection
 from serveconf.wire.frames import DEFAULT_LIMITS, AnyFrame, Cancel, Credit, Limits, Open, ProtocolError, Refused, Room
 from serveconf.wire.handlers import Handler, HttpHandler
 from serveconf.wire.handshake import ServerHandshake
+from serveconf.wire.polling import BusyPoll
 from serveconf.wire.websockets import WebSocketHandler
 
 log = logging.getLogger("serveconf.wire")
@@ -47,6 +48,7 @@ class WireServer:
         self.limits = limits
         self.state = {} if state is None else state
         self.ongoing = 0
+        self.busy_poll = BusyPoll()
         self.closing = False  # nothing is taken any more
         self._secret = secret
         self._listeners: list[asyncio.Server] = []
@@ -179,6 +181,10 @@ class ServerConnection(Connection):
                 handler.client_left()
             elif not handler.gone:
                 handler.frame_received(frame)
+        if self.server.ongoing > 1:
+            self.server.busy_poll.crowded()
+        else:
+            self.server.busy_poll.asked()
 
     def _open(self, first: Open) -> None:
         number = first.stream
@@ -203,6 +209,8 @@ class ServerConnection(Connection):
             handler.last_words()
             if not self._handlers:
                 self.flush()  # nobody is left who could add to this turn
+            if not self.server.ongoing:
+                self.server.busy_poll.answered(self.loop)
 
     def frame_unsendable(self, frame: AnyFrame) -> None:
         log.error("response cut: its headers cannot be sent")

@@ -145,7 +145,10 @@ class WebSocketHandler(Handler):
                 data, text = message["text"].encode(), True
             data = as_bytes(data)
             if self.spend(len(data)):
-                self.connection.queue(Message(self.number, data, text), self.connection.is_alone)
+                is_alone = self.connection.is_alone
+                self.connection.queue(Message(self.number, data, text), is_alone)
+                if is_alone:
+                    self.connection.server.busy_poll.answered(self.connection.loop)
             else:
                 await self.send_message(data, text)
                 if self.gone:
