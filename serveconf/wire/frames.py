@@ -23,7 +23,8 @@ Raw bytes are there only if the last frame is a Body whose ``raw`` says how many
     13   Trailers replica  the fields behind the body, where the Reply has announced them
 
 Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
-stream's credit (raw data its length alone, a Reply without a body nothing), which starts at ``Limits.window_bytes``.
+stream's credit (raw data its length alone; a Reply without a body, or an Open whose body follows, nothing), which starts at
+``Limits.window_bytes`` and is given back a quarter of that at a time.
 ``others`` is the replica's load in band: the streams that it handles for other connections than this one.
 """
 
@@ -36,6 +37,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 PIECE_COST = 64  # what an empty piece costs, so that a flood of small ones is bounded like a flood of bytes
+GRANT_SHIFT = 2  # what was used up is granted again when it is this part of the window: a quarter
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
@@ -56,6 +58,11 @@ class Limits:
     piece_bytes: int = 512 << 10  # large bodies are cut into pieces of this size, and the streams take turns
     inline_bytes: int = 32 << 10  # larger pieces go as raw bytes behind their frame
     handshake_timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        """A sender waits until it has credit for a whole piece; what the other end has not granted yet must leave it that."""
+        if self.piece_bytes + PIECE_COST + (self.window_bytes >> GRANT_SHIFT) > self.window_bytes:
+            raise ValueError("piece_bytes is too large for window_bytes")
 
 
 DEFAULT_LIMITS = Limits()

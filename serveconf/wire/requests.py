@@ -175,10 +175,11 @@ class ClientStream(Stream):
         rest: bytes | None = None
         if len(body) > self.connection.limits.inline_bytes:
             body, rest = b"", body
-        self.spend(len(body))
-        first = as_open(scope, self.number, body, more or rest is not None, self._holding)
-        self.connection.begin(self, first)
-        if more or rest is not None:
+        ends = not more and rest is None
+        if body or ends:
+            self.spend(len(body))
+        self.connection.begin(self, as_open(scope, self.number, body, not ends, self._holding))
+        if not ends:
             self._pump = self.connection.loop.create_task(self._pump_body(rest, more))
         elif running() is None:  # who runs a strand cancels it when its client leaves
             self.connection.watch_later(self)
@@ -212,7 +213,6 @@ class ClientStream(Stream):
     def begin_websocket(self, scope: dict[str, Any], receive: Any) -> None:
         """Send the handshake on, and from then on what the client sends."""
         self._receive = receive
-        self.spend(0)
         self.connection.begin(self, as_open(scope, self.number, b"", False, False))
         if running() is None:
             self._pump = self.connection.loop.create_task(self._pump_messages())

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.frames import PIECE_COST, Body, Credit, Message, ProtocolError
+from serveconf.wire.frames import GRANT_SHIFT, PIECE_COST, Body, Credit, Message, ProtocolError
 
 if TYPE_CHECKING:
     from serveconf.wire.connection import Connection
@@ -42,7 +42,7 @@ class Stream:
     def used(self, cost: int) -> None:
         """Something that costs ``cost`` was used up; as much again may come."""
         self._owed += cost
-        if self._owed >= self.connection.limits.window_bytes >> 1 and not self.gone:
+        if self._owed >= self.connection.limits.window_bytes >> GRANT_SHIFT and not self.gone:
             self.grant()
 
     def grant(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from wire_harness import Peer, answer, get, http_scope, in_loop, pair, until
 
 from serveconf.wire import CLIENT_LEFT, Limits, StreamCut, StreamLost, StreamRefused
+from serveconf.wire.frames import PIECE_COST
 
 MIB = 1 << 20
 
@@ -339,6 +340,31 @@ async def test_more_than_max_ongoing_is_refused_and_room_is_told() -> None:
         await first
         await told.wait()
         assert not client.full
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 1_000])
+def test_credit_of_any_granularity_never_runs_dry(size: int) -> None:
+    """The largest piece that the window allows: a sender waits for credit for one while little is granted."""
+    count = 20_000 // (size + PIECE_COST)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        more = True
+        while more:
+            message = await receive()
+            more = message["more_body"]
+            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+    @in_loop
+    async def run() -> None:
+        async with pair(app, limits=Limits(window_bytes=4096, piece_bytes=4096 * 3 // 4 - PIECE_COST)) as (_, client):
+            peer = Peer()
+            for number in range(count):
+                peer.to_send.put_nowait({"type": "http.request", "body": bytes(size), "more_body": number + 1 < count})
+            assert await client(http_scope(method="POST"), peer.receive, peer.send) == 200
+            assert len(peer.body) == size * count
+
+    run()
 
 
 @in_loop

@@ -9,6 +9,7 @@ import pytest
 from wire_harness import Peer, in_loop, pair, until, websocket_scope
 
 from serveconf.wire import Limits, StreamCut
+from serveconf.wire.frames import PIECE_COST
 from serveconf.wire.handlers import ClientDisconnected
 
 CONNECT = {"type": "websocket.connect"}
@@ -143,6 +144,29 @@ async def test_a_message_larger_than_the_window_passes_and_one_beyond_the_limit_
         await call
         await until(lambda: server.ongoing == 0)
     assert codes == [1009]
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 63, 64, 128])
+def test_credit_of_any_granularity_never_runs_dry(size: int) -> None:
+    """The largest piece that the window allows: a sender waits for credit for one while little is granted."""
+
+    @in_loop
+    async def run() -> None:
+        async with pair(echo, limits=Limits(window_bytes=4096, piece_bytes=4096 * 3 // 4 - PIECE_COST)) as (_, client):
+            peer = Peer(CONNECT)
+            call = asyncio.create_task(client(websocket_scope(), peer.receive, peer.send))
+            for number in range(300):
+                peer.to_send.put_nowait({"type": "websocket.receive", "bytes": bytes(size)})
+                await peer.until(number + 1)
+            peer.leave("websocket.disconnect", code=1000)
+            assert await call == 101
+
+    run()
+
+
+def test_limits_under_which_credit_could_run_dry_are_refused() -> None:
+    with pytest.raises(ValueError, match="piece_bytes"):
+        Limits(window_bytes=4096, piece_bytes=4096 * 3 // 4)
 
 
 @in_loop
