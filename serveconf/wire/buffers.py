@@ -6,13 +6,11 @@ nobody else reads.
 
 from __future__ import annotations
 
-import sys
 import threading
 
 _FRAMES_BYTES = 64 << 10
 _RAW_BYTES = 512 << 10  # at least, so that they fit whoever comes next
 _KEPT = 16  # buffers for raw data
-_FREE_REFERENCES = 3  # to a buffer of which nobody holds a view: the list's, the loop's and ``getrefcount``'s own
 
 
 class _Memory(threading.local):
@@ -33,9 +31,19 @@ def raw_buffer(size: int) -> memoryview:
     """``size`` bytes that nobody else has a view of, for as long as the caller or a view of it lives."""
     kept = _memory.raw
     for buffer in kept:
-        if sys.getrefcount(buffer) == _FREE_REFERENCES and len(buffer) >= size:
+        if len(buffer) >= size and _is_free(buffer):
             return memoryview(buffer)[:size]
     buffer = bytearray(max(size, _RAW_BYTES))
     if len(kept) < _KEPT:
         kept.append(buffer)
     return memoryview(buffer)[:size]
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Whether nobody has a view of it: only then may its size change."""
+    try:
+        buffer.append(0)
+    except BufferError:
+        return False
+    buffer.pop()
+    return True
