@@ -229,11 +229,14 @@ class Connection(asyncio.BufferedProtocol):
         self._batch = []
         self._batch_bytes = 0
         try:
-            transport.write(encode(batch, self.limits))
+            data = encode(batch, self.limits)
         except (FrameTooLarge, UnicodeEncodeError):
+            data = b""
             self._write_each(transport, batch)
-        if raw is not None:
-            transport.write(raw)
+        if raw is None:
+            transport.write(data)
+        else:
+            transport.writelines((data, raw))
         if self._turns:
             self._next_turns()
 

@@ -208,7 +208,7 @@ class ClientStream(Stream):
         """Until the replica has use for more: what was not pulled yet stays with the client."""
         while self._holding and not self.gone:
             await self._credit_changed()
-        await self._may_send(self.connection.limits.piece_bytes)
+        await self._may_send(self.connection.limits.piece_bytes + PIECE_COST)
 
     def begin_websocket(self, scope: dict[str, Any], receive: Any) -> None:
         """Send the handshake on, and from then on what the client sends."""

@@ -123,10 +123,11 @@ class Stream:
                 piece = view[start : start + limits.piece_bytes]
                 size = len(piece)
                 more_of_it = more or start + size < len(data)
-                await self._may_send(size)
+                is_raw = size > limits.inline_bytes
+                await self._may_send(size if is_raw else size + PIECE_COST)
                 if self.gone:
                     return
-                if size > limits.inline_bytes:
+                if is_raw:
                     self._credit -= size
                     self.connection.queue_raw(Body(self.number, b"", more_of_it, raw=size), piece)
                 else:
@@ -142,7 +143,7 @@ class Stream:
         async with self._lock:
             for start in range(0, max(len(data), 1), inline_bytes):
                 piece = data[start : start + inline_bytes]
-                await self._may_send(len(piece))
+                await self._may_send(len(piece) + PIECE_COST)
                 if self.gone:
                     return
                 self._credit -= len(piece) + PIECE_COST
@@ -165,9 +166,9 @@ class Stream:
         connection = self.connection
         return self._credit < connection.limits.piece_bytes + PIECE_COST or connection.clogged
 
-    async def _may_send(self, size: int) -> None:
+    async def _may_send(self, cost: int) -> None:
         while not self.gone:
-            if self._credit < size + PIECE_COST:
+            if self._credit < cost:
                 await self._credit_changed()
             elif self.connection.clogged:
                 await self.connection.wait_turn()
