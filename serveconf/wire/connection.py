@@ -268,7 +268,7 @@ class Connection(asyncio.BufferedProtocol):
                 raise
 
     def _next_turns(self) -> None:
-        turns = BATCH_BYTES // self.limits.piece_bytes
+        turns = max(1, BATCH_BYTES // self.limits.piece_bytes)
         while self._turns and turns > 0 and not self._paused:
             turn = self._turns.popleft()
             if not turn.done():
