@@ -21,6 +21,9 @@ SETUP_S = 900
 
 def main(command: str) -> None:
     """Clone, run, ask, stop, look."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # in the background of a script it would be ignored below too
     addresses = re.findall(r"curl (http://127\.0\.0\.1:\S+)", (ROOT / "README.md").read_text())
     assert addresses, "the README names no address to ask"
     with tempfile.TemporaryDirectory() as folder:

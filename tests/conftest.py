@@ -1,11 +1,19 @@
-"""What holds for all tests: in CI, property tests try the same examples every time; elsewhere they go on finding new ones."""
+"""What holds for all tests, wherever they run.
+
+In CI, property tests try the same examples every time; elsewhere they go on finding new ones. Ctrl-C is heard by what the
+tests start, also where they run in the background of a script, which ignores it.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("here", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

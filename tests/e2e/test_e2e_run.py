@@ -147,6 +147,7 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path: Path, begin: Callable[..
         assert "Traceback" not in apply.said
         until(lambda: not place.processes(), "nothing is left", 10)
     finally:
+        place.run("shutdown")
         place.close()
 
 
