@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 
 _FRAMES_BYTES = 64 << 10
-_RAW_BYTES = 512 << 10  # at least, so that they fit whoever comes next
+_RAW_BYTES = 512 << 10  # of a buffer that is kept, so that it fits whoever comes next
+_WORTH_KEEPING = _RAW_BYTES >> 1  # what is smaller gets its own size: credit counts data, and memory should be no more
 _KEPT = 16  # buffers for raw data
 
 
@@ -29,13 +30,16 @@ def frames_buffer() -> memoryview:
 
 def raw_buffer(size: int) -> memoryview:
     """``size`` bytes that nobody else has a view of, for as long as the caller or a view of it lives."""
+    if size < _WORTH_KEEPING:
+        return memoryview(bytearray(size))
     kept = _memory.raw
     for buffer in kept:
         if len(buffer) >= size and _is_free(buffer):
             return memoryview(buffer)[:size]
+    if len(kept) >= _KEPT:
+        return memoryview(bytearray(size))
     buffer = bytearray(max(size, _RAW_BYTES))
-    if len(kept) < _KEPT:
-        kept.append(buffer)
+    kept.append(buffer)
     return memoryview(buffer)[:size]
 
 

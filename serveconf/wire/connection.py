@@ -117,7 +117,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._next_turns()
+        self.next_turns()
 
     # reading
 
@@ -238,7 +238,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             transport.writelines((data, raw))
         if self._turns:
-            self._next_turns()
+            self.next_turns()
 
     def _write_each(self, transport: asyncio.Transport, batch: list[AnyFrame]) -> None:
         for frame, data in encode_each(batch, self.limits):
@@ -264,10 +264,11 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 await turn
             except asyncio.CancelledError:
-                self._next_turns()  # the turn may have been given to us already
+                self.next_turns()  # the turn may have been given to us already
                 raise
 
-    def _next_turns(self) -> None:
+    def next_turns(self) -> None:
+        """Let those go on who are first in line."""
         turns = max(1, BATCH_BYTES // self.limits.piece_bytes)
         while self._turns and turns > 0 and not self._paused:
             turn = self._turns.popleft()

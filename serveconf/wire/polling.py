@@ -51,3 +51,5 @@ class BusyPoll:
             loop.call_soon(self._poll, loop)
         else:
             self._is_polling = False
+            if self._until:  # it is past, and nobody has asked: a wrong guess
+                self._streak = 0

@@ -176,8 +176,9 @@ class ClientStream(Stream):
         if len(body) > self.connection.limits.inline_bytes:
             body, rest = b"", body
         ends = not more and rest is None
-        if body or ends:
-            self.spend(len(body))
+        if body or ends:  # it goes with the head, whatever else waits for its turn
+            self._credit -= len(body) + PIECE_COST
+            self.connection.count(len(body))
         self.connection.begin(self, as_open(scope, self.number, body, not ends, self._holding))
         if not ends:
             self._pump = self.connection.loop.create_task(self._pump_body(rest, more))
@@ -209,6 +210,7 @@ class ClientStream(Stream):
         while self._holding and not self.gone:
             await self._credit_changed()
         await self._may_send(self.connection.limits.piece_bytes + PIECE_COST)
+        self.connection.next_turns()  # the client may take its time: whoever has something to send goes first
 
     def begin_websocket(self, scope: dict[str, Any], receive: Any) -> None:
         """Send the handshake on, and from then on what the client sends."""

@@ -368,6 +368,24 @@ def test_credit_of_any_granularity_never_runs_dry(size: int) -> None:
 
 
 @in_loop
+async def test_a_request_that_begins_while_others_wait_for_their_turn_has_its_credit_accounted() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"%d" % len(await read_all(receive)))
+
+    async with pair(app) as (_, client):
+        peer = Peer({"type": "http.request", "body": bytes(1_000), "more_body": True})
+        client.pause_writing()
+        call = asyncio.create_task(client(http_scope(method="POST"), peer.receive, peer.send))
+        await asyncio.sleep(0.01)
+        client.resume_writing()
+        for number in range(40):
+            peer.to_send.put_nowait({"type": "http.request", "body": bytes(30_000), "more_body": number < 39})
+            await asyncio.sleep(0.001)
+        assert await call == 200
+        assert peer.body == b"1201000"
+
+
+@in_loop
 async def test_a_slow_client_stalls_only_its_own_stream_and_memory_is_bounded() -> None:
     sent = 0
 

@@ -82,3 +82,14 @@ def test_requests_that_overlap_end_it(clock):
     clock.turn()
     poll.answered(clock)
     assert clock.turn() == 0
+
+
+def test_answers_that_nobody_asked_for_are_not_polled_after(clock):
+    poll = BusyPoll()
+    serve(poll, clock, STREAK + 1, POLL_S / 10)
+    clock.now += POLL_S
+    clock.turn()
+    for _ in range(3):
+        poll.answered(clock)
+        assert clock.turn() == 0
+        clock.now += POLL_S * 2
