@@ -126,7 +126,7 @@ def test_run_twice_in_a_row_starts_everything_and_leaves_nothing(tmp_path: Path,
             assert ask(place.url) == (200, '"hi"')
             assert stop(run) == 0, run.said
             assert "Traceback" not in run.said
-            until(lambda: not place.processes(), "nothing is left", 10)
+            until(lambda: not place.processes(), "nothing is left")
     finally:
         place.run("shutdown")
         place.close()
@@ -145,7 +145,7 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path: Path, begin: Callable[..
         apply.says(moment)
         assert apply.press_ctrl_c() == 130, apply.said
         assert "Traceback" not in apply.said
-        until(lambda: not place.processes(), "nothing is left", 10)
+        until(lambda: not place.processes(), "nothing is left")
     finally:
         place.run("shutdown")
         place.close()
