@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 from serveconf.errors import OperatorError
 from serveconf.home import LocalRay, home_folder
@@ -54,17 +56,40 @@ def start_local_ray(tell: Tell) -> LocalRay:
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=home_folder()
-        )
+    process = None
     try:
+        with open(log, "wb") as output, _ctrl_c_later():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd=home_folder(),
+            )
         _wait_started(process, log)
     except BaseException:
-        stop_local_ray(LocalRay(pid=process.pid, address=""))
+        if process is not None:
+            stop_local_ray(LocalRay(pid=process.pid, address=""))
         raise
     process.returncode = 0  # it lives on by itself; a Popen that nobody waits for warns in a process that goes on
     return LocalRay(pid=process.pid, address=_address_in(log, port))
+
+
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """A Ctrl-C within is heard at the end: in the middle of a start it would leave a process that nobody knows."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard and callable(before):
+        before(*heard[0])
 
 
 def stop_local_ray(ray: LocalRay) -> None:
