@@ -23,7 +23,7 @@ def main(command: str) -> None:
     """Clone, run, ask, stop, look."""
     signal.signal(
         signal.SIGINT, signal.default_int_handler
-    )  # in the background of a script it would be ignored below too
+    )  # a script's background ignores it, and what that starts too
     addresses = re.findall(r"curl (http://127\.0\.0\.1:\S+)", (ROOT / "README.md").read_text())
     assert addresses, "the README names no address to ask"
     with tempfile.TemporaryDirectory() as folder:
