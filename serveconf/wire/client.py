@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from serveconf.wire.frames import (
     End,
     FrameTooLarge,
     Limits,
+    Memory,
     Open,
     ProtocolError,
     Refused,
@@ -26,6 +28,9 @@ from serveconf.wire.frames import (
 )
 from serveconf.wire.handshake import ClientHandshake
 from serveconf.wire.requests import BodyMode, ClientStream, StreamRefused, body_mode, run_http, run_websocket
+from serveconf.wire.shared import TheirMemory, can_share
+
+log = logging.getLogger("serveconf.wire")
 
 WATCH_AFTER_S = 0.05  # an answer that takes longer has its client watched; most need no such task
 
@@ -49,6 +54,7 @@ class WireClient(Connection):
         self._retiring = False
         self._others = 0
         self._newest = 0
+        self._memory: TheirMemory | None = None  # of the replica, on this node
         self._streams: dict[int, ClientStream] = {}
         self._unwatched: list[ClientStream] = []
         self._shaken: asyncio.Future[None] = self.loop.create_future()
@@ -160,8 +166,8 @@ class WireClient(Connection):
     def frames_received(self, frames: list[AnyFrame]) -> None:
         for frame in frames:
             kind = type(frame)
-            if kind is Room:
-                self._room(frame.others)  # type: ignore[union-attr]
+            if kind is Room or kind is Memory:
+                self._heard(frame)  # type: ignore[arg-type]
                 continue
             stream = self._streams.get(frame.stream)
             if stream is None:
@@ -191,11 +197,37 @@ class WireClient(Connection):
         if frame.closing:
             self.open = False
 
-    def _room(self, others: int) -> None:
-        self._others = others
+    def _heard(self, frame: Room | Memory) -> None:
+        """What is for no stream."""
+        if isinstance(frame, Memory):
+            self._map(frame)
+            return
+        self._others = frame.others
         self.full = False
         if self.on_room is not None:
             self.on_room()
+
+    def _map(self, frame: Memory) -> None:
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if self._memory is not None or not can_share(sock):
+            raise ProtocolError("memory where none can be, or once more")
+        try:
+            self._memory = TheirMemory(sock, frame)
+        except OSError as error:  # as in another container: everything goes through the socket
+            log.debug("the replica's memory is out of reach: %s", error)
+        else:
+            self.flush()
+
+    def slot_data(self, slot: int, size: int) -> memoryview:
+        return super().slot_data(slot, size) if self._memory is None else self._memory.take(slot, size)
+
+    def flush(self, raw: memoryview | None = None) -> None:
+        if self._memory is not None:
+            free = self._memory.free()
+            if free is not None:
+                self._batch.insert(0, free)
+        super().flush(raw)
 
     def frame_unsendable(self, frame: AnyFrame) -> None:
         stream = self._streams.get(frame.stream)
@@ -206,6 +238,7 @@ class WireClient(Connection):
     def disconnected(self, error: Exception | None) -> None:
         self.closed = True
         self.open = False
+        self._memory = None
         if not self._shaken.done():
             self._shaken.set_exception(error or ConnectionRefusedError("the replica closed the connection"))
         for stream in list(self._streams.values()):

@@ -61,6 +61,19 @@ class Connection(asyncio.BufferedProtocol):
         """A batch came in. ProtocolError closes the connection."""
         raise NotImplementedError
 
+    @property
+    def piece_bytes(self) -> int:
+        """How much of a large body goes at a time."""
+        return self.limits.piece_bytes
+
+    def fill_slot(self, data: memoryview) -> int:
+        """Put ``data`` where the other end sees it; the slot, or 0 where it has to go through the socket."""
+        return 0
+
+    def slot_data(self, slot: int, size: int) -> memoryview:
+        """What the other end has put into ``slot``."""
+        raise ProtocolError("there are no slots here")
+
     def frame_unsendable(self, frame: AnyFrame) -> None:
         """``frame`` was queued, and is too large or holds a text that is none."""
         raise NotImplementedError
@@ -109,6 +122,7 @@ class Connection(asyncio.BufferedProtocol):
             self._deadline.cancel()
         self._batch.clear()
         self._rest.clear()
+        self._raw, self._raw_data = None, NOTHING
         self._let_writers_go()
         self.disconnected(exc)
 
@@ -161,7 +175,10 @@ class Connection(asyncio.BufferedProtocol):
             if type(last) is Body and last.raw:
                 frames.pop()
                 self.frames_received(frames)
-                start += self._expect_raw(last, data[start:])
+                if last.slot:
+                    self._hand_on(last, self.slot_data(last.slot, last.raw))
+                else:
+                    start += self._expect_raw(last, data[start:])
             else:
                 self.frames_received(frames)
         if start < end:
@@ -180,7 +197,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._raw_filled < head.raw:
             return
         data, self._raw_data, self._raw, self._after_raw = self._raw_data, NOTHING, None, True
-        self.frames_received([Body(head.stream, data, head.more, head.done, head.others, head.raw)])  # type: ignore[arg-type]
+        self._hand_on(head, data)
+
+    def _hand_on(self, head: Body, data: memoryview) -> None:
+        self.frames_received([Body(head.stream, data, head.more, head.done, head.others, head.raw, head.slot)])  # type: ignore[arg-type]
 
     def _announced(self, data: memoryview | bytearray, start: int) -> int:
         size = int.from_bytes(data[start : start + 4], "big")
@@ -209,10 +229,11 @@ class Connection(asyncio.BufferedProtocol):
         batch.append(frame)
 
     def queue_raw(self, frame: Body, data: memoryview) -> None:
-        """Send ``frame`` with what is queued, and ``data`` behind it without copying it."""
+        """Send ``frame`` with what is queued, and ``data`` behind it without copying it, or through a slot."""
         if not self.lost:
+            frame.slot = self.fill_slot(data)
             self._batch.append(frame)
-            self.flush(data)
+            self.flush(None if frame.slot else data)
 
     def _end_turn(self) -> None:
         self._flushes_soon = False

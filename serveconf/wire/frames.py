@@ -5,7 +5,8 @@ After the handshake (``handshake.py``) each direction of a connection is a row o
     batch  := length (u32, big-endian) | msgpack array of frames | raw bytes    length <= Limits.max_batch_bytes
     frame  := msgpack array [tag, stream, field, field, ...]                    fields in the order of the classes below
 
-Raw bytes are there only if the last frame is a Body whose ``raw`` says how many: large data is copied nowhere.
+Raw bytes are there only if the last frame is a Body whose ``raw`` says how many: large data is copied nowhere. If its
+``slot`` is given too, they are in the memory that both ends share, and nothing follows.
 
     tag  frame    from     meaning
     1    Open     proxy    a request: the ASGI scope and the first piece of its body
@@ -21,10 +22,12 @@ Raw bytes are there only if the last frame is a Body whose ``raw`` says how many
     11   End      replica  the handler has ended, background tasks included
     12   Room     replica  after a refusal: there is room again
     13   Trailers replica  the fields behind the body, where the Reply has announced them
+    14   Memory   replica  large data may come through this memory from now on (``shared.py``)
+    15   Free     proxy    these slots of it may be filled
 
 Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
-stream's credit (raw data its length alone; a Reply without a body, or an Open whose body follows, nothing), which starts at
-``Limits.window_bytes`` and is given back a quarter of that at a time.
+stream's credit (raw data its length alone, in a slot half of it; a Reply without a body, or an Open whose body follows,
+nothing), which starts at ``Limits.window_bytes`` and is given back a quarter of that at a time.
 ``others`` is the replica's load in band: the streams that it handles for other connections than this one.
 """
 
@@ -38,6 +41,9 @@ import msgspec
 
 PIECE_COST = 64  # what an empty piece costs, so that a flood of small ones is bounded like a flood of bytes
 GRANT_SHIFT = 2  # what was used up is granted again when it is this part of the window: a quarter
+SLOT_SHIFT = (
+    1  # data in a slot costs this part of its size, a half: both ends share that memory, and there is not much of it
+)
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
@@ -108,7 +114,8 @@ class Open(Frame, tag=1):
 class Body(Frame, tag=2):
     """A piece of a body. ``done``: the handler has ended too. ``raw``: the size of the data that follows the batch.
 
-    The receiving end gets raw data as it comes in, in Body frames where ``raw`` is the size of ``data``.
+    Or that is in the memory's ``slot`` (from 1). The receiving end gets raw data as it comes in, in Body frames where
+    ``raw`` is the size of ``data``.
     """
 
     data: bytes
@@ -116,6 +123,7 @@ class Body(Frame, tag=2):
     done: bool = False
     others: Count = 0
     raw: Count = 0
+    slot: Count = 0
 
 
 class Credit(Frame, tag=3):
@@ -192,19 +200,47 @@ class Trailers(Frame, tag=13):
     headers: Headers
 
 
+class Memory(Frame, tag=14):
+    """``file`` of the replica's process is memory of ``slots`` equal parts. Its stream number means nothing."""
+
+    file: Count
+    slots: Count
+    slot_bytes: Count
+
+
+class Free(Frame, tag=15):
+    """The proxy has done with these slots. Its stream number means nothing."""
+
+    slots: list[Count]
+
+
 AnyFrame: TypeAlias = (
-    Open | Body | Credit | Cancel | Message | Close | Reply | Accept | Cut | Refused | End | Room | Trailers
+    Open
+    | Body
+    | Credit
+    | Cancel
+    | Message
+    | Close
+    | Reply
+    | Accept
+    | Cut
+    | Refused
+    | End
+    | Room
+    | Trailers
+    | Memory
+    | Free
 )
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(
-    list[Open | Body | Credit | Cancel | Message | Close | Reply | Accept | Cut | Refused | End | Room | Trailers]
-).decode
+_decode = msgspec.msgpack.Decoder(list[AnyFrame]).decode
 
 
 def cost_of(frame: Body) -> int:
     """What it takes of the stream's credit."""
-    return frame.raw or len(frame.data) + PIECE_COST
+    if frame.raw:
+        return frame.raw >> SLOT_SHIFT if frame.slot else frame.raw
+    return len(frame.data) + PIECE_COST
 
 
 def encode(frames: list[AnyFrame], limits: Limits) -> bytes:
@@ -239,7 +275,7 @@ def decode(payload: memoryview, limits: Limits) -> list[AnyFrame]:
         elif (
             type(frame) is Body
             and frame.raw
-            and (frame is not frames[-1] or frame.data or frame.raw > limits.window_bytes)
+            and (frame is not frames[-1] or frame.data or cost_of(frame) > limits.window_bytes)
         ):
             raise ProtocolError("raw data where none can be")
     return frames

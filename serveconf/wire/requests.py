@@ -314,6 +314,7 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
             raise StreamCut(stream.started)
         if stream.answered:
             return status
+        frame = data = None  # the next one may be long in coming
         stream.used(cost)
 
 

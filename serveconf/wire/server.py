@@ -13,10 +13,22 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from serveconf.wire.connection import Connection
-from serveconf.wire.frames import DEFAULT_LIMITS, AnyFrame, Cancel, Credit, Limits, Open, ProtocolError, Refused, Room
+from serveconf.wire.frames import (
+    DEFAULT_LIMITS,
+    AnyFrame,
+    Cancel,
+    Credit,
+    Free,
+    Limits,
+    Open,
+    ProtocolError,
+    Refused,
+    Room,
+)
 from serveconf.wire.handlers import Handler, HttpHandler
 from serveconf.wire.handshake import ServerHandshake
 from serveconf.wire.polling import BusyPoll
+from serveconf.wire.shared import OwnMemory, can_share
 from serveconf.wire.websockets import WebSocketHandler
 
 log = logging.getLogger("serveconf.wire")
@@ -151,6 +163,8 @@ class ServerConnection(Connection):
         self.server = server
         self._handlers: dict[int, Handler] = {}
         self._newest = 0
+        self._may_share = False
+        self._memory: OwnMemory | None = None  # for large answers; made when there is one
 
     @property
     def others(self) -> int:
@@ -163,6 +177,7 @@ class ServerConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._may_share = can_share(transport.get_extra_info("socket"))
         self.server.joined(self)
 
     def frames_received(self, frames: list[AnyFrame]) -> None:
@@ -170,6 +185,9 @@ class ServerConnection(Connection):
             kind = type(frame)
             if kind is Open:
                 self._open(frame)  # type: ignore[arg-type]
+                continue
+            if kind is Free:
+                self._freed(frame)  # type: ignore[arg-type]
                 continue
             handler = self._handlers.get(frame.stream)
             if handler is None:
@@ -201,6 +219,31 @@ class ServerConnection(Connection):
         server.began(handler)
         handler.start()
 
+    @property
+    def piece_bytes(self) -> int:
+        return self.limits.piece_bytes if self._memory is None else self._memory.slot_bytes or self.limits.piece_bytes
+
+    def fill_slot(self, data: memoryview) -> int:
+        if self._memory is not None:
+            return self._memory.put(data)
+        if self._may_share:
+            self._offer_memory()
+        return 0
+
+    def _offer_memory(self) -> None:
+        self._may_share = False
+        try:
+            self._memory = OwnMemory(self.limits)
+        except OSError as error:
+            log.debug("no memory to share: %s", error)
+        else:
+            self.queue(self._memory.offer())
+
+    def _freed(self, frame: Free) -> None:
+        if self._memory is None:
+            raise ProtocolError("there are no slots here")
+        self._memory.freed(frame.slots)
+
     def ended(self, handler: Handler) -> None:
         """The handler's coroutine has ended."""
         del self._handlers[handler.number]
@@ -222,3 +265,6 @@ class ServerConnection(Connection):
         self.server.parted(self)
         for handler in list(self._handlers.values()):
             handler.client_left()
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None

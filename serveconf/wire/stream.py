@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.frames import GRANT_SHIFT, PIECE_COST, Body, Credit, Message, ProtocolError
+from serveconf.wire.frames import GRANT_SHIFT, PIECE_COST, Body, Credit, Message, ProtocolError, cost_of
 
 if TYPE_CHECKING:
     from serveconf.wire.connection import Connection
@@ -114,26 +114,31 @@ class Stream:
 
     async def send_body(self, data: bytes, more: bool) -> None:
         """Send ``data`` as Body frames, as credit and turns allow."""
-        limits = self.connection.limits
+        connection = self.connection
+        limits = connection.limits
         view = memoryview(data)
+        start, end = 0, len(data)
         if self._lock is None:
             self._lock = asyncio.Lock()
         async with self._lock:
-            for start in range(0, max(len(data), 1), limits.piece_bytes):
-                piece = view[start : start + limits.piece_bytes]
-                size = len(piece)
-                more_of_it = more or start + size < len(data)
-                is_raw = size > limits.inline_bytes
-                await self._may_send(size if is_raw else size + PIECE_COST)
+            while True:
+                rest = end - start
+                await self._may_send(min(rest, limits.piece_bytes) if rest > limits.inline_bytes else rest + PIECE_COST)
                 if self.gone:
                     return
-                if is_raw:
-                    self._credit -= size
-                    self.connection.queue_raw(Body(self.number, b"", more_of_it, raw=size), piece)
+                piece = view[start : start + connection.piece_bytes]
+                size = len(piece)
+                start += size
+                if size > limits.inline_bytes:
+                    frame = Body(self.number, b"", more or start < end, raw=size)
+                    connection.queue_raw(frame, piece)
                 else:
-                    self._credit -= size + PIECE_COST
-                    self.connection.count(size)
-                    self.sending(Body(self.number, bytes(piece), more_of_it))
+                    frame = Body(self.number, bytes(piece), more or start < end)
+                    connection.count(size)
+                    self.sending(frame)
+                self._credit -= cost_of(frame)
+                if start >= end:
+                    return
 
     async def send_message(self, data: bytes, text: bool) -> None:
         """Send ``data`` as the fragments of one message, as credit and turns allow."""

@@ -17,7 +17,9 @@ from serveconf.wire.frames import (
     Cut,
     End,
     FrameTooLarge,
+    Free,
     Limits,
+    Memory,
     Message,
     Open,
     ProtocolError,
@@ -68,6 +70,8 @@ frames = st.one_of(
     st.builds(Refused, numbers, st.booleans(), counts),
     st.builds(End, numbers, counts),
     st.builds(Room, numbers, counts),
+    st.builds(Memory, numbers, counts, counts, counts),
+    st.builds(Free, numbers, st.lists(counts, max_size=3)),
 )
 
 
@@ -113,9 +117,10 @@ def test_too_many_headers_are_a_protocol_error() -> None:
         decode(memoryview(encode([reply], LIMITS))[4:], Limits(max_headers=10))
 
 
-def test_raw_data_is_announced_by_the_last_frame_alone() -> None:
+@pytest.mark.parametrize("slot", [0, 1])
+def test_raw_data_is_announced_by_the_last_frame_alone(slot: int) -> None:
     with pytest.raises(ProtocolError):
-        decode(memoryview(encode([Body(1, b"", raw=5), Cancel(2)], LIMITS))[4:], LIMITS)
+        decode(memoryview(encode([Body(1, b"", raw=5, slot=slot), Cancel(2)], LIMITS))[4:], LIMITS)
 
 
 def test_one_unsendable_frame_does_not_take_the_others_with_it() -> None:

@@ -298,7 +298,7 @@ async def test_the_load_of_other_proxies_comes_with_the_answers() -> None:
 
 def test_a_handshake_of_another_version_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError):
-        ClientHandshake(SECRET).feed(b"scwire\x00\x02" + bytes(32))
+        ClientHandshake(SECRET).feed(b"scwire\x00\x01" + bytes(32))
 
 
 @in_loop

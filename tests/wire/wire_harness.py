@@ -7,7 +7,6 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from serveconf.wire import Limits, WireClient, WireServer
@@ -31,13 +30,21 @@ def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 @contextlib.asynccontextmanager
 async def pair(
-    app: Any, *, max_ongoing: int = 100, limits: Limits = Limits(), state: dict[str, Any] | None = None
+    app: Any,
+    *,
+    max_ongoing: int = 100,
+    limits: Limits = Limits(),
+    state: dict[str, Any] | None = None,
+    tcp: bool = False,
 ) -> AsyncIterator[tuple[WireServer, WireClient]]:
     server = WireServer(app, secret=SECRET, max_ongoing=max_ongoing, limits=limits, state=state)
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "r.sock")
-        await server.listen_unix(path)
-        client = await WireClient.connect(f"unix:{path}", secret=SECRET, limits=limits)
+        if tcp:
+            address = "tcp:{}:{}".format(*await server.listen_tcp("127.0.0.1"))
+        else:
+            address = f"unix:{folder}/r.sock"
+            await server.listen_unix(address.removeprefix("unix:"))
+        client = await WireClient.connect(address, secret=SECRET, limits=limits)
         try:
             yield server, client
         finally:
@@ -91,6 +98,8 @@ class Peer:
 
     async def send(self, message: dict[str, Any]) -> None:
         await self.open_gate.wait()
+        if type(message.get("body")) is memoryview:  # whoever keeps it must not keep the memory that it is in
+            message = {**message, "body": bytes(message["body"])}
         self.got.append(message)
         self.news.set()
 
