@@ -17,7 +17,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,11 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import data_plane_ray_serve as ray_serve
+import data_plane_on_ray as on_ray
 import data_plane_scale as scale
 from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
+
+from serveconf.local_ray import free_port
 
 MIB = 1 << 20
 PREFIX = "/app"
@@ -217,13 +218,6 @@ def start(role: str, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, __file__, "--role", role, *arguments])
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def wait_for(done: Callable[[], bool]) -> None:
     """Poll until it holds."""
     until = time.monotonic() + 20
@@ -246,13 +240,15 @@ def measure(rounds: int, seconds: float, only: set[str]) -> None:
         measure_ratios(running, rounds, seconds, folder, only)
         if not only or "scale" in only:
             measure_scale(running)
-        for mode in ray_serve.MODES if not only or "ray" in only else ():
-            measure_ray_serve(mode, running.bases[1], rounds, seconds)
+    for mode in on_ray.MODES if not only or "ray" in only else ():
+        measure_ray_serve(mode, rounds, seconds)
 
 
 def measure_ratios(running: Running, rounds: int, seconds: float, folder: Path, only: set[str]) -> None:
     """Proxied against direct."""
     chosen = {key: leg for key, leg in legs(seconds, folder).items() if not only or key in only}
+    if not chosen:
+        return
     found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
     spent: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
     for number in range(rounds):
@@ -298,19 +294,28 @@ def measure_scale(running: Running) -> None:
     print(f"routing: {few:.2f} us among 10 prefixes, {many:.2f} among 10,000: {many / few:.2f}x (wanted <= 2)")
 
 
-def measure_ray_serve(mode: str, base: str, rounds: int, seconds: float) -> None:
-    """Proxied against Ray Serve, at 16 connections."""
-    reason = ray_serve.why_not(mode)
+def measure_ray_serve(mode: str, rounds: int, seconds: float) -> None:
+    """serveconf as it is used against Ray Serve, at 16 connections; each with a Ray of its own, one after the other."""
+    reason = on_ray.why_not(mode)
     if reason is not None:
         print(f"{mode}: left out, {reason}")
         return
-    wanted = {"Ray Serve": 12, "Ray Serve, HAProxy": 3.5}[mode]
-    with ray_serve.serving(mode, free_port()) as theirs:
-        wrk(theirs + "/hello", 16, 2)
-        found = [(wrk(theirs + "/hello", 16, seconds)[0], wrk(base + "/hello", 16, seconds)[0]) for _ in range(rounds)]
-    ratio = statistics.median(ours / other for other, ours in found)
+    found = []
+    for _ in range(rounds):
+        with on_ray.ray_serve(mode) as base:
+            theirs = warm_rate(base, seconds)
+        with on_ray.serveconf() as base:
+            found.append((theirs, warm_rate(base, seconds)))
+    ratio = statistics.median(ours / theirs for theirs, ours in found)
     one, two = medians(found)
+    wanted = {"Ray Serve": 12, "Ray Serve, HAProxy": 3.5}[mode]
     print(f"{mode}: {one:.0f} requests/s at 16 connections, serveconf {two:.0f}: {ratio:.1f}x (wanted >= {wanted})")
+
+
+def warm_rate(base: str, seconds: float) -> float:
+    """Requests per second at 16 connections, after a while."""
+    wrk(base + "/hello", 16, 2)
+    return wrk(base + "/hello", 16, seconds)[0]
 
 
 def main() -> None:

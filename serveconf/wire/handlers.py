@@ -211,9 +211,7 @@ class HttpHandler(Handler):
         trailers = bool(message.get("trailers", False)) and "extensions" in self._scope
         if trailers:
             self._trailers = []
-        self.sending(
-            Reply(self.number, status, headers, others=self.connection.others, session=session, trailers=trailers)
-        )
+        self.sending(Reply(self.number, status, headers, session=session, trailers=trailers))
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         if self._head:
@@ -247,14 +245,14 @@ class HttpHandler(Handler):
             self.wake()
 
     def _send_at_once(self, body: bytes, size: int, more: bool) -> bool:
+        if more and not size:
+            return True
         last = self._last
         if type(last) is Reply and self._last_turn == self.connection.turn and not last.body and last.more:
             if not self.spend(size):
                 return False
             last.body = body
             last.more = more
-            return True
-        if more and not size:
             return True
         frame = Body(self.number, body, more)
         if not self.spend(size):

@@ -142,12 +142,13 @@ class Stream:
 
     async def send_message(self, data: bytes, text: bool) -> None:
         """Send ``data`` as the fragments of one message, as credit and turns allow."""
-        inline_bytes = self.connection.limits.inline_bytes
+        limits = self.connection.limits
+        piece_bytes = min(limits.inline_bytes, limits.piece_bytes)
         if self._lock is None:
             self._lock = asyncio.Lock()
         async with self._lock:
-            for start in range(0, max(len(data), 1), inline_bytes):
-                piece = data[start : start + inline_bytes]
+            for start in range(0, max(len(data), 1), piece_bytes):
+                piece = data[start : start + piece_bytes]
                 await self._may_send(len(piece) + PIECE_COST)
                 if self.gone:
                     return

@@ -1,6 +1,8 @@
-"""The same FastAPI app behind Ray Serve, for as long as ``data_plane.py`` measures it; one Ray of its own, one replica.
+"""The same FastAPI app behind Ray Serve or applied by serveconf, for as long as ``data_plane.py`` measures it.
 
-python benchmarks/data_plane_ray_serve.py PORT        (what ``start`` runs as a process of its own)
+Each has a Ray of its own, one replica, and the machine to itself: they take turns.
+
+python benchmarks/data_plane_on_ray.py PORT        (what ``start`` runs as a process of its own)
 """
 
 from __future__ import annotations
@@ -15,7 +17,22 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
+from serveconf.local_ray import free_port
+
+SERVECONF = str(Path(sys.executable).parent / "serveconf")
+SPEC = """
+app_dir: {here}
+http_options:
+  port: {port}
+deployments:
+  - name: app
+    import_path: data_plane:make_app
+    factory: true
+    route_prefix: /
+    max_ongoing_requests: 1000
+"""
 MODES: dict[str, dict[str, str]] = {
     "Ray Serve": {},
     "Ray Serve, HAProxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
@@ -34,8 +51,9 @@ def why_not(mode: str) -> str | None:
 
 
 @contextlib.contextmanager
-def serving(mode: str, port: int) -> Iterator[str]:
-    """The base URL of the app, while it runs."""
+def ray_serve(mode: str) -> Iterator[str]:
+    """The base URL of the app behind Ray Serve, while it runs."""
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
         environment = {**os.environ, **MODES[mode], "RAY_TMPDIR": folder, "RAY_ADDRESS": "local"}
         process = subprocess.Popen(
@@ -46,6 +64,26 @@ def serving(mode: str, port: int) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
+
+
+@contextlib.contextmanager
+def serveconf() -> Iterator[str]:
+    """The base URL of the app behind serveconf, while it runs."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        environment = {
+            **os.environ,
+            "SERVECONF_HOME": f"{folder}/home",
+            "SERVECONF_ADDRESS": f"http://127.0.0.1:{free_port()}",
+            "RAY_TMPDIR": folder,
+        }
+        spec = Path(folder) / "serve.yaml"
+        spec.write_text(SPEC.format(port=port, here=Path(__file__).parent))
+        try:
+            subprocess.run([SERVECONF, "apply", str(spec)], env=environment, check=True, capture_output=True)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            subprocess.run([SERVECONF, "shutdown"], env=environment, check=True, capture_output=True)
 
 
 def wait_for(base: str, process: subprocess.Popen[bytes]) -> str:
