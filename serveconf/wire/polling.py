@@ -1,9 +1,9 @@
 """``BusyPoll``: a replica that is asked one thing after another, in quick succession, does not fall asleep in between.
 
-To wake a sleeping process on another core takes longer than most of what is then done. So after an answer the event loop
-goes on polling its sockets for a moment, as network stacks and hypervisors do, where the requests before have shown that
-the next one comes within that moment: one client, or one upstream service, that waits for each answer. Where requests
-overlap, or come more slowly, nothing is polled, and a wrong guess costs ``POLL_S`` of one core once.
+To wake a sleeping process on another core takes longer than most of what is then done. So when all is answered the event
+loop goes on polling its sockets for a moment, as network stacks and hypervisors do, where what came before has shown that
+the next thing comes within that moment. Where requests come more slowly nothing is polled, and a wrong guess costs
+``POLL_S`` of one core once.
 """
 
 from __future__ import annotations
@@ -28,13 +28,9 @@ class BusyPoll:
         self._until = 0.0
 
     def asked(self) -> None:
-        """Something came in, and nothing else is going on."""
+        """Something came in."""
         self._streak = self._streak + 1 if monotonic() - self._answered_at < POLL_S else 0
         self._until = 0.0
-
-    def crowded(self) -> None:
-        """Something came in, and it is not alone."""
-        self._streak = 0
 
     def answered(self, loop: asyncio.AbstractEventLoop) -> None:
         """All that came in is answered."""

@@ -199,10 +199,7 @@ class ServerConnection(Connection):
                 handler.client_left()
             elif not handler.gone:
                 handler.frame_received(frame)
-        if self.server.ongoing > 1:
-            self.server.busy_poll.crowded()
-        else:
-            self.server.busy_poll.asked()
+        self.server.busy_poll.asked()
 
     def _open(self, first: Open) -> None:
         number = first.stream

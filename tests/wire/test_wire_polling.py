@@ -74,14 +74,17 @@ def test_one_slow_request_ends_it(clock):
     assert clock.turn() == 0
 
 
-def test_requests_that_overlap_end_it(clock):
+def test_requests_that_overlap_are_polled_after_when_the_last_of_them_is_answered(clock):
     poll = BusyPoll()
-    serve(poll, clock, STREAK + 1, POLL_S / 10)
-    poll.crowded()
-    clock.now += POLL_S
-    clock.turn()
-    poll.answered(clock)
-    assert clock.turn() == 0
+    for _ in range(STREAK + 1):
+        poll.asked()
+        poll.asked()
+        clock.now += POLL_S / 10
+        poll.answered(clock)
+        clock.now += POLL_S / 10
+    assert [clock.turn() for _ in range(2)] == [1, 1]
+    poll.asked()
+    assert [clock.turn() for _ in range(2)] == [1, 0]
 
 
 def test_answers_that_nobody_asked_for_are_not_polled_after(clock):
