@@ -18,7 +18,7 @@ from serveconf.wire.handshake import ClientHandshake, ServerHandshake
 
 log = logging.getLogger("serveconf.wire")
 
-BATCH_FRAMES = 6  # in one write: with more, proxy and replica take turns instead of working at the same time
+BATCH_FRAMES = 4  # in one write: with more, proxy and replica take turns instead of working at the same time
 SOCKET_BYTES = 512 << 10  # the kernel's default is less than one piece of a large body
 SMALL_READ_BYTES = 4 << 10  # holds a frame that announces raw data, and little of the data, which would be copied
 NOTHING = memoryview(b"")
