@@ -54,6 +54,7 @@ class WireClient(Connection):
         self._retiring = False
         self._others = 0
         self._newest = 0
+        self._was_offered = False
         self._memory: TheirMemory | None = None  # of the replica, on this node
         self._streams: dict[int, ClientStream] = {}
         self._unwatched: list[ClientStream] = []
@@ -210,8 +211,9 @@ class WireClient(Connection):
     def _map(self, frame: Memory) -> None:
         assert self._transport is not None
         sock = self._transport.get_extra_info("socket")
-        if self._memory is not None or not can_share(sock):
+        if self._was_offered or not can_share(sock, self.limits):
             raise ProtocolError("memory where none can be, or once more")
+        self._was_offered = True
         try:
             self._memory = TheirMemory(sock, frame)
         except OSError as error:  # as in another container: everything goes through the socket

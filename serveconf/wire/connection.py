@@ -61,10 +61,9 @@ class Connection(asyncio.BufferedProtocol):
         """A batch came in. ProtocolError closes the connection."""
         raise NotImplementedError
 
-    @property
-    def piece_bytes(self) -> int:
-        """How much of a large body goes at a time."""
-        return self.limits.piece_bytes
+    def next_piece(self, size: int) -> int:
+        """How much of ``size`` bytes goes at a time."""
+        return min(size, self.limits.piece_bytes)
 
     def fill_slot(self, data: memoryview) -> int:
         """Put ``data`` where the other end sees it; the slot, or 0 where it has to go through the socket."""

@@ -204,6 +204,7 @@ class Memory(Frame, tag=14):
     """``file`` of the replica's process is memory of ``slots`` equal parts. Its stream number means nothing."""
 
     file: Count
+    inode: Count
     slots: Count
     slot_bytes: Count
 

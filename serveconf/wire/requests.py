@@ -349,6 +349,7 @@ async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: An
             stream.used(cost_of(frame))
             if stream.answered:
                 return status
+            frame = None  # as in run_http
         else:
             raise StreamCut(stream.started)
 

@@ -177,7 +177,7 @@ class ServerConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._may_share = can_share(transport.get_extra_info("socket"))
+        self._may_share = can_share(transport.get_extra_info("socket"), self.limits)
         self.server.joined(self)
 
     def frames_received(self, frames: list[AnyFrame]) -> None:
@@ -216,9 +216,9 @@ class ServerConnection(Connection):
         server.began(handler)
         handler.start()
 
-    @property
-    def piece_bytes(self) -> int:
-        return self.limits.piece_bytes if self._memory is None else self._memory.slot_bytes or self.limits.piece_bytes
+    def next_piece(self, size: int) -> int:
+        room = 0 if self._memory is None or size <= self.limits.inline_bytes else self._memory.room_for(size)
+        return room or super().next_piece(size)
 
     def fill_slot(self, data: memoryview) -> int:
         if self._memory is not None:

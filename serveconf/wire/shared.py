@@ -20,15 +20,24 @@ from typing import Any
 
 from serveconf.wire.frames import SLOT_SHIFT, Free, Limits, Memory, ProtocolError
 
-SLOTS = 8  # two are under way to a client that reads fast
+SLOTS = 8  # two are under way to a client that reads fast, three are held by one that does not read at all
 SMALL = 64 << 10  # what is no larger is not worth a slot: the socket is as fast
 MAX_SLOTS = 64  # that the other end may offer, and their size
 MAX_SLOT_BYTES = 16 << 20
 
 
-def can_share(sock: Any) -> bool:
-    """Whether memory can be offered to the other end of ``sock``: it is on this node, and this is Linux."""
-    return sock is not None and sock.family == socket.AF_UNIX and sys.platform == "linux"
+NAME = "serveconf"
+
+
+def can_share(sock: Any, limits: Limits) -> bool:
+    """Whether memory can be offered to the other end of ``sock``: it is on this node, this is Linux, and it is of use."""
+    return (
+        sock is not None
+        and sock.family == socket.AF_UNIX
+        and sys.platform == "linux"
+        and hasattr(os, "memfd_create")
+        and max(SMALL, limits.inline_bytes) < _slot_bytes(limits) <= MAX_SLOT_BYTES
+    )
 
 
 class OwnMemory:
@@ -36,26 +45,25 @@ class OwnMemory:
 
     def __init__(self, limits: Limits) -> None:
         """It takes no room before it is filled. OSError when the system gives none."""
-        self._slot_bytes = limits.piece_bytes << SLOT_SHIFT
-        size = SLOTS * self._slot_bytes
+        self._slot_bytes = _slot_bytes(limits)
         self._free: list[int] = []  # the last one comes first: it is in the processor's cache still
-        self._file = os.memfd_create("serveconf", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._real: set[int] = set()  # these have been given their pages
+        self._file = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(self._file, size)
+            os.ftruncate(self._file, SLOTS * self._slot_bytes)
             fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _seals())
-            self._memory = memoryview(mmap.mmap(self._file, size))
+            self._memory = memoryview(mmap.mmap(self._file, SLOTS * self._slot_bytes))
         except BaseException:
             os.close(self._file)
             raise
 
     def offer(self) -> Memory:
         """What to tell the other end."""
-        return Memory(1, self._file, SLOTS, self._slot_bytes)
+        return Memory(1, self._file, os.fstat(self._file).st_ino, SLOTS, self._slot_bytes)
 
-    @property
-    def slot_bytes(self) -> int:
-        """How much fits into the next slot; 0 when none is free."""
-        return self._slot_bytes if self._free else 0
+    def room_for(self, size: int) -> int:
+        """How much of ``size`` bytes the next slot takes; 0 where they go through the socket."""
+        return min(size, self._slot_bytes) if self._free and size > SMALL else 0
 
     def put(self, data: memoryview) -> int:
         """Copy ``data`` into a slot, which is the other end's then; its number, or 0 for small data or where none is free."""
@@ -63,6 +71,12 @@ class OwnMemory:
             return 0
         slot = self._free.pop()
         start = (slot - 1) * self._slot_bytes
+        if slot not in self._real:
+            try:  # a page that cannot be had would end the process when it is written to
+                os.posix_fallocate(self._file, start, self._slot_bytes)
+            except OSError:
+                return 0
+            self._real.add(slot)
         self._memory[start : start + len(data)] = data
         return slot
 
@@ -88,10 +102,15 @@ class TheirMemory:
         if not 1 <= memory.slots <= MAX_SLOTS or not 1 <= memory.slot_bytes <= MAX_SLOT_BYTES:
             raise ProtocolError(f"memory of {memory.slots} slots of {memory.slot_bytes} bytes")
         pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")))
-        file = os.open(f"/proc/{pid}/fd/{memory.file}", os.O_RDWR | os.O_CLOEXEC)
+        path = f"/proc/{pid}/fd/{memory.file}"
+        if not os.readlink(path).startswith(f"/memfd:{NAME} "):
+            raise FileNotFoundError(f"{path} is not the memory that was offered")
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            size = memory.slots * memory.slot_bytes
-            if os.fstat(file).st_size != size or fcntl.fcntl(file, fcntl.F_GET_SEALS) & _seals() != _seals():
+            size, found = memory.slots * memory.slot_bytes, os.fstat(file)
+            if found.st_ino != memory.inode:
+                raise FileNotFoundError(f"{path} is not the memory that was offered")
+            if found.st_size != size or fcntl.fcntl(file, fcntl.F_GET_SEALS) & _seals() != _seals():
                 raise ProtocolError("memory that may shrink while it is read")
             self._memory = mmap.mmap(file, size)
         finally:
@@ -124,6 +143,10 @@ class TheirMemory:
         slots = [self._done.popleft() for _ in range(len(self._done))]
         self._lent.update(slots)
         return Free(1, slots)
+
+
+def _slot_bytes(limits: Limits) -> int:
+    return limits.piece_bytes << SLOT_SHIFT
 
 
 def _seals() -> int:

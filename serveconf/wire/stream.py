@@ -122,12 +122,12 @@ class Stream:
             self._lock = asyncio.Lock()
         async with self._lock:
             while True:
-                rest = end - start
-                await self._may_send(min(rest, limits.piece_bytes) if rest > limits.inline_bytes else rest + PIECE_COST)
+                size = min(end - start, limits.piece_bytes)
+                await self._may_send(size if size > limits.inline_bytes else size + PIECE_COST)
                 if self.gone:
                     return
-                piece = view[start : start + connection.piece_bytes]
-                size = len(piece)
+                size = connection.next_piece(end - start)  # twice as much in a slot, for the same credit
+                piece = view[start : start + size]
                 start += size
                 if size > limits.inline_bytes:
                     frame = Body(self.number, b"", more or start < end, raw=size)

@@ -70,7 +70,7 @@ frames = st.one_of(
     st.builds(Refused, numbers, st.booleans(), counts),
     st.builds(End, numbers, counts),
     st.builds(Room, numbers, counts),
-    st.builds(Memory, numbers, counts, counts, counts),
+    st.builds(Memory, numbers, counts, counts, counts, counts),
     st.builds(Free, numbers, st.lists(counts, max_size=3)),
 )
 

@@ -53,13 +53,13 @@ def tell(theirs: TheirMemory, own: OwnMemory) -> list[int]:
 
 
 def test_nothing_is_put_before_the_other_end_has_said_that_it_sees_it(own):
-    assert own.slot_bytes == 0
+    assert own.room_for(MIB) == 0
     assert own.put(SOME) == 0
 
 
 def test_what_one_end_puts_the_other_one_sees(own, theirs):
     assert sorted(tell(theirs, own)) == list(range(1, SLOTS + 1))
-    filled = {own.put(memoryview(bytes([n]) * own.slot_bytes)): n for n in range(SLOTS)}
+    filled = {own.put(memoryview(bytes([n]) * MIB)): n for n in range(SLOTS)}
     assert own.put(SOME) == 0
     views = {n: theirs.take(slot, MIB) for slot, n in filled.items()}
     assert all(view == bytes([n]) * MIB for n, view in views.items())
@@ -81,6 +81,20 @@ def test_a_slot_is_free_when_nobody_has_a_view_of_it(own, theirs):
 def test_small_data_is_not_worth_a_slot(own, theirs):
     tell(theirs, own)
     assert own.put(memoryview(bytes(64 << 10))) == 0
+    assert own.room_for(64 << 10) == 0
+    assert [own.room_for(size) for size in (70_000, MIB, 5 * MIB)] == [70_000, MIB, MIB]
+
+
+def test_a_slot_that_the_system_has_no_pages_for_is_left_out(own, theirs, monkeypatch):
+    def no_room(file, start, size):
+        raise OSError(28, "No space left on device")
+
+    tell(theirs, own)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", no_room)
+        assert [own.put(SOME) for _ in range(SLOTS - 1)] == [0] * (SLOTS - 1)
+    assert own.put(SOME) > 0
+    assert own.put(SOME) == 0
 
 
 def test_data_in_a_slot_outlives_the_connection(sock):
@@ -108,7 +122,7 @@ def test_nothing_is_taken_from_a_slot_that_was_not_lent(own, theirs):
     with pytest.raises(ProtocolError):
         theirs.take(1, 1)
     with pytest.raises(ProtocolError):
-        theirs.take(2, own.slot_bytes + 1)
+        theirs.take(2, MIB + 1)
     with pytest.raises(ProtocolError):
         theirs.take(SLOTS + 1, 1)
     assert len(view) == 1
@@ -117,33 +131,41 @@ def test_nothing_is_taken_from_a_slot_that_was_not_lent(own, theirs):
 @pytest.mark.parametrize(("slots", "slot_bytes"), [(0, 5), (5, 0), (65, 1), (1, 17 << 20), (2**50, 2**50)])
 def test_an_offer_without_measure_is_refused(sock, slots, slot_bytes):
     with pytest.raises(ProtocolError):
-        TheirMemory(sock, Memory(1, 0, slots, slot_bytes))
+        TheirMemory(sock, Memory(1, 0, 0, slots, slot_bytes))
 
 
 @pytest.mark.parametrize("seals", [0, fcntl.F_SEAL_GROW] if sys.platform == "linux" else [])
 def test_memory_that_could_vanish_while_it_is_read_is_refused(sock, seals):
-    file = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    file = os.memfd_create("serveconf", os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(file, 2 * MIB)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
         with pytest.raises(ProtocolError, match="shrink"):
-            TheirMemory(sock, Memory(1, file, 2, MIB))
+            TheirMemory(sock, Memory(1, file, os.fstat(file).st_ino, 2, MIB))
     finally:
         os.close(file)
 
 
 def test_memory_smaller_than_offered_is_refused(sock, own):
+    offer = own.offer()
+    offer.slots += 1
     with pytest.raises(ProtocolError, match="shrink"):
-        TheirMemory(sock, Memory(1, own.offer().file, SLOTS + 1, own.offer().slot_bytes))
+        TheirMemory(sock, offer)
 
 
-def test_a_file_that_is_no_memory_is_out_of_reach(sock, tmp_path):
+def test_memory_of_another_replica_is_not_taken_for_the_one_that_was_offered(sock, own):
+    offer = own.offer()
+    offer.inode += 1
+    with pytest.raises(FileNotFoundError, match="not the memory that was offered"):
+        TheirMemory(sock, offer)
+
+
+def test_a_file_that_is_no_memory_is_not_even_opened(sock, tmp_path, monkeypatch):
     with (tmp_path / "file").open("w+b") as file:
-        file.truncate(MIB)
-        with pytest.raises(OSError, match="Invalid argument"):
-            TheirMemory(sock, Memory(1, file.fileno(), 1, MIB))
-    with pytest.raises(FileNotFoundError):
-        TheirMemory(sock, Memory(1, 9_999, 1, MIB))
+        monkeypatch.setattr(os, "open", None)
+        for number in (file.fileno(), 9_999):
+            with pytest.raises(FileNotFoundError):
+                TheirMemory(sock, Memory(1, number, 0, 1, MIB))
 
 
 # On connections
@@ -267,12 +289,45 @@ async def test_slots_given_back_where_there_are_none_end_the_connection(caplog) 
 
 
 @in_loop
-async def test_a_small_window_still_lets_slots_through(puts) -> None:
-    limits = Limits(window_bytes=200_000, piece_bytes=100_000)
-    async with pair(sized, limits=limits) as (_, client):
-        for n in range(4):
-            assert await ask(client, n, 3 * MIB)
-        assert any(puts)
+async def test_memory_is_offered_once(monkeypatch, caplog) -> None:
+    def out_of_reach(sock, memory):
+        raise PermissionError
+
+    monkeypatch.setattr(wire_client, "TheirMemory", out_of_reach)
+    async with pair(sized) as (server, client):
+        assert await ask(client, 1, 3 * MIB)
+        (connection,) = server._connections
+        connection.queue(Memory(1, 0, 0, 1, MIB))
+        await until(lambda: client.closed)
+    assert "once more" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("window", "piece", "inline"),
+    [
+        (200_000, 100_000, 32_768),
+        (20_000, 10_000, 32_768),  # a piece is no larger than what goes inline
+        (33_024, 8_192, 10_000),
+        (60_000, 30_000, 10_000),  # a slot is no larger than what is not worth one
+        (160_000, 40_000, 10_000),  # a piece is not worth a slot, two are
+        (300_000, 40_000, 100_000),
+        (32 << 20, 9 << 20, 32_768),  # a slot is larger than may be offered
+    ],
+)
+def test_credit_never_runs_dry_and_is_never_overdrawn(window: int, piece: int, inline: int) -> None:
+    @in_loop
+    async def run() -> None:
+        limits = Limits(window_bytes=window, piece_bytes=piece, inline_bytes=inline)
+        async with pair(sized, limits=limits) as (_, client):
+            for size in (1, inline, 60_000, 90_000, 150_000, 3 * MIB):
+                slow = get()
+                slow.open_gate.clear()
+                call = asyncio.create_task(ask(client, 2, size, slow))
+                assert await ask(client, 1, size)
+                slow.open_gate.set()
+                assert await call
+
+    run()
 
 
 def open_files() -> int:
