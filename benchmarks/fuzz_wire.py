@@ -77,7 +77,11 @@ def frame(dice: random.Random, number: int) -> AnyFrame:
             Room(1, others=1),
             Trailers(number, ANSWER),
             Memory(
-                1, dice.choice((0, 3, 10, 1 << 40)), dice.choice((0, 1, 8, 1 << 40)), dice.choice((1, 1 << 20, 1 << 52))
+                1,
+                dice.choice((0, 3, 10, 1 << 40)),
+                7,
+                dice.choice((0, 1, 8, 1 << 40)),
+                dice.choice((1, 1 << 20, 1 << 52)),
             ),
             Free(1, [dice.randint(0, 9) for _ in range(dice.randint(0, 3))]),
             Body(number, b"", more, raw=dice.choice((100, 100_000)), slot=dice.choice((0, 1, 8, 1 << 52))),
