@@ -24,8 +24,6 @@ SLOTS = 8  # two are under way to a client that reads fast, three are held by on
 SMALL = 64 << 10  # what is no larger is not worth a slot: the socket is as fast
 MAX_SLOTS = 64  # that the other end may offer, and their size
 MAX_SLOT_BYTES = 16 << 20
-
-
 NAME = "serveconf"
 
 
@@ -63,20 +61,28 @@ class OwnMemory:
 
     def room_for(self, size: int) -> int:
         """How much of ``size`` bytes the next slot takes; 0 where they go through the socket."""
-        return min(size, self._slot_bytes) if self._free and size > SMALL else 0
+        if size <= SMALL:
+            return 0
+        while self._free and not self._is_real(self._free[-1]):
+            self._free.pop()
+        return min(size, self._slot_bytes) if self._free else 0
+
+    def _is_real(self, slot: int) -> bool:
+        """Whether it has its pages: one that cannot be had would end the process when it is written to."""
+        if slot not in self._real:
+            try:
+                os.posix_fallocate(self._file, (slot - 1) * self._slot_bytes, self._slot_bytes)
+            except OSError:
+                return False
+            self._real.add(slot)
+        return True
 
     def put(self, data: memoryview) -> int:
-        """Copy ``data`` into a slot, which is the other end's then; its number, or 0 for small data or where none is free."""
-        if not self._free or len(data) <= SMALL:
+        """Copy ``data`` into a slot, which is the other end's then; its number, or 0 where there is no room for it."""
+        if self.room_for(len(data)) < len(data):
             return 0
         slot = self._free.pop()
         start = (slot - 1) * self._slot_bytes
-        if slot not in self._real:
-            try:  # a page that cannot be had would end the process when it is written to
-                os.posix_fallocate(self._file, start, self._slot_bytes)
-            except OSError:
-                return 0
-            self._real.add(slot)
         self._memory[start : start + len(data)] = data
         return slot
 

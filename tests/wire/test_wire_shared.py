@@ -85,15 +85,15 @@ def test_small_data_is_not_worth_a_slot(own, theirs):
     assert [own.room_for(size) for size in (70_000, MIB, 5 * MIB)] == [70_000, MIB, MIB]
 
 
-def test_a_slot_that_the_system_has_no_pages_for_is_left_out(own, theirs, monkeypatch):
-    def no_room(file, start, size):
-        raise OSError(28, "No space left on device")
+def no_pages(file, start, size):
+    raise OSError(28, "No space left on device")
 
+
+def test_slots_that_the_system_has_no_pages_for_are_left_out(own, theirs, monkeypatch):
     tell(theirs, own)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_fallocate", no_room)
-        assert [own.put(SOME) for _ in range(SLOTS - 1)] == [0] * (SLOTS - 1)
     assert own.put(SOME) > 0
+    monkeypatch.setattr(os, "posix_fallocate", no_pages)
+    assert own.room_for(MIB) == 0
     assert own.put(SOME) == 0
 
 
@@ -188,6 +188,16 @@ async def ask(client, seed: int, size: int, peer: Peer | None = None) -> bool:
 
 
 @pytest.fixture
+def out_of_reach(monkeypatch):
+    """The proxy cannot open the replica's memory."""
+
+    def refused(sock, memory):
+        raise PermissionError
+
+    monkeypatch.setattr(wire_client, "TheirMemory", refused)
+
+
+@pytest.fixture
 def puts(monkeypatch):
     """The slots that were filled."""
     slots = []
@@ -249,11 +259,7 @@ async def test_slots_of_a_call_that_was_given_up_are_used_again(puts) -> None:
 
 
 @in_loop
-async def test_a_proxy_that_cannot_reach_the_memory_gets_everything_through_the_socket(monkeypatch, puts) -> None:
-    def out_of_reach(sock, memory):
-        raise PermissionError
-
-    monkeypatch.setattr(wire_client, "TheirMemory", out_of_reach)
+async def test_a_proxy_that_cannot_reach_the_memory_gets_everything_through_the_socket(out_of_reach, puts) -> None:
     async with pair(sized) as (_, client):
         for _ in range(3):
             assert await ask(client, 1, 3 * MIB)
@@ -273,6 +279,23 @@ async def test_a_replica_whose_system_gives_no_memory_answers_through_the_socket
 
 
 @in_loop
+async def test_memory_that_runs_out_in_the_middle_of_an_answer_is_not_missed(monkeypatch, puts) -> None:
+    async with pair(sized) as (_, client):
+        assert await ask(client, 1, 3 * MIB)
+        assert await ask(client, 1, 3 * MIB)
+        assert any(puts)
+        monkeypatch.setattr(os, "posix_fallocate", no_pages)
+        slow = [get() for _ in range(SLOTS)]
+        for peer in slow:
+            peer.open_gate.clear()
+        calls = [asyncio.create_task(ask(client, n, 5 * MIB, peer)) for n, peer in enumerate(slow)]
+        await until(lambda: puts.count(0) > SLOTS)
+        for peer in slow:
+            peer.open_gate.set()
+        assert all(await asyncio.gather(*calls))
+
+
+@in_loop
 async def test_between_nodes_nothing_is_offered(monkeypatch) -> None:
     monkeypatch.setattr(os, "memfd_create", None)
     async with pair(sized, tcp=True) as (_, client):
@@ -289,11 +312,7 @@ async def test_slots_given_back_where_there_are_none_end_the_connection(caplog) 
 
 
 @in_loop
-async def test_memory_is_offered_once(monkeypatch, caplog) -> None:
-    def out_of_reach(sock, memory):
-        raise PermissionError
-
-    monkeypatch.setattr(wire_client, "TheirMemory", out_of_reach)
+async def test_memory_is_offered_once(out_of_reach, caplog) -> None:
     async with pair(sized) as (server, client):
         assert await ask(client, 1, 3 * MIB)
         (connection,) = server._connections
