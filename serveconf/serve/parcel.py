@@ -158,6 +158,8 @@ def _is_installed(file: Path) -> bool:
     places = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")} | {site.getusersitepackages()}
     own = Path(__file__).resolve().parents[1]
     real = file.resolve()
+    if not {"site-packages", "dist-packages"}.isdisjoint(real.parts):  # also those of an environment below this one
+        return True
     return any(real.is_relative_to(os.path.realpath(place)) for place in places) or real.is_relative_to(own)
 
 
