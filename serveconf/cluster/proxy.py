@@ -16,6 +16,7 @@ from serveconf.cluster.logs import get_logger
 from serveconf.cluster.loopthread import LoopThread
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.errors import CodeFailed, ServeconfError
+from serveconf.figures import ProxyFigures
 from serveconf.plan.state import ProxyPhase, ProxyState
 from serveconf.proxy.app import ProxyApp
 from serveconf.proxy.dispatch import Backend
@@ -82,7 +83,8 @@ class Proxy:
 
     async def totals(self) -> Totals:
         """What was counted since the process began."""
-        return await self._thread.run(self._totals())
+        totals, figures = await self._thread.run(self._totals())
+        return replace(totals, figures=msgspec.msgpack.decode(figures, type=ProxyFigures))
 
     async def drain(self, timeout_s: float) -> None:
         """Stop listening, finish what was begun."""
@@ -164,9 +166,10 @@ class Proxy:
             return Counters()
         return msgspec.convert(self._app.receipt(operation), Counters, from_attributes=True)
 
-    async def _totals(self) -> Totals:
+    async def _totals(self) -> tuple[Totals, bytes]:
+        """The figures as bytes: they go on changing here, and are made data again where no request waits for it."""
         tally = self._app.edge.tally
-        return Totals(
+        totals = Totals(
             pid=os.getpid(),
             requests=tally.requests,
             failed=tally.failed,
@@ -174,6 +177,7 @@ class Proxy:
             open_streams=tally.open_streams,
             deployments={name: Answers(a.given, a.failed) for name, a in self._app.answers().items()},
         )
+        return totals, msgspec.msgpack.encode(self._app.figures())
 
     async def _drain(self, timeout_s: float) -> None:
         self._state = replace(self._state, phase=ProxyPhase.DRAINING)

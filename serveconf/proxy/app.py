@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serveconf.errors import InternalError
+from serveconf.figures import UNROUTED, ProxyFigures, use_of_this_process
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.generations import Builder, Pool, Staged
 from serveconf.proxy.middleware import ImportMiddleware
@@ -113,6 +114,18 @@ class ProxyApp:
     def answers(self) -> Mapping[str, Answers]:
         """What each deployment, as ``stack/deployment``, has answered since the process began."""
         return self._builder.answers
+
+    def figures(self) -> ProxyFigures:
+        """Everything that this process counts, as it is now."""
+        tally = self.edge.tally
+        return ProxyFigures(
+            deployments={**self._builder.figures(), UNROUTED: tally.unrouted},
+            refused=tally.refused,
+            retries=self._builder.retried,
+            log_dropped=tally.log.dropped if tally.log is not None else 0,
+            connections=len(self.edge.connections) + len(self.edge.websockets),
+            process=use_of_this_process(),
+        )
 
     @property
     def retried(self) -> int:

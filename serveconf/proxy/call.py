@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from serveconf.proxy.incoming import Incoming
+from serveconf.proxy.tally import NO_TRAIL, TRAIL, Trail
 from serveconf.wire import StreamCut, StreamLost, body_mode
 
 RETRY_AFTER_S = 1
@@ -22,8 +23,9 @@ class ResponseCut(Exception):
 class GiveUp(Exception):
     """The request gets this answer from the proxy itself."""
 
-    def __init__(self, status: int, text: str, *, retry: bool = False) -> None:
+    def __init__(self, status: int, text: str, reason: str, *, retry: bool = False) -> None:
         super().__init__(text)
+        self.reason = reason
         self.status = status
         self.text = text
         self.headers: Headers = [(b"retry-after", b"%d" % RETRY_AFTER_S)] if retry else []
@@ -36,7 +38,7 @@ class Gone(Exception):
 class Call:
     """One request on its way through a backend."""
 
-    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started")
+    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started", "trail")
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scope = scope
@@ -44,6 +46,7 @@ class Call:
         self.send = send
         self.mode = body_mode(scope) if scope["type"] == "http" else None
         self.losses = 0
+        self.trail: Trail = scope.get(TRAIL, NO_TRAIL)
         self.started = False  # known only where there is a deadline
 
     def watch_start(self, deadline: asyncio.Timeout) -> None:

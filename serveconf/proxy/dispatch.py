@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import random
 from collections import deque
+from time import monotonic
 from typing import Any
 
 from serveconf.proxy.call import Call, GiveUp, Gone, ResponseCut, error_response
-from serveconf.proxy.incoming import Incoming
 from serveconf.proxy.pool import Link, ReplicaPool
+from serveconf.proxy.tally import Reason
 from serveconf.routing import Route
 from serveconf.wire import (
     CLIENT_LEFT,
@@ -68,6 +69,7 @@ class Backend:
                 self.errors += 1
         except GiveUp as answer:
             self._count_failure(answer.status)
+            call.trail.reason = answer.reason
             await error_response(scope, send, answer.status, answer.text, answer.headers)
         except StreamLost as error:
             self._count_failure(502)
@@ -81,6 +83,8 @@ class Backend:
             self.errors += 1
 
     async def _end_lost(self, call: Call, error: StreamLost) -> None:
+        if not call.trail.reason:
+            call.trail.reason = Reason.FAILED if isinstance(error, StreamCut) else Reason.REPLICA_LOST
         if not error.response_started:
             if isinstance(error, StreamCut):
                 await error_response(call.scope, call.send, 500, "Internal Server Error")
@@ -102,8 +106,9 @@ class Backend:
             if not deadline.expired():
                 raise
             if call.started:
+                call.trail.reason = Reason.TIMEOUT
                 raise StreamLost(response_started=True) from None
-            raise GiveUp(504, f"Gateway Timeout: no answer within {timeout_s:g} s") from None
+            raise GiveUp(504, f"Gateway Timeout: no answer within {timeout_s:g} s", Reason.TIMEOUT) from None
 
     async def _run(self, call: Call) -> int:
         """Find a replica, run the request there, and again where that is allowed; the status."""
@@ -115,15 +120,18 @@ class Backend:
             client = self._choose() if waited or not self._line else None
             try:
                 if client is None:
-                    found = await self._wait_in_line(incoming, first=waited)
+                    found = await self._wait_in_line(call, first=waited)
                     if isinstance(found, Backend):
                         return await found._run(call)
                     client = found
+                call.trail.replica = client.replica
                 return await client(call.scope, incoming, call.send, call.mode)
             except StreamRefused:
                 waited = True
                 if not incoming.rewind():
-                    raise GiveUp(503, "Service Unavailable: the replica is full", retry=True) from None
+                    raise GiveUp(
+                        503, "Service Unavailable: the replica is full", Reason.REPLICA_FULL, retry=True
+                    ) from None
                 self.retried += 1
             except StreamLost as error:
                 call.losses += 1
@@ -134,7 +142,7 @@ class Backend:
             except Gone:
                 return CLIENT_LEFT
             except FrameTooLarge:
-                raise GiveUp(431, "Request Header Fields Too Large") from None
+                raise GiveUp(431, "Request Header Fields Too Large", Reason.TOO_LARGE) from None
 
     # choosing
 
@@ -179,10 +187,10 @@ class Backend:
             for place in self._line:
                 place.set()
 
-    async def _wait_in_line(self, incoming: Incoming, *, first: bool) -> WireClient | Backend:
+    async def _wait_in_line(self, call: Call, *, first: bool) -> WireClient | Backend:
         """Wait for a replica with room; or a newer generation's backend, if this one has none left."""
         if not first and 0 <= self.route.max_queued_requests <= len(self._line):
-            raise GiveUp(503, "Service Unavailable: too many requests wait", retry=True)
+            raise GiveUp(503, "Service Unavailable: too many requests wait", Reason.QUEUE_FULL, retry=True)
         await need_task()
         place = asyncio.Event()
         if first:
@@ -191,11 +199,13 @@ class Backend:
             self._line.append(place)
         for link in self._links:
             link.waiting.add(self)
-        watcher = asyncio.create_task(incoming.until_client_left())
+        watcher = asyncio.create_task(call.incoming.until_client_left())
         watcher.add_done_callback(lambda _: place.set())
+        began = monotonic()
         try:
             return await self._wait_for_replica(place, watcher)
         finally:
+            call.trail.queue_s += monotonic() - began
             watcher.cancel()
             self._leave_line(place)
 
@@ -218,7 +228,7 @@ class Backend:
                     return latest
                 until = clock() + NO_REPLICA_WAIT_S if until is None else until
                 if clock() >= until:
-                    raise GiveUp(503, "Service Unavailable: no replica is ready", retry=True)
+                    raise GiveUp(503, "Service Unavailable: no replica is ready", Reason.NO_REPLICA, retry=True)
                 pause_s = LOOK_EVERY_S
             place.clear()
             with contextlib.suppress(TimeoutError):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Scope
 
 from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.rules import HOP_BY_HOP, STATUS_LINES, field_name, is_injected
+from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
 from serveconf.wire import BODY_FOLLOWS, Strand
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Exchange:
         "body_total",
         "body_waiting",
         "bytes_left",
+        "bytes_sent",
         "chunked",
         "complete",
         "connection",
@@ -49,8 +52,10 @@ class Exchange:
         "request_id",
         "scope",
         "started",
+        "status",
         "strand",
         "streaming",
+        "trail",
         "trailer_fields",
         "trailers",
     )
@@ -62,6 +67,7 @@ class Exchange:
         self.app = app
         self.scope = scope
         self.request_id = request_id
+        self.trail = scope[TRAIL] = Trail(monotonic(), request_id)
         self.keep_alive = keep_alive
         self.expects_continue = expects
         self.strand: Strand | None = None  # that runs it
@@ -76,6 +82,8 @@ class Exchange:
         self.receivers = 0
         # the answer
         self.started = False
+        self.status = CLIENT_LEFT  # until it is known better
+        self.bytes_sent = 0  # of the body
         self.complete = False
         self.has_no_body = False
         self.chunked = False
@@ -90,20 +98,20 @@ class Exchange:
         try:
             await self.app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
-            self._fail(503, b"Service Unavailable\n")
+            self._fail(503, b"Service Unavailable\n", Reason.DRAINED)
         except ResponseCut as error:
             log.warning("an answer was cut", extra={"path": self.scope["path"], "why": str(error)})
-            self._fail(502, b"Bad Gateway")
+            self._fail(502, b"Bad Gateway", Reason.CUT)
         except Exception:  # one request must not end the process: it is logged, and answered or cut
             if not self.disconnected:
                 log.exception(
                     "a request failed", extra={"path": self.scope["path"], "request": self.request_id.decode()}
                 )
-            self._fail(500, b"Internal Server Error")
+            self._fail(500, b"Internal Server Error", Reason.FAILED)
         else:
             if not self.complete and not self.disconnected:
                 log.error("an app returned without a complete answer", extra={"path": self.scope["path"]})
-                self._fail(500, b"Internal Server Error")
+                self._fail(500, b"Internal Server Error", Reason.FAILED)
         finally:
             self._count_out()
 
@@ -111,6 +119,9 @@ class Exchange:
         tally = self.connection.edge.tally
         if not self.started:
             tally.leave()
+        if not self.complete:  # else it was counted when it was
+            self.trail.reason = self.trail.reason or Reason.CLIENT_LEFT
+            tally.ended(self.scope, self.trail, self.status, self.body_total, self.bytes_sent)
         if self.streaming:
             self.streaming = False
             tally.open_streams -= 1
@@ -223,6 +234,7 @@ class Exchange:
         if is_injected(data, len(head)):
             raise ValueError("a header field of the answer holds a line end or a NUL")
         self.started = True
+        self.status = status
         self.held_head = data + b"\r\n"
         edge.tally.answer(status)
 
@@ -257,13 +269,14 @@ class Exchange:
         head, self.held_head = self.held_head, b""
         if self.has_no_body:
             body = b""
-        elif self.chunked:
+        self.bytes_sent += len(body)
+        if self.chunked:
             end = b"" if more or self.trailers else b"0\r\n\r\n"
             if body:
                 head, end = head + b"%x\r\n" % len(body), b"\r\n" + end
             self._write(head, body, end)
             head = body = b""
-        elif self.bytes_left is not None:
+        elif self.bytes_left is not None and not self.has_no_body:
             self.bytes_left -= len(body)
             if self.bytes_left < 0 or (self.bytes_left and not more):
                 self.held_head = head
@@ -299,15 +312,17 @@ class Exchange:
 
     def _end(self) -> None:
         self.complete = True
+        self.connection.edge.tally.ended(self.scope, self.trail, self.status, self.body_total, self.bytes_sent)
         self.body.clear()
         self.body_waiting = 0
         self.tell()
         self.connection.exchange_ended(self)
 
-    def _fail(self, status: int, text: bytes) -> None:
+    def _fail(self, status: int, text: bytes, reason: str) -> None:
         """An answer that has not begun becomes an error; one that has is cut, so that nobody takes it for whole."""
         if self.disconnected or self.complete:
             return
+        self.trail.reason = self.trail.reason or reason
         if self.started:
             self.cut()
             return
@@ -319,6 +334,7 @@ class Exchange:
         """End the connection in a way that nobody takes for the end of the body."""
         connection = self.connection
         self._write_held_head()
+        self.trail.reason = self.trail.reason or Reason.CUT
         connection.edge.tally.cut()
         if self.streaming:
             connection.edge.tally.streams_closed += 1

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp
 
+from serveconf.figures import DeploymentFigures
 from serveconf.proxy.middleware import Imported, ImportMiddleware, build_stack
 from serveconf.proxy.mount import Mount, enter_backend
 from serveconf.proxy.tally import Answers
@@ -66,6 +67,7 @@ class Builder:
         self._system = system
         self._mounts: set[Mount] = set()
         self._retried_before = 0  # by backends that are gone
+        self._figures: dict[str, DeploymentFigures] = {}  # as answers
         self.answers: dict[str, Answers] = {}  # "stack/deployment" → what its mounts have answered, of every generation
 
     @property
@@ -127,8 +129,19 @@ class Builder:
         stack = next((mount.stack for mount in mine if mount.route.middlewares == route.middlewares), None)
         if stack is None:
             stack = await self._build_stack(route.middlewares, enter_backend)
-        answers = self.answers.setdefault(f"{route.stack}/{route.deployment}", Answers())
-        return Mount(route, self._make_backend(route), stack, self._on_free, answers)
+        key = f"{route.stack}/{route.deployment}"
+        answers = self.answers.setdefault(key, Answers())
+        figures = self._figures.setdefault(key, DeploymentFigures())
+        return Mount(route, self._make_backend(route), stack, self._on_free, answers, figures)
+
+    def figures(self) -> dict[str, DeploymentFigures]:
+        """What was counted of each deployment, as ``stack/deployment``, and what is going on now."""
+        for one in self._figures.values():
+            one.active = one.queued = 0
+        for mount in self._mounts:
+            mount.figures.active += mount.requests
+            mount.figures.queued += getattr(mount.backend, "queued", 0)
+        return self._figures
 
     async def _build_stack(self, middlewares: Sequence[Middleware], innermost: ASGIApp) -> ASGIApp | None:
         """Imports run in a thread: the user's modules may take their time, and requests are being served."""

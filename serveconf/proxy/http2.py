@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -19,6 +20,7 @@ from serveconf.proxy.edge import Edge
 from serveconf.proxy.middleware import plain_body
 from serveconf.proxy.rules import HOP_BY_HOP, is_request_id, make_request_id
 from serveconf.proxy.system import send_text
+from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
 
 ALPN = ("h2", "http/1.1")
 
@@ -65,33 +67,47 @@ class Http2Request:
         tally = self._edge.tally
         tally.begin()
         started = False
+        trail = scope[TRAIL] = Trail(monotonic(), request_id)
+        status, sent, ended = CLIENT_LEFT, 0, False
+        limit = self._edge.front.max_request_body_bytes
+        body = _Body(receive, limit)
 
         async def counted_send(message: Message) -> None:
-            nonlocal started
+            nonlocal started, status, sent, ended
             if message["type"] == "http.response.start" and not started:
-                started = True
-                tally.answer(message["status"])
+                started, status = True, message["status"]
+                tally.answer(status)
                 message = {**message, "headers": self._answer_headers(message.get("headers", ()), request_id)}
+            elif message["type"] == "http.response.body":
+                sent += len(message.get("body", b""))
+                ended = not message.get("more_body", False)
             await send(plain_body(message))
 
-        limit = self._edge.front.max_request_body_bytes
         try:
             if limit is not None and length is not None and length > limit:
+                trail.reason = Reason.TOO_LARGE
                 await send_text(scope, counted_send, 413, "The request body is too large\n")
                 return
             app = self._edge.forwarded_app if is_forwarded else self._edge.app
-            await app(scope, _limited(receive, limit), counted_send)
+            await app(scope, body, counted_send)
         except _BodyTooLarge:
+            trail.reason = Reason.TOO_LARGE
             if started:
                 raise
             await send_text(scope, counted_send, 413, "The request body is too large\n")
         except Exception:
+            trail.reason = trail.reason or (Reason.CUT if started else Reason.FAILED)
             if started:
                 tally.cut()
+            elif not body.left:
+                status = 500  # uvicorn's answer
             raise
         finally:
             if not started:
                 tally.leave()
+            if not ended:
+                trail.reason = trail.reason or Reason.CLIENT_LEFT
+            tally.ended(scope, trail, status, body.received, sent)
 
     def _take_headers(self, scope: Scope) -> tuple[bytes, int | None, bool]:
         request_id, length, is_forwarded = b"", None, False
@@ -127,20 +143,22 @@ class _BodyTooLarge(Exception):
     """The body went past the limit while it was received."""
 
 
-def _limited(receive: Receive, limit: int | None) -> Receive:
-    if limit is None:
-        return receive
-    received = 0
+class _Body:
+    """ASGI's ``receive``, counted and limited."""
 
-    async def counting() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
+    def __init__(self, receive: Receive, limit: int | None) -> None:
+        self._receive = receive
+        self._limit = limit
+        self.received = 0
+        self.left = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self.left = message["type"] == "http.disconnect"
+        self.received += len(message.get("body", b""))
+        if self._limit is not None and self.received > self._limit:
             raise _BodyTooLarge
         return message
-
-    return counting
 
 
 class AlpnProtocol(asyncio.Protocol):

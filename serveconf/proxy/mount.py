@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serveconf.figures import DeploymentFigures
 from serveconf.proxy.call import ResponseCut
-from serveconf.proxy.tally import Answers
+from serveconf.proxy.tally import TRAIL, Answers
 from serveconf.proxy.websocket import SERVICE_RESTART
 from serveconf.routing import Route
 
@@ -29,8 +30,10 @@ class Mount:
         stack: ASGIApp | None,
         on_free: Callable[[Mount], None],
         answers: Answers | None = None,
+        figures: DeploymentFigures | None = None,
     ) -> None:
         self.route = route
+        self.figures = figures or DeploymentFigures()
         self.answers = answers or Answers()
         self.backend = backend
         self.stack = stack
@@ -45,6 +48,9 @@ class Mount:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or WebSocket, from its first to its last event."""
         self.requests += 1
+        trail = scope.get(TRAIL)
+        if trail is not None:
+            trail.route, trail.figures = self.route, self.figures
         try:
             if scope["type"] == "http":
                 await self._answer(scope, receive, send)

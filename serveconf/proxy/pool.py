@@ -53,6 +53,7 @@ class Link:
             return
         self.reached = True
         self.client = client
+        client.replica = self.id
         client.on_close = self._lost
         client.on_room = self.tell
         if client.closed:

@@ -309,6 +309,7 @@ class HttpProtocol(asyncio.Protocol):
             b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
             % (STATUS_LINES[refusal.status], self.edge.date_line, len(body), body)
         )
+        self.edge.tally.refuse(self.client, refusal.status, len(body))
         self._say_goodbye(is_upload_unread=True)
 
     def _say_goodbye(self, *, is_upload_unread: bool) -> None:

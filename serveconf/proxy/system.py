@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from serveconf.proxy.tally import Reason, trail_of
+
 _PLAIN = b"text/plain; charset=utf-8"
 
 
@@ -34,6 +36,7 @@ async def send_text(
 
 async def answer_no_route(scope: Scope, receive: Receive, send: Send) -> None:
     """404 that names the path."""
+    trail_of(scope).reason = Reason.NO_ROUTE
     await send_text(scope, send, 404, f"No route for {scope['path']}\n")
 
 
@@ -46,6 +49,7 @@ async def answer_server_options(scope: Scope, receive: Receive, send: Send) -> N
 
 async def answer_not_ready(scope: Scope, receive: Receive, send: Send) -> None:
     """503 while the proxy has no generation yet."""
+    trail_of(scope).reason = Reason.NOT_READY
     await send_text(scope, send, 503, "No generation yet\n", headers=((b"retry-after", b"1"),))
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
+from time import monotonic
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -16,6 +18,7 @@ from uvicorn.server import ServerState
 
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.rules import HOP_BY_HOP
+from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
 from serveconf.wire import Strand, park, running
 
 SERVICE_RESTART = 1012
@@ -86,6 +89,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.app: Any = app
         self.queue: Any = Inbox()
         self._edge = edge
+        self._trail = Trail(monotonic())
+        self._status: int | None = None  # of the answer to the handshake
+
+    def send(self, event: Any) -> Coroutine[Any, Any, None]:
+        """As uvicorn's; the first event answers the handshake."""
+        if self._status is None:
+            kinds = {"websocket.accept": 101, "websocket.http.response.start": event.get("status", 500)}
+            self._answered(kinds.get(event["type"], 403))
+        return super().send(event)
+
+    def _answered(self, status: int) -> None:
+        self._status = status
+        self._edge.tally.shook_hands(self.scope, self._trail, status)
 
     def send_receive_event_to_app(self) -> None:
         """As uvicorn's, but go on reading where the message is taken at once: pausing for each costs two system calls."""
@@ -130,6 +146,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         request_id = [field for field in headers if field[0] == b"x-request-id"]
         self.default_headers = [_as_field(self._edge.date_line), *request_id]
         self.scope["headers"] = [field for field in headers if field[0] not in HOP_BY_HOP]
+        self._trail = Trail(monotonic(), request_id[0][1] if request_id else b"")
+        scope: Any = self.scope
+        scope[TRAIL] = self._trail
         tally.requests += 1
         tally.open_streams += 1
         try:
@@ -141,6 +160,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 tally.streams_closed += 1
             if self.response.status_code >= 500 or (self.initial_response and self.initial_response[0] >= 500):
                 tally.failed += 1
+            if self._status is None:
+                self._trail.reason = self._trail.reason or (Reason.CLIENT_LEFT if self.disconnected else Reason.FAILED)
+                self._answered(CLIENT_LEFT if self.disconnected else 500)
+            tally.hung_up(self.scope, self._trail, self._status or CLIENT_LEFT)
 
     def sweep(self, now: float) -> None:
         """uvicorn's keep-alive pings watch over the client."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from serveconf.figures import ProxyFigures
 from serveconf.plan.state import DesiredDeployment, Observed
 from serveconf.routing import Generation
 
@@ -99,6 +100,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     retried: int = 0
     open_streams: int = 0
     deployments: dict[str, Answers] = {}
+    figures: ProxyFigures = msgspec.field(default_factory=ProxyFigures)
 
 
 class LogPart(msgspec.Struct, frozen=True, kw_only=True):

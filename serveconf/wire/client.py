@@ -49,6 +49,7 @@ class WireClient(Connection):
         self.closed = False
         self.full = False  # the replica has refused a stream, and has not said that there is room again
         self.ongoing = 0
+        self.replica = ""  # who is at the other end, for whoever asks later where a request has been
         self.on_close: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self._retiring = False
