@@ -6,6 +6,10 @@ that have ended; ``admin/metrics`` renders them. Everything only grows, but for 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+import time
 from bisect import bisect_left
 from collections.abc import Iterable
 
@@ -14,8 +18,9 @@ import msgspec
 # OpenTelemetry's for http.server.request.duration, and three below them: our answers take less than its first one
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 LONG_BOUNDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)  # starts of replicas, applies
+_BEGAN = time.time()
 METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-OTHER_METHOD = "_OTHER"  # OpenTelemetry's name: a client that makes up methods must not make up series
+OTHER = "_OTHER"  # OpenTelemetry's name: a client that makes up methods must not make up series
 UNROUTED = "/"  # the key of what no deployment took; others are "stack/deployment"
 
 
@@ -53,7 +58,7 @@ class DeploymentFigures(msgspec.Struct, kw_only=True):
 
     def duration(self, method: str, status: int) -> Histogram:
         """The histogram of such answers; methods that nobody knows share one."""
-        statuses = self.durations.setdefault(method if method in METHODS else OTHER_METHOD, {})
+        statuses = self.durations.setdefault(method if method in METHODS else OTHER, {})
         found = statuses.get(status)
         if found is None:
             found = statuses[status] = new_histogram()
@@ -61,8 +66,9 @@ class DeploymentFigures(msgspec.Struct, kw_only=True):
 
 
 class ProcessFigures(msgspec.Struct, kw_only=True):
-    """What any process of ours uses."""
+    """What any process of ours uses. ``began`` (seconds since the epoch) tells it from the one before it."""
 
+    began: float = 0.0
     resident_bytes: int = 0  # now
     cpu_s: float = 0.0
 
@@ -94,6 +100,17 @@ class ReplicaFigures(msgspec.Struct, kw_only=True):
 
     calls: dict[str, Histogram] = {}
     families: list[Family] = []
+    process: ProcessFigures = msgspec.field(default_factory=ProcessFigures)
+
+
+class ControllerFigures(msgspec.Struct, kw_only=True):
+    """What the controllers of a cluster have counted, one after the other."""
+
+    applies: dict[str, dict[str, Histogram]] = {}  # how long they took, by stack, by outcome
+    failed_requests: dict[str, dict[str, int]] = {}  # while they ran
+    starts: dict[
+        str, dict[str, Histogram]
+    ] = {}  # of replicas, by stack/deployment, by "true" where a standby was there
     process: ProcessFigures = msgspec.field(default_factory=ProcessFigures)
 
 
@@ -163,8 +180,13 @@ def add_replicas(parts: Iterable[ReplicaFigures]) -> ReplicaFigures:
     return total
 
 
+def without_gauges(figures: ReplicaFigures) -> ReplicaFigures:
+    """What remains of a replica that has ended: what only grows."""
+    return ReplicaFigures(calls=figures.calls, families=[f for f in figures.families if f.kind != "gauge"])
+
+
 def without_now(figures: ProxyFigures) -> ProxyFigures:
-    """What remains of a process that has ended: what only grows."""
+    """What remains of a proxy that has ended: what only grows."""
     return ProxyFigures(
         deployments={key: msgspec.structs.replace(one, active=0, queued=0) for key, one in figures.deployments.items()},
         refused=figures.refused,
@@ -176,14 +198,8 @@ def without_now(figures: ProxyFigures) -> ProxyFigures:
 
 def use_of_this_process() -> ProcessFigures:
     """Its memory and CPU time, from /proc where there is one."""
-    import os
-    import resource
-
     usage = resource.getrusage(resource.RUSAGE_SELF)
     resident = usage.ru_maxrss * 1024  # at its height: better than nothing where the system tells no more
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        pass
-    return ProcessFigures(resident_bytes=resident, cpu_s=usage.ru_utime + usage.ru_stime)
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as file:
+        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return ProcessFigures(began=_BEGAN, resident_bytes=resident, cpu_s=usage.ru_utime + usage.ru_stime)

@@ -16,6 +16,7 @@ from serveconf.client import Client
 from serveconf.errors import NotFound
 from serveconf.ingress.class_routes import ingress
 from serveconf.ingress.deployment import Deployment, deployment, install_deployer
+from serveconf.serve import metrics
 from serveconf.serve.deploying import deploy, deployments_of
 from serveconf.serve.front import http_options_spec
 from serveconf.serve.parcel import Parcel
@@ -32,6 +33,7 @@ __all__ = [
     "get_deployment",
     "ingress",
     "list_deployments",
+    "metrics",
     "shutdown",
     "start",
     "status",

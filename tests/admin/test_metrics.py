@@ -1,0 +1,186 @@
+"""``/metrics`` as a scraper reads it: names, types and labels of the contract, sums over processes, nothing goes backwards."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
+
+from serveconf.admin.buckets import Buckets
+from serveconf.admin.metrics import Moment, families, render
+from serveconf.figures import (
+    DeploymentFigures,
+    Family,
+    Histogram,
+    ProcessFigures,
+    ProxyFigures,
+    ReplicaFigures,
+    new_histogram,
+)
+from serveconf.plan.state import Observed
+from serveconf.reconcile.kept_figures import KeptFigures
+from serveconf.testing import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def process(began: float, memory: int = 0) -> ProcessFigures:
+    return ProcessFigures(began=began, resident_bytes=memory, cpu_s=1.5)
+
+
+def proxy(began: float, answers: int, *, key: str = "shop/web", active: int = 0) -> ProxyFigures:
+    """One that has answered so many GETs with 200, each in 3 ms."""
+    figures = DeploymentFigures(bytes_in=answers, bytes_out=10 * answers, active=active)
+    for _ in range(answers):
+        figures.duration("GET", 200).observe(0.003)
+    return ProxyFigures(deployments={key: figures}, refused={"no_route": answers}, process=process(began, 1000))
+
+
+def scrape(kept: KeptFigures, moment: Moment | None = None) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = render(families(kept, moment or Moment(observed=Observed()))).decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def of(name: str, **labels: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return name, tuple(sorted(labels.items()))
+
+
+WEB = {"stack": "shop", "deployment": "web"}
+ANSWERS = of(
+    "http_server_request_duration_seconds_count", **WEB, http_request_method="GET", http_response_status_code="200"
+)
+
+
+def test_two_workers_add_up() -> None:
+    kept = KeptFigures()
+    kept.saw_proxy("n-0", proxy(1.0, 5, active=1))
+    kept.saw_proxy("n-1", proxy(2.0, 7, active=2))
+    found = scrape(kept)
+    assert found[ANSWERS] == 12
+    assert found[of("http_server_active_requests", **WEB)] == 3
+    assert found[of("http_server_request_body_size_bytes_total", **WEB)] == 12
+    assert found[of("http_server_response_body_size_bytes_total", **WEB)] == 120
+    assert found[of("serveconf_queue_wait_seconds_count", **WEB)] == 12
+    assert found[of("serveconf_proxy_refused_total", proxy="n-0", reason="no_route")] == 5
+    assert found[of("process_resident_memory_bytes", role="proxy", id="n-1")] == 1000
+    bucket = dict(WEB, http_request_method="GET", http_response_status_code="200")
+    name = "http_server_request_duration_seconds_bucket"
+    assert [found[of(name, **bucket, le=le)] for le in ("0.0025", "0.005", "10.0", "+Inf")] == [0, 12, 12, 12]
+
+
+def test_nothing_goes_backwards_when_a_proxy_is_restarted_or_replaced() -> None:
+    kept = KeptFigures()
+    kept.saw_proxy("n-0", proxy(1.0, 5, active=1))
+    kept.saw_proxy("n-0", proxy(2.0, 1))
+    assert scrape(kept)[ANSWERS] == 6
+    assert scrape(kept)[of("http_server_active_requests", **WEB)] == 0
+    kept.saw_proxy("n-0", proxy(2.0, 3))
+    assert scrape(kept)[ANSWERS] == 8
+    kept.keep_only([], [])
+    assert scrape(kept)[ANSWERS] == 8
+    assert scrape(kept)[of("serveconf_proxy_refused_total", proxy="n-0", reason="no_route")] == 8
+
+
+async def test_the_next_controller_goes_on_from_there() -> None:
+    store = MemoryStore()
+    kept = KeptFigures(store)
+    kept.saw_proxy("n-0", proxy(1.0, 5))
+    kept.applied("shop", "applied", 2.0, failed_requests=3)
+    kept.started("shop/web", 0.4, standby=True)
+    await kept.flush()
+    again = KeptFigures(store)
+    await again.load()
+    again.saw_proxy("n-0", proxy(1.0, 6))  # the same process, which has lived on
+    again.applied("shop", "applied", 2.0)
+    found = scrape(again)
+    assert found[ANSWERS] == 6
+    assert found[of("serveconf_applies_total", stack="shop", outcome="applied")] == 2
+    assert found[of("serveconf_apply_failed_requests_total", stack="shop", outcome="applied")] == 3
+    assert found[of("serveconf_replica_start_seconds_bucket", **WEB, standby="true", le="0.5")] == 1
+
+
+async def test_figures_that_cannot_be_read_are_begun_anew() -> None:
+    store = MemoryStore()
+    store.values["figures"] = b"\xc1"
+    kept = KeptFigures(store)
+    await kept.load()
+    kept.saw_proxy("n-0", proxy(1.0, 1))
+    assert scrape(kept)[ANSWERS] == 1
+
+
+def test_many_replaced_proxies_leave_a_bounded_number_of_names() -> None:
+    kept = KeptFigures()
+    for number in range(1000):
+        kept.saw_proxy(f"n-{number}", proxy(float(number), 1))
+        kept.keep_only([], [])
+    found = scrape(kept)
+    assert found[ANSWERS] == 1000
+    assert len([name for name, _ in found if name == "serveconf_proxy_refused_total"]) == 201
+
+
+def test_what_apps_measure_themselves_is_added_up_over_replicas_and_outlives_them() -> None:
+    def replica(began: float, made: float, load: float) -> ReplicaFigures:
+        calls = new_histogram()
+        calls.observe(0.1)
+        return ReplicaFigures(
+            process=process(began),
+            calls={"shop/api": calls},
+            families=[
+                Family(name="tokens", kind="counter", labels=("model",), samples={("small",): [made]}),
+                Family(name="load", kind="gauge", samples={(): [load]}),
+                Family(name="size", kind="histogram", bounds=(1.0, 2.0), samples={(): [0.0, 1.0, 1.0, 9.5]}),
+            ],
+        )
+
+    kept = KeptFigures()
+    kept.saw_replica("r1", "shop/web", replica(1.0, 5, 0.5))
+    kept.saw_replica("r2", "shop/web", replica(2.0, 6, 0.25))
+    found = scrape(kept)
+    assert found[of("tokens_total", **WEB, model="small")] == 11
+    assert found[of("load", **WEB)] == 0.75
+    assert found[of("size_bucket", **WEB, le="2.0")] == 2
+    assert found[of("size_count", **WEB)] == 4
+    assert found[of("size_sum", **WEB)] == 19
+    kept.keep_only([], ["r2"])
+    found = scrape(kept)
+    assert found[of("tokens_total", **WEB, model="small")] == 11
+    assert found[of("load", **WEB)] == 0.25
+    call = of("serveconf_handle_request_duration_seconds_count", stack="shop", deployment="api", caller="shop/web")
+    assert found[call] == 2
+
+
+def test_two_versions_that_call_different_things_by_one_name_do_not_break_the_page() -> None:
+    kept = KeptFigures()
+    for began, family in enumerate(
+        (
+            Family(name="a", kind="counter", samples={(): [1.0]}),
+            Family(name="a", kind="histogram", bounds=(1.0,), samples={(): [1.0, 0.0, 0.5]}),
+        )
+    ):
+        kept.saw_replica(f"r{began}", "shop/web", ReplicaFigures(families=[family], process=process(began)))
+    assert scrape(kept)[of("a_total", **WEB)] == 1
+
+
+def test_histograms_are_written_as_the_library_writes_them() -> None:
+    odd = 'a "quoted" \\ back\nslash'
+    ours = Buckets("a_seconds", "What \\ it\nis.", ("stack", "deployment"))
+    ours.add(("shop", odd), Histogram([1, 0, 2], 0.5), (0.25, 10.0))
+    ours.add(("shop", "web"), Histogram([0, 0, 0]), (0.25, 10.0))
+    registry = CollectorRegistry()
+    theirs = HistogramMetricFamily("a_seconds", "What \\ it\nis.", labels=("stack", "deployment"))
+    theirs.add_metric(("shop", odd), [("0.25", 1), ("10.0", 1), ("+Inf", 3)], 0.5)
+    theirs.add_metric(("shop", "web"), [("0.25", 0), ("10.0", 0), ("+Inf", 0)], 0.0)
+    registry.collect = lambda: [theirs]  # type: ignore[method-assign]
+    read = [list(text_string_to_metric_families(text)) for text in (ours.text(), generate_latest(registry).decode())]
+    assert read[0] == read[1]
+    assert ours.text().splitlines()[:2] == generate_latest(registry).decode().splitlines()[:2]
