@@ -57,6 +57,7 @@ class Front(msgspec.Struct, frozen=True, omit_defaults=True):
         "127.0.0.1,::1"  # whose X-Forwarded-For and -Proto are believed: addresses, networks or "*"
     )
     middlewares: tuple[Middleware, ...] = ()
+    access_log: str | None = None  # json, combined, or none
 
 
 class Generation(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -122,7 +122,7 @@ class ProxyApp:
             deployments={**self._builder.figures(), UNROUTED: tally.unrouted},
             refused=tally.refused,
             retries=self._builder.retried,
-            log_dropped=tally.log.dropped if tally.log is not None else 0,
+            log_dropped=self.edge.access_log.dropped,
             connections=len(self.edge.connections) + len(self.edge.websockets),
             process=use_of_this_process(),
         )

@@ -15,6 +15,7 @@ from typing import Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from serveconf.proxy.access_log import AccessLog
 from serveconf.proxy.tally import Tally
 from serveconf.routing import Front
 
@@ -53,9 +54,12 @@ async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
 class Edge:
     """State that is shared by every connection; touched only from the event loop."""
 
-    def __init__(self, limits: Limits | None = None, tally: Tally | None = None) -> None:
+    def __init__(
+        self, limits: Limits | None = None, tally: Tally | None = None, access_log: AccessLog | None = None
+    ) -> None:
         self.limits = limits or Limits()
         self.tally = tally or Tally()
+        self.access_log = access_log or AccessLog()
         self.connections: set[Connection] = set()
         self.websockets: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -74,6 +78,9 @@ class Edge:
     def use(self, front: Front) -> None:
         """The settings of a committed generation hold from the next request on."""
         self.front = front
+        if front.access_log is not None:
+            self.access_log.format = front.access_log
+        self.tally.log = self.access_log if front.access_log is not None else None
         self.serve(self.app)
 
     def refresh_date(self) -> None:

@@ -74,8 +74,6 @@ def trail_of(scope: Mapping[str, Any]) -> Trail:
 class RequestLog(Protocol):
     """Whoever writes a line for each request."""
 
-    dropped: int
-
     def write(
         self, scope: Mapping[str, Any], trail: Trail, status: int, bytes_in: int, bytes_out: int, seconds: float
     ) -> None:

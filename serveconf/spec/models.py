@@ -66,6 +66,13 @@ class Location(StrEnum):
     NO_SERVER = "NoServer"
 
 
+class AccessLog(StrEnum):
+    """How a request's line in the access log is written."""
+
+    JSON = "json"
+    COMBINED = "combined"
+
+
 def _location(value: Any) -> Any:
     """YAML has strings and null where Python has the enum; null means NoServer."""
     if value is None:
@@ -74,6 +81,14 @@ def _location(value: Any) -> Any:
         if value not in {kind.value for kind in Location}:
             raise PydanticCustomError("choice", "must be HeadOnly, EveryNode, NoServer or null")
         return Location(value)
+    return value
+
+
+def _access_log(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in {kind.value for kind in AccessLog}:
+            raise PydanticCustomError("choice", "must be json, combined or null")
+        return AccessLog(value)
     return value
 
 
@@ -165,6 +180,10 @@ class HttpOptions(Strict):
     """PEM file of authorities; with it every client must show a certificate that one of them has signed."""
     http2: bool = Field(default=False, examples=[False, True], json_schema_extra=costs(Cost.PROXY))
     """Offer HTTP/2 too, over TLS; needs the extra: pip install 'serveconf[http2]'."""
+    access_log: Annotated[AccessLog | None, BeforeValidator(_access_log, json_schema_input_type=AccessLog | None)] = (
+        Field(default=None, examples=[None, "json", "combined"], json_schema_extra=costs(Cost.ROUTE))
+    )
+    """A line for each request in the proxies' logs, as JSON or in the combined format; null means none."""
     middlewares: list[MiddlewareSpec] = Field(
         default=[],
         examples=[[{"import_path": "starlette.middleware.gzip:GZipMiddleware"}]],
