@@ -107,6 +107,15 @@ class Client:
         """What an operation tells, to its end."""
         return self._lines(f"/operations/{operation}/events")
 
+    def recent_events(self, *, stack: str | None = None, since: str | None = None) -> list[Json]:
+        """The log of events, the oldest first; from a time (ISO 8601) on."""
+        found: list[Json] = self._json("GET", "/events", params=_given(stack=stack, since=since))
+        return found
+
+    def follow_events(self, *, stack: str | None = None, since: str | None = None) -> Iterator[dict[str, Any]]:
+        """The same, then each event as it comes; ends where the controller does."""
+        return self._lines("/events", params=_given(stack=stack, since=since, follow="true"))
+
     def _lines(self, path: str, **options: Any) -> Iterator[dict[str, Any]]:
         """An answer of one JSON object a line."""
         try:
@@ -150,6 +159,10 @@ class Client:
         return Unreachable(
             f"the control API at {self.address} does not answer: {error}", hint="'serveconf status' tells more"
         )
+
+
+def _given(**params: str | None) -> dict[str, str]:
+    return {key: value for key, value in params.items() if value is not None}
 
 
 def _error(answer: httpx.Response) -> ServeconfError:

@@ -17,10 +17,12 @@ from starlette.middleware import Middleware
 from serveconf import __version__
 from serveconf.admin import models
 from serveconf.admin.dashboard import PAGE_HEADERS, page
+from serveconf.admin.events import events_router
 from serveconf.admin.guard import LOOPBACK, Guard
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.logs import check_deployment
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.records import Revision
@@ -41,7 +43,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(plane: ControlPlane, *, token: str, address: str, host: str, on_shutdown: Shutdown) -> FastAPI:
+def make_app(
+    plane: ControlPlane, *, token: str, address: str, host: str, on_shutdown: Shutdown, events: EventLog | None = None
+) -> FastAPI:
     """The control API of one controller."""
     app = FastAPI(
         title="serveconf control API",
@@ -56,6 +60,8 @@ def make_app(plane: ControlPlane, *, token: str, address: str, host: str, on_shu
     app.include_router(_measuring(plane))
     app.include_router(_looking(plane, address), prefix="/api/v1")
     app.include_router(_changing(plane, on_shutdown), prefix="/api/v1")
+    if events is not None:
+        app.include_router(events_router(events), prefix="/api/v1")
     return app
 
 

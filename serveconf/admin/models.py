@@ -178,6 +178,18 @@ class ProxyModel(BaseModel):
     address: str
 
 
+class EventModel(BaseModel):
+    """One event; where it stands for several, ``time`` is that of the last and ``data.first`` that of the first."""
+
+    time: str
+    kind: str
+    stack: str | None
+    deployment: str | None
+    message: str
+    data: dict[str, Any]
+    count: int
+
+
 class ControllerModel(BaseModel):
     """The controller."""
 

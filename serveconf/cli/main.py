@@ -13,6 +13,7 @@ from serveconf.cli.apply import apply, plan
 from serveconf.cli.change import delete, resume, rollback, shutdown
 from serveconf.cli.common import Output, chosen, show_error
 from serveconf.cli.convert import convert
+from serveconf.cli.events import events
 from serveconf.cli.explain import explain
 from serveconf.cli.init import init
 from serveconf.cli.logs import logs
@@ -55,7 +56,7 @@ def options(
 
 COMMANDS = (
     *(validate, plan, apply, run, watch, sync),
-    *(status, routes, logs, history),
+    *(status, events, routes, logs, history),
     *(rollback, resume, delete, shutdown),
     *(init, convert, explain, schema),
 )

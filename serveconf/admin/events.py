@@ -1,0 +1,53 @@
+"""``GET /api/v1/events``: the log of events over HTTP, as a list, or followed as one JSON object a line."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+
+from serveconf.admin.models import EventModel
+from serveconf.reconcile.events import EventLog
+
+NDJSON = "application/x-ndjson"
+
+Since = Annotated[datetime.datetime | None, Query(description="Only what happened at or after this time (ISO 8601).")]
+OfStack = Annotated[str | None, Query(description="Only events of this stack.")]
+Follow = Annotated[bool, Query(description="Go on with what happens, one JSON object a line.")]
+
+
+def events_router(events: EventLog) -> APIRouter:
+    """Its one route."""
+    router = APIRouter(tags=["look"])
+
+    @router.get(
+        "/events",
+        response_model=list[EventModel],
+        responses={200: {"content": {NDJSON: {}}, "description": "The oldest first; with follow one a line."}},
+    )
+    async def look(stack: OfStack = None, since: Since = None, follow: Follow = False) -> Response:
+        """What was done, and what the system did by itself, with why. An event that repeats comes again, counted up."""
+        begin = _seconds(since)
+        if follow:
+            return StreamingResponse(_lines(events, stack, begin), media_type=NDJSON)
+        found = [event.as_json() for event in events.recent(stack=stack, since=begin)]
+        return Response(msgspec.json.encode(found), media_type="application/json")
+
+    return router
+
+
+def _seconds(since: datetime.datetime | None) -> float:
+    """Since the epoch. A time that does not say where it holds is UTC, as those that we print."""
+    if since is None:
+        return 0.0
+    return (since if since.tzinfo else since.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+async def _lines(events: EventLog, stack: str | None, since: float) -> AsyncIterator[bytes]:
+    async for event in events.follow(stack=stack, since=since):
+        told: dict[str, Any] = event.as_json()
+        yield msgspec.json.encode(told) + b"\n"

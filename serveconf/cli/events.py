@@ -1,0 +1,64 @@
+"""``serveconf events``: what was done, and what the system did by itself, with why."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json, tell
+from serveconf.client import Client
+from serveconf.errors import Unreachable
+
+COMES_BACK_S = 60.0
+
+
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")] = False,
+    stack: Annotated[str | None, typer.Option("--stack", help="Only events of this stack.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only what is newer: 10m, 2h, or a time like 2026-01-31T08:00.")
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show what was done and what the system did by itself, with why. JSON with --follow is one object a line."""
+    from serveconf.cli.events_view import render_event
+    from serveconf.cli.since import read_since
+    from serveconf.launch import find
+
+    with errors_shown(output):
+        begin = read_since(since, datetime.datetime.now(datetime.UTC)).isoformat() if since else None
+        client = find(chosen.address, chosen.token)
+        if not follow:
+            found = client.recent_events(stack=stack, since=begin)
+            if output is Output.JSON:
+                print_json(found)
+            else:
+                typer.echo("\n".join(render_event(event, color=colors()) for event in found) or "No events.")
+            return
+        try:
+            for event in followed(client, stack, begin):
+                typer.echo(json.dumps(event) if output is Output.JSON else render_event(event, color=colors()))
+        except KeyboardInterrupt:
+            return
+
+
+def followed(client: Client, stack: str | None, since: str | None) -> Iterator[dict[str, Any]]:
+    """Every event, also past the end of the controller that tells them: the next one knows what the last one knew."""
+    told: set[str] = set()  # of the newest time: what is asked for again from there comes once
+    while True:
+        try:
+            for event in client.follow_events(stack=stack, since=since):
+                line = json.dumps(event)
+                if line in told:
+                    continue
+                told = told | {line} if event["time"] == since else {line}
+                since = event["time"]
+                yield event
+        except Unreachable as error:
+            tell(f"{error.message}; waiting for it")
+        if not client.comes_back(COMES_BACK_S):
+            raise Unreachable(f"the control API at {client.address} does not come back")
