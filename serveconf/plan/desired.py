@@ -87,8 +87,9 @@ def _make_deployment(
     masks: dict[str, str],
     operations: Sequence[str],
 ) -> DesiredDeployment:
-    filled = spec.model_dump(mode="json") | {"route_prefix": spec.prefix}
-    different = roll_fields(filled, field_costs(DeploymentSpec))
+    filled = _filled(spec)
+    # A max_ongoing_requests that follows from the target is told to live replicas: it makes no other version.
+    different = roll_fields(spec.model_dump(mode="json"), field_costs(DeploymentSpec))
     del different["name"]  # another name is another deployment, never another version
     return DesiredDeployment(
         name=spec.name,
@@ -107,12 +108,22 @@ def _make_deployment(
     )
 
 
+def _filled(spec: DeploymentSpec) -> dict[str, Any]:
+    """The spec with every default filled in, those too that depend on another field."""
+    scaling = spec.scaling
+    return spec.model_dump(mode="json") | {
+        "route_prefix": spec.prefix,
+        "max_ongoing_requests": spec.ongoing_limit,
+        "autoscaling_config": scaling.model_dump(mode="json") if scaling else None,
+    }
+
+
 def _replicas(spec: DeploymentSpec) -> int:
-    """How many replicas to begin with."""
-    scaling = spec.autoscaling_config
-    if scaling is None:
-        return spec.num_replicas
-    return scaling.min_replicas if scaling.initial_replicas is None else scaling.initial_replicas
+    """How many replicas to begin with; where the number follows the load at least one, so that the code has run once."""
+    if (scaling := spec.scaling) is not None:
+        return max(scaling.min_replicas, 1) if scaling.initial_replicas is None else scaling.initial_replicas
+    assert isinstance(spec.num_replicas, int)  # auto has a scaling
+    return spec.num_replicas
 
 
 def _middlewares(specs: Sequence[MiddlewareSpec], code: str) -> tuple[Middleware, ...]:

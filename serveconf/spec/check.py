@@ -5,12 +5,16 @@ Only this module knows what a validation error of the models looks like.
 
 from __future__ import annotations
 
+import difflib
+import re
+import zoneinfo
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from serveconf.spec.checks import SCHEDULE_END, SCHEDULE_START
 from serveconf.spec.fields import SPEC_FILE, Shape
 from serveconf.spec.hints import explain_unknown_key, place_of
 from serveconf.spec.models import SpecFile
@@ -112,8 +116,11 @@ def _value_error(error: ErrorDetails, shape: Shape, path: str, reading: Reading)
 
 # Raised by the models' own validators, with wording of ours; the kind is the problem's code.
 _OUR_KINDS = frozenset(
-    {"prefix", "path", "host", "import_path", "name", "percent", "choice", "runtime_env", "resources"}
-)
+    {
+        "prefix", "path", "host", "import_path", "name", "percent", "choice", "runtime_env", "resources", "time",
+        "timezone",
+    }
+)  # fmt: skip
 
 
 def _number(value: float) -> str:
@@ -123,7 +130,8 @@ def _number(value: float) -> str:
 def _type_error(value: Any, shape: Shape, path: str, reading: Reading) -> tuple[str, str, str | None]:
     wanted = " or ".join(words for kind, words in _WHAT.items() if kind in shape.kinds)
     if shape.choices:
-        wanted = ", ".join(shape.choices) + (" or null" if "null" in shape.kinds else "")
+        others = [words for kind, words in _WHAT.items() if kind in shape.kinds - {"string", "null"}]
+        wanted = " or ".join([*others, ", ".join(shape.choices), *(["null"] if "null" in shape.kinds else [])])
     got = _got(value)
     message = f"must be {wanted}" + ("" if path in reading.origins else f", not {got}")
     return message, "type", _type_hint(value, shape, reading.texts.get(path), place_of(path))
@@ -158,8 +166,8 @@ def _type_hint(value: Any, shape: Shape, text: str | None, place: str) -> str | 
             "string" in kinds and text and not (shape.choices or place.endswith("import_path"))
         ):
             return f"write {quoted(text)}"
-        case "auto" if place.endswith("num_replicas"):
-            return "for a number that follows the load, set autoscaling_config"
+        case str() if place.endswith("num_replicas") and value.lower() == "auto":
+            return "write auto"
         case str() if "boolean" in kinds and value.lower() in ("yes", "on", "true", "no", "off", "false"):
             return f"write {'true' if value.lower() in ('yes', 'on', 'true') else 'false'}, without quotes"
         case str() if kinds & {"integer", "number"} and _is_number(value):
@@ -197,12 +205,37 @@ def _hint_for_text(kind: str, value: Any) -> str | None:
         return f"write {'/' + value.rstrip('/')}"
     if kind == "prefix" and value.endswith("/") and value.rstrip("/"):
         return f"write {value.rstrip('/')}"
+    if kind == "time":
+        return _time_hint(value)
+    if kind == "timezone":
+        return _timezone_hint(value)
     if kind == "choice":
         meant = [
             word for word in ("HeadOnly", "EveryNode", "NoServer") if word.lower() == value.lower().replace("_", "")
         ]
         return f"did you mean '{meant[0]}'?" if meant else "Disabled is NoServer here" if value == "Disabled" else None
     return None
+
+
+def _time_hint(value: str) -> str | None:
+    """The same with days as they are written here, and two digits for the hour, where that makes it right."""
+    words = value.replace("–", "-").replace(", ", ",").split()
+    if not words or len(value) > 100:
+        return None
+    days = re.sub(r"[A-Za-z]+", lambda word: word[0][:3].capitalize(), "".join(words[:-1]))
+    hour, _, minute = words[-1].partition(":")
+    meant = f"{days} {hour.zfill(2)}:{minute or '00'}".strip()
+    right = re.fullmatch(SCHEDULE_START, meant) or re.fullmatch(SCHEDULE_END, meant)
+    return f"did you mean '{meant}'?" if right and meant != value else None
+
+
+def _timezone_hint(value: str) -> str | None:
+    zones = zoneinfo.available_timezones() if len(value) < 60 else set()
+    by_city = {zone.rpartition("/")[2].lower(): zone for zone in sorted(zones, reverse=True)}
+    wanted = value.replace(" ", "_")
+    city = by_city.get(wanted.rpartition("/")[2].lower())
+    near = [city] if city else difflib.get_close_matches(wanted, sorted(zones), n=1)
+    return f"did you mean '{near[0]}'?" if near else "such as UTC or Europe/Berlin"
 
 
 def _import_hint(value: str) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import zoneinfo
 from typing import Any, LiteralString
 
 from pydantic_core import PydanticCustomError
@@ -15,6 +16,12 @@ _ATTRIBUTES = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
 IMPORT_PATH = rf"^{_ATTRIBUTES}:{_ATTRIBUTES}$"
 NAME = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$"
 PERCENT = r"^(100|[0-9]{1,2})%$"
+MOST_REPLICAS = 100_000
+_DAY = "(Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_DAYS = rf"{_DAY}(-{_DAY})?"
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
+SCHEDULE_START = rf"^({_DAYS}(,{_DAYS})* )?{_TIME}$"
+SCHEDULE_END = rf"^({_TIME}|24:00)$"
 
 
 def check_prefix(prefix: str) -> str:
@@ -96,6 +103,42 @@ def check_count_or_percent(value: Any) -> Any:
             raise PydanticCustomError("percent", _COUNT_OR_PERCENT)
         return value
     raise PydanticCustomError("percent", _COUNT_OR_PERCENT)
+
+
+def check_replica_count(value: Any) -> Any:
+    """A number of replicas, or auto. What is neither goes through as it is: the models name its type."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise PydanticCustomError("greater_than_equal", "must be at least 1")
+        if value > MOST_REPLICAS:
+            raise PydanticCustomError("less_than_equal", "must be at most 100000")
+        return value
+    if value == "auto":
+        return value
+    raise PydanticCustomError("replica_count", "must be an integer or auto")
+
+
+def check_schedule_start(text: str) -> str:
+    """Days of the week, where it is not every day, and a time of day."""
+    if not re.fullmatch(SCHEDULE_START, text):
+        raise PydanticCustomError("time", "must be days and a time such as 'Mon-Fri 08:00', or a time alone")
+    return text
+
+
+def check_schedule_end(text: str) -> str:
+    """A time of day."""
+    if not re.fullmatch(SCHEDULE_END, text):
+        raise PydanticCustomError("time", "must be a time from '00:00' to '24:00'")
+    return text
+
+
+def check_timezone(name: str) -> str:
+    """A time zone that this machine knows."""
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise PydanticCustomError("timezone", "is no time zone of the IANA database") from None
+    return name
 
 
 def check_runtime_env(env: dict[str, Any]) -> dict[str, Any]:

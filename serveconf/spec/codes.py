@@ -37,6 +37,8 @@ CODES: dict[str, str] = {
     "path": "A URL path with a wrong form.",
     "host": "A host that is no address and no name.",
     "percent": "A text that is no percentage.",
+    "time": "A text that is no time of day, or no days and a time.",
+    "timezone": "A time zone that does not exist.",
     "runtime_env": "A runtime environment with keys or values that it cannot have.",
     "resources": "A custom resource with the name of one of Ray's own.",
     "app_dir": "An app_dir that is no folder.",

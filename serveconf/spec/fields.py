@@ -75,7 +75,9 @@ _KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", type(
 def fields_of(model: type[BaseModel]) -> Mapping[str, FieldShape]:
     """The keys of a model, in the order in which an author would write them."""
     return {
-        name: FieldShape(name=name, shape=_shape(info.annotation, tuple(info.metadata)), info=info)
+        (key := info.alias or name): FieldShape(
+            name=key, shape=_shape(info.annotation, tuple(info.metadata)), info=info
+        )
         for name, info in model.model_fields.items()
     }
 
@@ -89,6 +91,8 @@ def _shape(annotation: Any, metadata: tuple[Any, ...] = ()) -> Shape:
         return _shape(args[0], args[1:])
     if origin in (typing.Union, types.UnionType):
         return _union([_shape(arg) for arg in args])
+    if origin is typing.Literal:
+        return Shape(kinds=frozenset({"string"}), choices=args)
     if origin is list:
         return Shape(kinds=frozenset({"list"}), item=_shape(args[0]))
     if origin is dict:

@@ -48,6 +48,19 @@ _ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "deployments[].autoscaling_config": {
         "target_num_ongoing_requests_per_replica": "target_ongoing_requests",
+        "upscale_smoothing_factor": "upscaling_factor",
+        "downscale_smoothing_factor": "downscaling_factor",
+        "smoothing_factor": "upscaling_factor and downscaling_factor",
+        "minReplicas": "min_replicas",
+        "maxReplicas": "max_replicas",
+    },
+    "deployments[].autoscaling_config.schedule[]": {
+        "start": "from",
+        "end": "until",
+        "to": "until",
+        "tz": "timezone",
+        "cron": "from and until",
+        "replicas": "min_replicas",
     },
     "deployments[].ray_actor_options": {
         "cpus": "num_cpus",
@@ -62,9 +75,7 @@ _NO_EQUAL: dict[str, set[str]] = {
         "placement_group_bundles", "placement_group_strategy", "request_router_config",
     },
     "deployments[].autoscaling_config": {
-        "aggregation_function", "downscale_smoothing_factor", "downscale_to_zero_delay_s", "downscaling_factor",
-        "look_back_period_s", "metrics_interval_s", "policy", "smoothing_factor", "upscale_smoothing_factor",
-        "upscaling_factor",
+        "aggregation_function", "look_back_period_s", "metrics_interval_s",
     },
 }  # fmt: skip
 

@@ -6,26 +6,31 @@ stack costs (``Cost``): plan, ``explain``, the JSON Schema and the docs are all 
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from serveconf.spec.checks import (
-    IMPORT_PATH,
-    NAME,
-    PERCENT,
-    check_count_or_percent,
-    check_host,
-    check_import_path,
-    check_name,
-    check_path,
-    check_prefix,
-    check_resources,
-    check_root_path,
-    check_runtime_env,
+from serveconf.spec.checks import check_prefix, check_resources, check_runtime_env
+from serveconf.spec.kinds import (
+    Amount,
+    Cost,
+    CountOrPercent,
+    Host,
+    ImportPath,
+    Name,
+    PositiveSeconds,
+    ReplicaCount,
+    RootPath,
+    RoutePrefix,
+    Seconds,
+    Strict,
+    UrlPath,
+    costs,
 )
+from serveconf.spec.scaling import AUTO_MAX_REPLICAS, ROOM_OVER_TARGET, AutoscalingConfig, ScheduleSpec
 
 __all__ = [
     "AutoscalingConfig",
@@ -37,6 +42,7 @@ __all__ = [
     "MiddlewareSpec",
     "RayActorOptions",
     "RolloutSpec",
+    "ScheduleSpec",
     "SpecFile",
     "StackSpec",
     "Strict",
@@ -44,18 +50,6 @@ __all__ = [
     "check_prefix",
     "costs",
 ]
-
-
-class Cost(StrEnum):
-    """What a change costs the traffic, cheapest first."""
-
-    NONE = "none"  # nothing that runs is touched
-    ROUTE = "route"  # a new generation of the routing table; no replica restarts
-    RECONFIGURE = "reconfigure"  # reconfigure(user_config) on live replicas
-    SCALE = "scale"  # replicas are added or drained
-    ROLL = "roll"  # replicas are replaced, new before old
-    PROXY = "proxy"  # listeners are replaced, new before old
-    REMOVE = "remove"  # a deployment is drained and taken away
 
 
 class Location(StrEnum):
@@ -90,38 +84,6 @@ def _access_log(value: Any) -> Any:
             raise PydanticCustomError("choice", "must be json, combined or null")
         return AccessLog(value)
     return value
-
-
-def _pattern(pattern: str) -> Any:
-    """A pattern for the JSON Schema alone: the validator beside it gives the better message."""
-    return Field(json_schema_extra={"pattern": pattern})
-
-
-ImportPath = Annotated[str, AfterValidator(check_import_path), _pattern(IMPORT_PATH)]
-Name = Annotated[str, AfterValidator(check_name), _pattern(NAME)]
-RoutePrefix = Annotated[str, AfterValidator(check_prefix), _pattern(r"^/([^\s?#{}%*\\/]+(/[^\s?#{}%*\\/]+)*)?$")]
-UrlPath = Annotated[str, AfterValidator(check_path), _pattern(r"^/[^\s#]*$")]
-RootPath = Annotated[str, AfterValidator(check_root_path), _pattern(r"^(/[^\s?#{}%*\\/]+)*$")]
-Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
-Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Percent = Annotated[str, Field(pattern=PERCENT)]
-CountOrPercent = Annotated[
-    int | str,
-    BeforeValidator(check_count_or_percent, json_schema_input_type=Annotated[int, Field(ge=0)] | Percent),
-]
-
-
-def costs(cost: Cost, *, default: str | None = None) -> dict[str, Any]:
-    """What changing a field costs, as the JSON Schema carries it; ``default`` where the value alone does not say it."""
-    return {"x-change-cost": cost.value} | ({"x-default": default} if default else {})
-
-
-class Strict(BaseModel):
-    """Unknown keys and mistyped values are errors; nothing changes after it was built."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class MiddlewareSpec(Strict):
@@ -192,27 +154,6 @@ class HttpOptions(Strict):
     """Starlette middlewares around every request, 404s and system endpoints included; the first is the outermost."""
 
 
-class AutoscalingConfig(Strict):
-    """How the number of replicas follows the load."""
-
-    min_replicas: Annotated[int, Field(ge=0)] = Field(default=1, examples=[1], json_schema_extra=costs(Cost.SCALE))
-    """Fewest replicas."""
-    max_replicas: Annotated[int, Field(ge=1)] = Field(default=1, examples=[10], json_schema_extra=costs(Cost.SCALE))
-    """Most replicas."""
-    initial_replicas: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, examples=[None, 2], json_schema_extra=costs(Cost.SCALE)
-    )
-    """Replicas to begin with; null means min_replicas."""
-    target_ongoing_requests: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=2.0, examples=[2], json_schema_extra=costs(Cost.SCALE)
-    )
-    """Requests that one replica should have at a time, on average."""
-    upscale_delay_s: Seconds = Field(default=30.0, examples=[30], json_schema_extra=costs(Cost.NONE))
-    """Seconds the load must ask for more replicas before they are added."""
-    downscale_delay_s: Seconds = Field(default=600.0, examples=[600], json_schema_extra=costs(Cost.NONE))
-    """Seconds the load must ask for fewer replicas before they are drained."""
-
-
 class RayActorOptions(Strict):
     """What each replica asks of Ray. Names and meanings are Ray's."""
 
@@ -271,10 +212,8 @@ class Identity(Strict):
 class DeploymentOptions(Strict):
     """What ``defaults`` may say for all deployments of a file, and each deployment for itself."""
 
-    num_replicas: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=1, examples=[1, 2], json_schema_extra=costs(Cost.SCALE)
-    )
-    """Number of replicas."""
+    num_replicas: ReplicaCount = Field(default=1, examples=[1, 2, "auto"], json_schema_extra=costs(Cost.SCALE))
+    """Number of replicas; auto: it follows the load, as autoscaling_config says, up to 100 where that says no most."""
     factory: bool = Field(default=False, examples=[False, True], json_schema_extra=costs(Cost.ROLL))
     """Call the imported attribute with init_args and init_kwargs and serve what it returns."""
     init_args: list[Any] = Field(default=[], examples=[["small", 3]], json_schema_extra=costs(Cost.ROLL))
@@ -290,7 +229,11 @@ class DeploymentOptions(Strict):
     )
     """Starlette middlewares for this route only, inside those of http_options; the first is the outermost."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = Field(
-        default=100, examples=[100], json_schema_extra=costs(Cost.ROLL)
+        default=100,
+        examples=[100],
+        json_schema_extra=costs(
+            Cost.ROLL, default="100; with autoscaling_config 1.5 × target_ongoing_requests, rounded up"
+        ),
     )
     """Requests that one replica handles at a time, strictly held; the others wait at the proxy."""
     max_queued_requests: Annotated[int, Field(ge=-1)] = Field(
@@ -332,6 +275,26 @@ class DeploymentSpec(DeploymentOptions, Identity):
     def prefix(self) -> str | None:
         """Where it is mounted: the given prefix, ``/{name}`` where the key was left out, None where it is null."""
         return self.route_prefix if "route_prefix" in self.model_fields_set else f"/{self.name}"
+
+    @property
+    def scaling(self) -> AutoscalingConfig | None:
+        """How the number of replicas follows the load; None where it is fixed."""
+        config = self.autoscaling_config
+        if self.num_replicas != "auto":
+            return config
+        config = config or AutoscalingConfig()
+        return (
+            config
+            if "max_replicas" in config.model_fields_set
+            else config.model_copy(update={"max_replicas": AUTO_MAX_REPLICAS})
+        )
+
+    @property
+    def ongoing_limit(self) -> int:
+        """How many requests a replica handles at a time. A burst waits where a new replica can still take it over."""
+        if self.scaling is None or "max_ongoing_requests" in self.model_fields_set:
+            return self.max_ongoing_requests
+        return math.ceil(ROOM_OVER_TARGET * self.scaling.target_ongoing_requests)
 
 
 class StackSpec(Strict):

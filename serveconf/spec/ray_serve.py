@@ -16,6 +16,7 @@ _SAME = (
 )  # fmt: skip
 _AUTOSCALING = (
     "min_replicas", "max_replicas", "initial_replicas", "target_ongoing_requests", "upscale_delay_s", "downscale_delay_s",
+    "downscale_to_zero_delay_s", "upscaling_factor", "downscaling_factor",
 )  # fmt: skip
 _ACTOR = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "runtime_env", "label_selector")
 _AUTO = {"min_replicas": 1, "max_replicas": 100, "target_ongoing_requests": 2}  # what num_replicas: auto means there

@@ -89,12 +89,10 @@ def _default(value: Any) -> str:
 
 def type_words(shape: Shape) -> str:
     """The kinds of value in words: ``integer or null``, ``list of strings``."""
-    if shape.choices:
-        words = [*shape.choices]
-    else:
-        words = [
-            kind for kind in ("boolean", "integer", "number", "string", "list", "mapping", "any") if kind in shape.kinds
-        ]
+    kinds = [
+        kind for kind in ("boolean", "integer", "number", "string", "list", "mapping", "any") if kind in shape.kinds
+    ]
+    words = [*(kind for kind in kinds if kind != "string"), *shape.choices] if shape.choices else kinds
     if shape.item and shape.item.kinds != {"any"}:
         words = [f"{word} of {_plural(shape.item)}" if word in ("list", "mapping") else word for word in words]
     return " or ".join([*words, *(["null"] if "null" in shape.kinds else [])])

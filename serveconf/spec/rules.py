@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serveconf.spec.models import AutoscalingConfig, DeploymentSpec, RolloutSpec
+from serveconf.spec.scaling import AUTO_MAX_REPLICAS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,25 +95,73 @@ def _number(value: Any, default: Any = None) -> float | None:
 
 
 def _scaling(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
-    config = entry.get("autoscaling_config")
+    config, count = entry.get("autoscaling_config"), entry.get("num_replicas")
     if not isinstance(config, dict):
         return
     path = f"{path}.autoscaling_config"
-    if entry.get("num_replicas") is not None:
+    if count is not None and count != "auto":
         message = "contradicts num_replicas at {first}"
         first = path.replace("autoscaling_config", "num_replicas")
         yield Finding(path=path, message=message, code="conflict", hint="keep one of the two", first=first)
     fields = AutoscalingConfig.model_fields
     low = _number(config.get("min_replicas"), fields["min_replicas"].default)
-    high = _number(config.get("max_replicas"), fields["max_replicas"].default)
+    most = AUTO_MAX_REPLICAS if count == "auto" else fields["max_replicas"].default
+    high = _number(config.get("max_replicas"), most)
+    yield from _bounds(path, config, low, high)
+    yield from _unmet(path, entry, config)
+    schedule = config.get("schedule")
+    for index, window in enumerate(schedule if isinstance(schedule, list) else []):
+        if isinstance(window, dict):
+            yield from _window(f"{path}.schedule[{index}]", window, low, high)
+
+
+def _bounds(path: str, config: dict[str, Any], low: float | None, high: float | None) -> Iterator[Finding]:
+    """min, initial and max are in this order."""
     start = _number(config.get("initial_replicas"))
-    if low is not None and high is not None and low > high:
+    if low is None or high is None:
+        return
+    if low > high:
         key = "min_replicas" if "min_replicas" in config else "max_replicas"
         message = f"min_replicas ({low}) is greater than max_replicas ({high})"
         yield Finding(path=f"{path}.{key}", message=message, code="conflict")
-    elif start is not None and low is not None and high is not None and not low <= start <= high:
+    elif start is not None and not low <= start <= high:
         message = f"initial_replicas ({start}) is not between min_replicas ({low}) and max_replicas ({high})"
         yield Finding(path=f"{path}.initial_replicas", message=message, code="conflict")
+    elif low == high and "max_replicas" not in config and not config.get("schedule"):
+        message = f"the number of replicas is always {low}: max_replicas is left out"
+        yield Finding(path=path, message=message, code="conflict", hint="set max_replicas", severity="warning")
+
+
+def _unmet(path: str, entry: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
+    """What is said and can have no effect."""
+    fields = AutoscalingConfig.model_fields
+    target = _number(config.get("target_ongoing_requests"), fields["target_ongoing_requests"].default)
+    limit = _number(entry.get("max_ongoing_requests"))
+    if target is not None and limit is not None and limit < target:
+        message = f"a replica takes {limit:g} requests at a time, fewer than the target of {target:g}"
+        hint = "raise it, or leave it out: it is then 1.5 × target_ongoing_requests"
+        where = path.replace("autoscaling_config", "max_ongoing_requests")
+        yield Finding(path=where, message=message, code="conflict", hint=hint, severity="warning")
+    schedule = config.get("schedule")
+    windows = [one for one in schedule if isinstance(one, dict)] if isinstance(schedule, list) else []
+    least = [config.get("min_replicas"), *(window.get("min_replicas") for window in windows)]
+    if config.get("downscale_to_zero_delay_s") is not None and 0 not in least:
+        message = "there is never none: min_replicas is not 0"
+        here = f"{path}.downscale_to_zero_delay_s"
+        yield Finding(path=here, message=message, code="conflict", hint="set min_replicas: 0", severity="warning")
+
+
+def _window(path: str, window: dict[str, Any], low: float | None, high: float | None) -> Iterator[Finding]:
+    """A part of the week says something, and its bounds go with those that it leaves as they are."""
+    own_low, own_high = window.get("min_replicas"), window.get("max_replicas")
+    if own_low is None and own_high is None:
+        message = "it changes nothing: neither min_replicas nor max_replicas is set"
+        yield Finding(path=path, message=message, code="conflict", hint="set one of them")
+    low, high = _number(own_low, low), _number(own_high, high)
+    if low is not None and high is not None and low > high:
+        key = "min_replicas" if own_low is not None else "max_replicas"
+        message = f"min_replicas ({low}) is greater than max_replicas ({high})"
+        yield Finding(path=f"{path}.{key}", message=message, code="conflict")
 
 
 def _rollout(path: str, entry: dict[str, Any]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ _VARIABLE = r"\$\{"
 def json_schema() -> dict[str, Any]:
     """The schema. Where a number, a boolean or a patterned string stands, a text with a variable may stand too."""
     models = _models(SpecFile)
-    schema = models_json_schema([(SpecFile, "validation")], by_alias=False)[1]
+    schema = models_json_schema([(SpecFile, "validation")], by_alias=True)[1]
     definitions: dict[str, Any] = schema["$defs"]
     for model in models:
         definition = definitions[model.__name__]

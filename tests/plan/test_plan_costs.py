@@ -115,6 +115,14 @@ def test_autoscaling_that_comes_is_a_scale_and_no_roll() -> None:
     assert [a.action for a in make_plan(before, after, Observed()).actions] == ["scale"]
 
 
+def test_a_target_that_moves_the_limit_of_a_replica_rolls_none() -> None:
+    scaling = DEPLOYMENT | {"num_replicas": "auto"}
+    before = desired({"deployments": [scaling | {"autoscaling_config": SCALING}]})
+    after = desired({"deployments": [scaling | {"autoscaling_config": SCALING | {"target_ongoing_requests": 5}}]})
+    assert [d.spec["max_ongoing_requests"] for d in (*before.deployments, *after.deployments)] == [3, 8]
+    assert [a.action for a in make_plan(before, after, Observed()).actions] == ["scale"]
+
+
 def test_a_true_that_becomes_a_1_is_a_change() -> None:
     fields = {"init_kwargs": FieldCost(Cost.ROLL, {})}
     found = changes({"init_kwargs": {"a": True, "b": 1}}, {"init_kwargs": {"a": 1, "b": 1}}, fields)

@@ -223,7 +223,7 @@ def test_explain_tells_type_default_meaning_and_cost() -> None:
     text = call("explain", "num_replicas").stdout
     for part in (
         "deployments[].num_replicas",
-        "integer, at least 1",
+        "integer or auto, at least 1",
         "default   1",
         "scale: replicas are added",
         "num_replicas: 2",

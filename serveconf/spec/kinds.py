@@ -1,0 +1,77 @@
+"""What the models are made of: kinds of values, what a change costs, and the strictness of all of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from serveconf.spec.checks import (
+    IMPORT_PATH,
+    MOST_REPLICAS,
+    NAME,
+    PERCENT,
+    check_count_or_percent,
+    check_host,
+    check_import_path,
+    check_name,
+    check_path,
+    check_prefix,
+    check_replica_count,
+    check_root_path,
+)
+
+
+class Cost(StrEnum):
+    """What a change costs the traffic, cheapest first."""
+
+    NONE = "none"  # nothing that runs is touched
+    ROUTE = "route"  # a new generation of the routing table; no replica restarts
+    RECONFIGURE = "reconfigure"  # reconfigure(user_config) on live replicas
+    SCALE = "scale"  # replicas are added or drained
+    ROLL = "roll"  # replicas are replaced, new before old
+    PROXY = "proxy"  # listeners are replaced, new before old
+    REMOVE = "remove"  # a deployment is drained and taken away
+
+
+def pattern(text: str) -> Any:
+    """A pattern for the JSON Schema alone: the validator beside it gives the better message."""
+    return Field(json_schema_extra={"pattern": text})
+
+
+ImportPath = Annotated[str, AfterValidator(check_import_path), pattern(IMPORT_PATH)]
+Name = Annotated[str, AfterValidator(check_name), pattern(NAME)]
+RoutePrefix = Annotated[str, AfterValidator(check_prefix), pattern(r"^/([^\s?#{}%*\\/]+(/[^\s?#{}%*\\/]+)*)?$")]
+UrlPath = Annotated[str, AfterValidator(check_path), pattern(r"^/[^\s#]*$")]
+RootPath = Annotated[str, AfterValidator(check_root_path), pattern(r"^(/[^\s?#{}%*\\/]+)*$")]
+Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]
+Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveFactor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Percent = Annotated[str, Field(pattern=PERCENT)]
+ReplicaCount = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(
+        check_replica_count,
+        json_schema_input_type=Annotated[int, Field(ge=1, le=MOST_REPLICAS)] | Literal["auto"],
+    ),
+]
+CountOrPercent = Annotated[
+    int | str,
+    BeforeValidator(check_count_or_percent, json_schema_input_type=Annotated[int, Field(ge=0)] | Percent),
+]
+
+
+def costs(cost: Cost, *, default: str | None = None) -> dict[str, Any]:
+    """What changing a field costs, as the JSON Schema carries it; ``default`` where the value alone does not say it."""
+    return {"x-change-cost": cost.value} | ({"x-default": default} if default else {})
+
+
+class Strict(BaseModel):
+    """Unknown keys and mistyped values are errors; nothing changes after it was built."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, serialize_by_alias=True
+    )
