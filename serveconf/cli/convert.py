@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,67 +15,28 @@ from serveconf.spec.problems import Problem
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="RAY_SERVE_YAML", help="A config file of Ray Serve.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="RAY_SERVE_YAML", help="A config file of Ray Serve, or a RayService manifest.")
+    ],
 ) -> None:
-    """Print a Ray Serve config as a serveconf spec.
+    """Print a Ray Serve config, or the one in a RayService manifest, as a serveconf spec.
 
     What has no equal here, or means something else, is told in comments at the top. Exit code 1: the file cannot be read
     or is no Ray Serve config.
     """
-    from serveconf.spec.ray_serve import from_ray_serve
+    from serveconf.convert.reading import Config, read_config
+    from serveconf.convert.spec import to_spec
 
-    config, problems = read_config(file)
-    if problems:
-        print(text(problems, color=colors(sys.stderr)), file=sys.stderr)
+    config = read_config(file)
+    if not isinstance(config, Config):
+        print(text(config, color=colors(sys.stderr)), file=sys.stderr)
         raise typer.Exit(1)
-    spec, notes = from_ray_serve(config)
+    spec, notes = to_spec(config, [file.parent, Path()])
     body = to_yaml(spec)
     notes += [f"{problem.path}: {problem.message}; mend this" for problem in problems_of(body)]
     lines = [f"# A spec made of {file.name}. Read these notes, then try it: serveconf validate --import FILE"]
     lines += [f"#  - {' '.join(note.split())}" for note in notes]
     typer.echo("\n".join([*lines, "", body]), nl=False)
-
-
-def read_config(file: Path) -> tuple[dict[str, Any], list[Problem]]:
-    """The config's data as Ray Serve's own YAML reader would give it, or the problems."""
-    import yaml
-
-    from serveconf.spec.load import read_bytes
-    from serveconf.spec.tree import parse
-
-    def problem(message: str, code: str, line: int) -> list[Problem]:
-        return [Problem(file=str(file), line=line, column=line, path="", message=message, code=code)]
-
-    try:
-        data = read_bytes(file)
-    except OSError as error:
-        return {}, problem(f"cannot be read: {error.strerror or error}", "file", 0)
-    parsed = parse(data, str(file))  # its limits make the second reading safe
-    wrong = [one for one in parsed.problems if one.code != "key_type"]
-    if wrong:
-        return {}, wrong
-    try:
-        config = plain(yaml.safe_load(data))
-    except (yaml.YAMLError, ValueError) as error:
-        return {}, problem(f"cannot be read: {' '.join(str(error).split())}", "syntax", 1)
-    if not isinstance(config, dict) or not {"applications", "import_path"} & set(config):
-        return {}, problem("this is no Ray Serve config: it has neither 'applications' nor 'import_path'", "type", 1)
-    return config, []
-
-
-def plain(value: Any) -> Any:
-    """The value with text for keys and for dates, as JSON needs it."""
-    match value:
-        case dict():
-            return {str(key): plain(item) for key, item in value.items()}
-        case list():
-            return [plain(item) for item in value]
-        case datetime.date():
-            return value.isoformat()
-        case str() | bool() | int() | float() | None:
-            return value
-        case _:
-            return str(value)
 
 
 def problems_of(body: str) -> Iterator[Problem]:

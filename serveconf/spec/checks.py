@@ -13,7 +13,8 @@ from typing import Any, LiteralString
 from pydantic_core import PydanticCustomError
 
 _ATTRIBUTES = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
-IMPORT_PATH = rf"^{_ATTRIBUTES}:{_ATTRIBUTES}$"
+_MODULE = r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*"  # import_module takes the '-' of a folder's name too
+IMPORT_PATH = rf"^{_MODULE}:{_ATTRIBUTES}$"
 NAME = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$"
 PERCENT = r"^(100|[0-9]{1,2})%$"
 MOST_REPLICAS = 100_000

@@ -12,6 +12,7 @@ CODES: dict[str, str] = {
     "empty": "A file without content.",
     "env_file": "A line of an env file that is not NAME=value.",
     "include": "A file that cannot be included.",
+    "ray_serve": "A config of Ray Serve, or a RayService manifest: serveconf convert makes a spec of it.",
     # YAML
     "syntax": "Text that is not YAML.",
     "multiple_documents": "A second YAML document in one file.",

@@ -14,7 +14,7 @@ from serveconf.spec.scalars import shorten
 _ELSEWHERE: dict[str, dict[str, str]] = {
     "": {
         "proxy_location": "http_options.location",
-        "applications": "deployments",
+        "applications": "deployments (of a Ray Serve config 'serveconf convert' makes a spec)",
         "apps": "deployments",
         "services": "deployments",
         "routes": "deployments, each with a route_prefix",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from serveconf.spec.fields import SPEC_FILE, Shape
+from serveconf.spec.foreign import foreign_problem
 from serveconf.spec.interpolate import CannotFill, fill
 from serveconf.spec.problems import Position, Problem, join, parent
 from serveconf.spec.scalars import Ambiguous, resolve_plain
@@ -69,8 +70,10 @@ class Reading:
 
 
 def read_yaml(data: bytes, *, file: str, folder: Path, env: Mapping[str, str]) -> Reading:
-    """The file's data. A file that is no mapping gives a problem and no data."""
+    """The file's data. A file that is no mapping, or another tool's, gives a problem and no data."""
     parsed = parse(data, file)
+    if foreign := foreign_problem(parsed):
+        return Reading(file, folder, source=parsed.source, problems=[foreign])
     reading = Reading(file, folder, source=parsed.source, problems=parsed.problems)
     match parsed.root:
         case Entries() as root:

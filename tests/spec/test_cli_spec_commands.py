@@ -6,14 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
-import yaml
 from typer.testing import CliRunner, Result
 
-from serveconf.cli.convert import convert
 from serveconf.cli.explain import complete, explain
 from serveconf.cli.init import init
 from serveconf.cli.problems_view import ProblemFormat, render
@@ -25,7 +22,7 @@ from serveconf.spec.schema import json_schema
 
 ROOT = Path(__file__).parents[2]
 app = typer.Typer(pretty_exceptions_enable=False)
-for command in (validate, schema, explain, init, convert):
+for command in (validate, schema, explain, init):
     app.command()(command)
 
 BAD = "http_options:\n  port: 0\nnmae: a\n"
@@ -127,6 +124,22 @@ def test_validate_reads_env_files() -> None:
     write("prod.env", "STACK_NAME=prod\n")
     assert call("validate", "spec.yaml").exit_code == 1
     assert call("validate", "spec.yaml", "--env-file", "prod.env").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("proxy_location: EveryNode\napplications: [{name: a, import_path: m.app, args: {x: 017}}]\n", 2),
+        ("kind: ConfigMap\ndata: {a: !!str 017}\n---\nkind: RayService\nspec: {}\n", 4),
+        ("import_path: m.app\nruntime_env: {}\n", 1),
+    ],
+)
+def test_a_file_of_ray_serve_is_named_once_with_the_command_for_it(text: str, line: int) -> None:
+    write("ray.yaml", text)
+    result = call("validate", "ray.yaml", "-o", "json")
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert (result.exit_code, problem["line"], problem["code"]) == (1, line, "ray_serve")
+    assert "serveconf convert ray.yaml" in problem["hint"]
 
 
 def test_github_annotations_are_escaped() -> None:
@@ -299,108 +312,6 @@ def test_init_that_finds_nothing_says_how_to_go_on() -> None:
     result = call("init")
     assert result.exit_code == 1
     assert "serveconf init main:app" in result.stderr
-
-
-RAY_SERVE = """\
-proxy_location: HeadOnly
-http_options: {host: 0.0.0.0, port: 9000, keep_alive_timeout_s: 30, num_cpus: 1}
-grpc_options: {port: 9001}
-logging_config: {log_level: INFO}
-applications:
-  - name: text
-    route_prefix: /text
-    import_path: text.app:build
-    runtime_env: {working_dir: ./code, env_vars: {A: "1"}}
-    args: {price: $5, version: "1e3", on: on, day: 2024-01-01}
-    deployments:
-      - name: Translator
-        num_replicas: auto
-        max_concurrent_queries: 7
-        user_config: {language: french}
-        autoscaling_config: {max_replicas: 4, target_num_ongoing_requests_per_replica: 3, smoothing_factor: 2}
-        ray_actor_options: {num_cpus: 0.2, num_gpus: 1, runtime_env: {pip: [numpy]}}
-        placement_group_strategy: PACK
-      - name: Summarizer
-  - import_path: other:app
-    deployments: [{name: Other, num_replicas: 2, max_ongoing_requests: 3, ray_actor_options: {num_cpus: 1}}]
-"""
-
-
-def convert_ray_serve(text: str) -> tuple[Any, list[str]]:
-    write("ray.yaml", text)
-    result = call("convert", "ray.yaml")
-    assert result.exit_code == 0
-    write("spec.yaml", result.stdout)
-    load_file(Path("spec.yaml"), env={}, unsupported=frozenset())
-    return yaml.safe_load(result.stdout), [line[5:] for line in result.stdout.splitlines() if line.startswith("#  - ")]
-
-
-def test_convert_takes_over_what_has_an_equal() -> None:
-    spec, _ = convert_ray_serve(RAY_SERVE)
-    assert spec == {
-        "http_options": {"location": "HeadOnly", "host": "0.0.0.0", "port": 9000, "keep_alive_timeout_s": 30},
-        "deployments": [
-            {
-                "name": "text",
-                "import_path": "text.app:build",
-                "route_prefix": "/text",
-                "factory": True,
-                "init_args": [{"price": "$$5", "version": "1e3", "True": True, "day": "2024-01-01"}],
-                "max_ongoing_requests": 7,
-                "user_config": {"language": "french"},
-                "autoscaling_config": {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 3},
-                "ray_actor_options": {
-                    "num_cpus": 0.2,
-                    "num_gpus": 1,
-                    "runtime_env": {"env_vars": {"A": "1"}, "pip": ["numpy"]},
-                },
-            },
-            {
-                "name": "Other",
-                "import_path": "other:app",
-                "route_prefix": "/",
-                "num_replicas": 2,
-                "max_ongoing_requests": 3,
-                "ray_actor_options": {"num_cpus": 1},
-            },
-        ],
-    }
-
-
-def test_convert_notes_what_has_no_equal() -> None:
-    _, notes = convert_ray_serve(RAY_SERVE)
-    assert [note.split(": ")[0] for note in notes] == [
-        "http_options.num_cpus",
-        "grpc_options",
-        "logging_config",
-        "applications[0].import_path",
-        "applications[0].deployments[0].autoscaling_config.smoothing_factor",
-        "applications[0].deployments[0].placement_group_strategy",
-        "applications[0].deployments[1]",
-        "applications[0].runtime_env.working_dir",
-        "applications[1].import_path",
-    ]
-
-
-def test_convert_knows_the_old_form_of_one_application() -> None:
-    (Path("code")).mkdir()
-    spec, notes = convert_ray_serve(
-        "import_path: app:app\nhost: 0.0.0.0\nport: 8001\nruntime_env: {working_dir: code}\n"
-    )
-    assert spec["app_dir"] == "code"
-    assert spec["http_options"] == {"location": "EveryNode", "host": "0.0.0.0", "port": 8001}
-    assert spec["deployments"][0]["name"] == "default"
-    assert any("num_cpus" in note for note in notes)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a: 1\n", "[1]\n", "applications: [\n", "- &a [*a]\n", "import_path: !!python/none x\n"]
-)
-def test_convert_of_something_else_is_a_problem(text: str) -> None:
-    write("ray.yaml", text)
-    result = call("convert", "ray.yaml")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "ray.yaml:" in result.stderr
 
 
 @pytest.mark.parametrize(

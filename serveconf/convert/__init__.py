@@ -1,0 +1,1 @@
+"""A Ray Serve config, as people have it, as a serveconf spec: files in, a spec's data and notes out. Runs nobody's code."""
