@@ -1,11 +1,12 @@
 """One generation of the data plane as frozen data: the HTTP front and who answers below which prefix.
 
 The controller builds it, every proxy stages and then commits it, and a restarted proxy finds the last one in the store.
-It is encoded as JSON with ``encode`` and ``decode``; matching a path is a pure function of ``RoutingTable``.
+It is encoded as JSON with ``encode`` and ``decode``; who takes a request is a pure function of it (``matching``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -32,8 +33,20 @@ class ReplicaAddress(msgspec.Struct, frozen=True, omit_defaults=True):
     tcp: str | None = None  # "host:port", for proxies on other nodes
 
 
+Conditions = tuple[tuple[str, str | None], ...]  # name → the value that it must have, None: any; sorted by name
+
+
+class Match(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which of the requests below its prefix a route takes. What is empty is not looked at."""
+
+    hosts: tuple[str, ...] = ()  # in lower case, "*.b.example" for all that end so
+    methods: tuple[str, ...] = ()
+    headers: Conditions = ()  # names in lower case
+    query: Conditions = ()
+
+
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Everything below ``prefix`` is answered by one deployment."""
+    """Everything below ``prefix`` that fits ``match`` is answered by one deployment."""
 
     prefix: str  # "/" or "/a/b", never with a trailing slash
     stack: str
@@ -45,6 +58,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     max_queued_requests: int = -1
     request_timeout_s: float | None = None  # already merged: the deployment's, else the front's
     graceful_shutdown_timeout_s: float = 20.0
+    match: Match | None = None
 
 
 class Front(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,16 +92,33 @@ def decode(data: bytes) -> Generation:
     return msgspec.json.decode(data, type=Generation)
 
 
+def as_match(said: Mapping[str, Any] | None) -> Match | None:
+    """What a spec says under ``match``, in one spelling; None where it excludes nothing."""
+    match = Match(
+        hosts=tuple(sorted({host.lower() for host in (said or {}).get("hosts") or ()})),
+        methods=tuple(sorted(set((said or {}).get("methods") or ()))),
+        headers=tuple(sorted((name.lower(), value) for name, value in ((said or {}).get("headers") or {}).items())),
+        query=tuple(sorted(((said or {}).get("query") or {}).items())),
+    )
+    return None if match == Match() else match
+
+
 @dataclass(frozen=True)
 class PrefixTable(Generic[T]):
-    """Longest prefix wins, at a path boundary. The cost of a match grows with the path's depth, not with the table."""
+    """Longest prefix wins, at a path boundary. A match costs as much as the longest prefix is deep, whatever the path."""
 
     by_prefix: dict[str, T] = field(default_factory=dict)
+    longest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "longest", max(map(len, self.by_prefix), default=0))
 
     def match(self, path: str) -> T | None:
         """What stands for ``path``: ``/a`` takes ``/a``, ``/a/`` and ``/a/c``, never ``/ab``."""
         table = self.by_prefix
         end = len(path)
+        if end > self.longest:
+            end = path.rfind("/", 0, self.longest + 1)
         while end > 0:
             found = table.get(path[:end])
             if found is not None:

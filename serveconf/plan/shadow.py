@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from serveconf.plan.costs import canonical
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.routing import PrefixTable
 
@@ -12,9 +13,14 @@ _NAMED = 3
 
 def shadowed(desired: DesiredStack) -> tuple[str, ...]:
     """One line for each pair of deployments of which one takes operations away from the other."""
-    table = PrefixTable({d.prefix: d for d in desired.deployments if d.prefix is not None})
+    alike: defaultdict[bytes, dict[str, DesiredDeployment]] = defaultdict(dict)
+    for deployment in desired.deployments:
+        if deployment.prefix is not None:  # who asks for more or less of a request is another matter
+            alike[canonical(deployment.spec.get("match"))][deployment.prefix] = deployment
+    tables = {match: PrefixTable(by_prefix) for match, by_prefix in alike.items()}
     lines = []
     for deployment in sorted(desired.deployments, key=lambda d: d.name):
+        table = tables.get(canonical(deployment.spec.get("match")), PrefixTable[DesiredDeployment]())
         for owner, operations in sorted(_taken(deployment, table).items()):
             more = f" and {len(operations) - _NAMED} more" if len(operations) > _NAMED else ""
             prefix = next(d.prefix for d in desired.deployments if d.name == owner)

@@ -21,6 +21,7 @@ from serveconf.proxy.middleware import ImportMiddleware
 from serveconf.proxy.system import (
     answer_health,
     answer_no_route,
+    answer_not_allowed,
     answer_not_ready,
     answer_routes,
     answer_server_options,
@@ -149,10 +150,13 @@ class ProxyApp:
 
     def _route(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         live = self._live
-        found = live.table.match(scope["path"].removeprefix(scope["root_path"]))
+        path = scope["path"].removeprefix(scope["root_path"])
+        found = live.table.match(path, scope)
         if found is None:
-            answer = answer_no_route if live.number else answer_not_ready
-            return answer(scope, receive, send)
+            if not live.number:
+                return answer_not_ready(scope, receive, send)
+            allowed = live.table.allowed(path, scope)
+            return answer_not_allowed(scope, send, allowed) if allowed else answer_no_route(scope, receive, send)
         scope["root_path"], app = found
         return app(scope, receive, send)
 

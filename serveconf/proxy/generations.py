@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp
 
 from serveconf.figures import DeploymentFigures
+from serveconf.matching import Rule, Table, rule_texts, table_of
 from serveconf.proxy.middleware import Imported, ImportMiddleware, build_stack
 from serveconf.proxy.mount import Mount, enter_backend
 from serveconf.proxy.tally import Answers
-from serveconf.routing import Front, Generation, Middleware, PrefixTable, ReplicaAddress, Route
+from serveconf.routing import Front, Generation, Middleware, ReplicaAddress, Route
 
 
 class Pool(Protocol):
@@ -40,12 +41,13 @@ class Staged:
     root_path: str
     stack: ASGIApp | None  # the front's middlewares, None where it has none
     mounts: tuple[Mount, ...]
-    table: PrefixTable[tuple[str, ASGIApp]]
+    table: Table[tuple[str, ASGIApp]]
 
     @property
     def deployments(self) -> dict[str, str]:
-        """Prefix → deployment."""
-        return {mount.route.prefix: mount.route.deployment for mount in self.mounts}
+        """Prefix, with what else it asks for → deployment."""
+        routes = (mount.route for mount in self.mounts)
+        return {text: route.deployment for route in routes for text in rule_texts(route.prefix, route.match)}
 
 
 class Builder:
@@ -107,17 +109,18 @@ class Builder:
 
     def _assemble(self, generation: Generation, stack: ASGIApp | None, mounts: Sequence[Mount]) -> Staged:
         root_path = generation.front.root_path.rstrip("/")
-        table = {path: (root_path, app) for path, app in self._system.items()}
+        rules: list[Rule[tuple[str, ASGIApp]]] = []
         for mount in mounts:
-            prefix = mount.route.prefix
-            table[prefix] = (root_path if prefix == "/" else root_path + prefix, mount.serve)
+            route, prefix = mount.route, mount.route.prefix
+            value = (root_path if prefix == "/" else root_path + prefix, mount.serve)
+            rules.append(Rule(prefix=prefix, match=route.match, name=f"{route.deployment} {route.stack}", value=value))
         return Staged(
             number=generation.number,
             front=generation.front,
             root_path=root_path,
             stack=stack,
             mounts=tuple(mounts),
-            table=PrefixTable(table),
+            table=table_of(rules, {path: (root_path, app) for path, app in self._system.items()}),
         )
 
     async def _mount(self, route: Route) -> Mount:

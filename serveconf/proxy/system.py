@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -38,6 +38,13 @@ async def answer_no_route(scope: Scope, receive: Receive, send: Send) -> None:
     """404 that names the path."""
     trail_of(scope).reason = Reason.NO_ROUTE
     await send_text(scope, send, 404, f"No route for {scope['path']}\n")
+
+
+async def answer_not_allowed(scope: Scope, send: Send, allowed: Sequence[str]) -> None:
+    """405 of a path that some deployment takes with other methods (RFC 9110 §15.5.6)."""
+    trail_of(scope).reason = Reason.NO_ROUTE
+    allow = (b"allow", ", ".join(allowed).encode())
+    await send_text(scope, send, 405, f"{scope.get('method', 'GET')} is not taken there\n", headers=(allow,))
 
 
 async def answer_server_options(scope: Scope, receive: Receive, send: Send) -> None:

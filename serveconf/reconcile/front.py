@@ -16,6 +16,7 @@ from serveconf.errors import Conflict
 from serveconf.plan.state import DesiredStack, ProxyPhase, ProxyState
 from serveconf.reconcile.ports import NodeState, ProxyOrder
 from serveconf.routing import Front, Middleware
+from serveconf.spec.claims import Claim, claims_of
 from serveconf.spec.models import HttpOptions, Location
 
 
@@ -60,19 +61,20 @@ def said_by(stacks: Iterable[DesiredStack]) -> dict[str, Any]:
 
 
 def check_prefixes(stacks: Iterable[DesiredStack]) -> None:
-    """Raises Conflict, naming both, where two stacks claim one prefix."""
-    owners: dict[str, tuple[str, str]] = {}
+    """Raises Conflict, naming both, where two stacks claim the same requests, or two deployments exactly the same ones."""
+    owners: dict[Claim | frozenset[Claim], tuple[str, str]] = {}
     for stack in sorted(stacks, key=lambda s: s.name):
         for deployment in stack.deployments:
-            if deployment.prefix is None:
-                continue
-            owner = owners.setdefault(deployment.prefix, (stack.name, deployment.name))
-            if owner != (stack.name, deployment.name):
-                raise Conflict(
-                    f"route_prefix {deployment.prefix} of deployment '{deployment.name}' (stack '{stack.name}') is taken by "
-                    f"deployment '{owner[1]}' (stack '{owner[0]}')",
-                    hint="give one of them another route_prefix",
-                )
+            claims = claims_of(deployment.prefix, deployment.spec.get("match"))
+            keys: list[Claim | frozenset[Claim]] = [claims, *sorted(claims, key=str)] if claims else []
+            for claim in keys:
+                owner = owners.setdefault(claim, (stack.name, deployment.name))
+                if owner[0] != stack.name or (claim is claims and owner[1] != deployment.name):
+                    raise Conflict(
+                        f"route_prefix {deployment.prefix} of deployment '{deployment.name}' (stack '{stack.name}') is "
+                        f"taken by deployment '{owner[1]}' (stack '{owner[0]}')",
+                        hint="give one of them another route_prefix, or another match",
+                    )
 
 
 LISTENER_KEYS = ("host", "port", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "http2")

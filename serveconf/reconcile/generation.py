@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from serveconf.plan.state import DesiredDeployment, DesiredStack, ReplicaState
 from serveconf.reconcile.front import HttpFront
-from serveconf.routing import Generation, ReplicaAddress, Route
+from serveconf.routing import Generation, ReplicaAddress, Route, as_match
 
 Serving = Mapping[tuple[str, str], tuple[ReplicaState, ...]]  # (stack, deployment) -> the replicas that answer for it
 
@@ -43,6 +43,7 @@ def make_route(
         max_queued_requests=spec.get("max_queued_requests", -1),
         request_timeout_s=front.options.get("request_timeout_s") if timeout is None else timeout,
         graceful_shutdown_timeout_s=spec.get("graceful_shutdown_timeout_s", 20.0),
+        match=as_match(spec.get("match")),
     )
 
 

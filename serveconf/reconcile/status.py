@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
+from serveconf.matching import rule_texts
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.reconcile.records import Ledger, Revision, StackHead
 from serveconf.routing import Generation
@@ -33,7 +34,7 @@ def make_status(ledger: Ledger, observed: Observed, *, pid: int, address: str) -
 
 def make_routes(generation: Generation) -> dict[str, str]:
     """The live table."""
-    return {route.prefix: route.deployment for route in generation.routes}
+    return {text: route.deployment for route in generation.routes for text in rule_texts(route.prefix, route.match)}
 
 
 def make_history(revisions: Sequence[Revision]) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ def _value_error(error: ErrorDetails, shape: Shape, path: str, reading: Reading)
 _OUR_KINDS = frozenset(
     {
         "prefix", "path", "host", "import_path", "name", "percent", "choice", "runtime_env", "resources", "time",
-        "timezone",
+        "timezone", "method", "header", "steps",
     }
 )  # fmt: skip
 
@@ -209,6 +209,8 @@ def _hint_for_text(kind: str, value: Any) -> str | None:
         return _time_hint(value)
     if kind == "timezone":
         return _timezone_hint(value)
+    if kind == "method" and value.upper() != value and value.isalpha():
+        return f"write {value.upper()}"
     if kind == "choice":
         meant = [
             word for word in ("HeadOnly", "EveryNode", "NoServer") if word.lower() == value.lower().replace("_", "")

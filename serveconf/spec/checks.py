@@ -16,6 +16,8 @@ _ATTRIBUTES = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
 _MODULE = r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*"  # import_module takes the '-' of a folder's name too
 IMPORT_PATH = rf"^{_MODULE}:{_ATTRIBUTES}$"
 NAME = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$"
+MATCH_HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
+METHOD = r"^[A-Z][A-Z-]*$"
 PERCENT = r"^(100|[0-9]{1,2})%$"
 MOST_REPLICAS = 100_000
 _DAY = "(Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -68,6 +70,36 @@ def check_host(host: str) -> str:
         if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host) or ".." in host:
             raise PydanticCustomError("host", "must be an IP address or a host name, without scheme and port") from None
     return host
+
+
+def check_match_host(host: str) -> str:
+    """A host name, also with ``*.`` before it, or an IPv4 address; requests are matched without their port."""
+    if len(host) > 253 or not re.fullmatch(MATCH_HOST, host):
+        raise PydanticCustomError(
+            "host", "must be a host name such as a.example or *.a.example, without scheme, port and path"
+        )
+    return host
+
+
+def check_method(method: str) -> str:
+    """A method as requests spell it: methods are case-sensitive (RFC 9110 §9.1)."""
+    if not re.fullmatch(METHOD, method):
+        raise PydanticCustomError("method", "must be a method in capital letters, such as GET")
+    return method
+
+
+def check_header_values(headers: dict[str, str | None]) -> dict[str, str | None]:
+    """Names are tokens, each once whatever its case; values are what a parser leaves of a field (RFC 9110 §5)."""
+    seen: dict[str, str] = {}
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise _inside("header", "is no name of a header field", name)
+        if name.lower() in seen:
+            raise _inside("header", "is there twice, since the case of its name does not matter", name)
+        if value is not None and (not value.isascii() or not value.isprintable() or value != value.strip()):
+            raise _inside("header", "must be printable ASCII without blanks at its ends", name)
+        seen[name.lower()] = name
+    return headers
 
 
 def check_import_path(path: str) -> str:

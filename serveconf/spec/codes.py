@@ -37,6 +37,8 @@ CODES: dict[str, str] = {
     "prefix": "A route prefix that is no plain path.",
     "path": "A URL path with a wrong form.",
     "host": "A host that is no address and no name.",
+    "method": "A method that is not in capital letters.",
+    "header": "A header field in match with a name or value that no request can have.",
     "percent": "A text that is no percentage.",
     "time": "A text that is no time of day, or no days and a time.",
     "timezone": "A time zone that does not exist.",
@@ -47,6 +49,9 @@ CODES: dict[str, str] = {
     # between fields
     "duplicate_name": "Two deployments with one name.",
     "duplicate_prefix": "Two deployments with one prefix.",
+    "duplicate_match": "Two deployments that ask for exactly the same requests.",
+    "unreachable": "A deployment, or a part of its match, that no request can reach: another always comes first.",
+    "mirror": "A mirror that names no other deployment of the stack.",
     "conflict": "Values that contradict each other.",
     "too_many_problems": "Stands for the problems past the first 200.",
     # with --import

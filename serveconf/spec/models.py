@@ -31,6 +31,7 @@ from serveconf.spec.kinds import (
     costs,
 )
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS, ROOM_OVER_TARGET, AutoscalingConfig, ScheduleSpec
+from serveconf.spec.traffic import MatchSpec, MirrorSpec
 
 __all__ = [
     "AutoscalingConfig",
@@ -39,7 +40,9 @@ __all__ = [
     "DeploymentSpec",
     "HttpOptions",
     "Location",
+    "MatchSpec",
     "MiddlewareSpec",
+    "MirrorSpec",
     "RayActorOptions",
     "RolloutSpec",
     "ScheduleSpec",
@@ -207,6 +210,12 @@ class Identity(Strict):
         default=None, examples=["/catalog", "/", None], json_schema_extra=costs(Cost.ROUTE, default="/{name}")
     )
     """Path below which requests reach it; left out: /{name}; null: not reachable over HTTP."""
+    mirror: MirrorSpec | None = Field(
+        default=None,
+        examples=[None, {"deployment": "catalog-next", "percent": 10}],
+        json_schema_extra=costs(Cost.ROUTE),
+    )
+    """Sends copies of its requests to another deployment too: bodies up to 1 MiB, no WebSockets."""
 
 
 class DeploymentOptions(Strict):
@@ -244,6 +253,10 @@ class DeploymentOptions(Strict):
         default=None, examples=[None, 30], json_schema_extra=costs(Cost.ROUTE)
     )
     """Overrides http_options.request_timeout_s for this deployment."""
+    match: MatchSpec | None = Field(
+        default=None, examples=[None, {"hosts": ["a.example"]}], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Takes only those of the requests below its prefix; null: all."""
     health_check_path: UrlPath | None = Field(
         default=None, examples=[None, "/health"], json_schema_extra=costs(Cost.ROLL)
     )

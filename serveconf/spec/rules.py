@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from serveconf.spec.claims import Claim, Lost, claims_of, lost_claims
 from serveconf.spec.models import AutoscalingConfig, DeploymentSpec, RolloutSpec
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS
 
@@ -34,7 +35,8 @@ def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
         if isinstance(entry, dict)
     ]
     yield from _duplicate_names(entries)
-    yield from _duplicate_prefixes(entries)
+    yield from _duplicate_claims(entries)
+    yield from _mirrors(entries)
     options = data.get("http_options")
     yield from _certificates(options if isinstance(options, dict) else {})
     front_timeout = options.get("request_timeout_s") if isinstance(options, dict) else None
@@ -72,20 +74,71 @@ def _duplicate_names(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Find
         seen.setdefault(name, path)
 
 
-def _duplicate_prefixes(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
-    seen: dict[str, tuple[str, Any]] = {}
+def _duplicate_claims(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    """Two deployments that ask for exactly the same requests; and requests that another always takes first."""
+    seen: dict[frozenset[Claim], tuple[str, Any]] = {}
+    claims: dict[str, frozenset[Claim]] = {}
+    places: dict[str, str] = {}
     for path, entry in entries:
         name = entry.get("name")
         own = "route_prefix" in entry
         prefix = entry["route_prefix"] if own else f"/{name}" if isinstance(name, str) else None
-        if not isinstance(prefix, str):
+        asked = claims_of(prefix, entry.get("match"))
+        if not asked:
             continue
         here = f"{path}.{'route_prefix' if own else 'name'}"
-        if prefix in seen and (own or seen[prefix][1] != name):  # two of one name were reported already
-            message = f"the prefix '{prefix}' is taken, first at {{first}}"
-            hint = None if own else "set route_prefix"
-            yield Finding(path=here, message=message, code="duplicate_prefix", hint=hint, first=seen[prefix][0])
-        seen.setdefault(prefix, (here, name))
+        if asked in seen and (own or entry.get("match") or seen[asked][1] != name):
+            # ... but for two of one name, which were reported already
+            yield _taken(path, here, prefix, own, seen[asked][0], entry.get("match"))
+        elif isinstance(name, str) and name not in claims:
+            claims[name] = asked
+            places[name] = f"{path}.match" if entry.get("match") else here
+        seen.setdefault(asked, (f"{path}.match" if entry.get("match") else here, name))
+    yield from _unreachable(claims, places)
+
+
+def _taken(path: str, here: str, prefix: Any, own: bool, first: str, match: Any) -> Finding:
+    if match:
+        message = "asks for exactly the same requests as the deployment at {first}"
+        return Finding(path=f"{path}.match", message=message, code="duplicate_match", first=first)
+    message, hint = f"the prefix '{prefix}' is taken, first at {{first}}", None if own else "set route_prefix"
+    return Finding(path=here, message=message, code="duplicate_prefix", hint=hint, first=first)
+
+
+def _unreachable(claims: dict[str, frozenset[Claim]], places: dict[str, str]) -> Iterator[Finding]:
+    """One finding for each deployment that others take requests from, by the order of precedence alone."""
+    by_loser: dict[str, list[Lost]] = {}
+    for lost in lost_claims(claims):
+        by_loser.setdefault(lost.loser, []).append(lost)
+    for loser, those in by_loser.items():
+        winner = those[0].winner
+        if len(those) == len(claims[loser]):
+            message = f"no request can reach it: '{winner}' at {{first}} takes all of them first"
+        else:
+            more = f" and {len(those) - 1} more" if len(those) > 1 else ""
+            message = f"{those[0].claim}{more} cannot reach it: '{winner}' at {{first}} takes that first"
+        hint = "where two ask for the same, the name that comes first takes it; make one of them more specific"
+        place = places[loser]
+        yield Finding(
+            path=place, message=message, code="unreachable", hint=hint, severity="warning", first=places[winner]
+        )
+
+
+def _mirrors(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    """A mirror names another deployment of the stack."""
+    names = {entry.get("name") for _, entry in entries if isinstance(entry.get("name"), str)}
+    for path, entry in entries:
+        mirror = entry.get("mirror")
+        target = mirror.get("deployment") if isinstance(mirror, dict) else None
+        if not isinstance(target, str):
+            continue
+        here = f"{path}.mirror.deployment"
+        if target == entry.get("name"):
+            message = "a deployment cannot be its own mirror"
+            yield Finding(path=here, message=message, code="mirror", hint="name another deployment of the stack")
+        elif target not in names:
+            hint = "the deployments are: " + ", ".join(sorted(map(str, names)))
+            yield Finding(path=here, message=f"there is no deployment '{target}'", code="mirror", hint=hint)
 
 
 def _number(value: Any, default: Any = None) -> float | None:

@@ -79,13 +79,19 @@ def with_value(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 DEPLOYMENT = {"name": "a", "import_path": "m:app", "num_replicas": 3}
 SCALING = {"min_replicas": 1, "max_replicas": 3}
+WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
+    "autoscaling_config": SCALING,
+    "match": {"hosts": ["z.example"]},
+    "mirror": {"deployment": "z", "percent": 1},
+}
 DEPLOYMENT_FIELDS = list(leaves(field_costs(DeploymentSpec), DeploymentSpec))
 HTTP_FIELDS = list(leaves(field_costs(HttpOptions), HttpOptions))
 
 
 @pytest.mark.parametrize(("path", "cost", "value"), DEPLOYMENT_FIELDS, ids=[path for path, _, _ in DEPLOYMENT_FIELDS])
 def test_changing_one_field_of_a_deployment_costs_what_it_declares(path: str, cost: Cost, value: Any) -> None:
-    base = DEPLOYMENT | ({"autoscaling_config": SCALING} if path.startswith("autoscaling_config.") else {})
+    head, _, inner = path.partition(".")
+    base = DEPLOYMENT | ({head: WITHOUT_DEFAULT[head]} if inner and head in WITHOUT_DEFAULT else {})
     if path == "num_replicas":
         value = 5
     before, after = desired({"deployments": [base]}), desired({"deployments": [with_value(base, path, value)]})

@@ -12,7 +12,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from serveconf.errors import CodeFailed, InternalError, OperatorError
 from serveconf.proxy.app import ProxyApp
-from serveconf.routing import Front, Generation, Middleware, ReplicaAddress, Route
+from serveconf.routing import Front, Generation, Middleware, ReplicaAddress, Route, as_match
 
 
 class FakePool:
@@ -97,7 +97,7 @@ def replica(name):
     return ReplicaAddress(id=name, node_id="n", uds=f"/tmp/{name}")
 
 
-def route(prefix="/a", deployment="a", version="1", replicas=("a1",), middlewares=()):
+def route(prefix="/a", deployment="a", version="1", replicas=("a1",), middlewares=(), **match):
     return Route(
         prefix=prefix,
         stack="s",
@@ -105,6 +105,7 @@ def route(prefix="/a", deployment="a", version="1", replicas=("a1",), middleware
         version=version,
         replicas=tuple(map(replica, replicas)),
         middlewares=middlewares,
+        match=as_match(match),
     )
 
 
@@ -174,6 +175,37 @@ async def test_longest_prefix_answers_and_the_app_sees_the_whole_path_below_its_
         seen = (await bench.get(path)).json()
         assert (seen["deployment"], seen["root_path"], seen["path"]) == (deployment, root_path, path)
         assert seen["keys"] == []
+
+
+@run
+async def test_hosts_methods_headers_and_query_decide_beside_the_prefix(bench):
+    await bench.serve(
+        route("/a", "any"),
+        route("/a", "host", hosts=["*.example"]),
+        route("/a", "beta", headers={"x-beta": "1"}),
+        route("/a", "v2", query={"v": "2"}),
+        route("/b", "b", methods=["POST"]),
+    )
+    for headers, query, deployment in [
+        ({}, "", "any"),
+        ({"host": "a.example:80"}, "?v=2", "host"),
+        ({"x-beta": "1"}, "?v=2", "beta"),
+        ({}, "?v=2", "v2"),
+    ]:
+        seen = (await bench.get(f"/a/x{query}", headers=headers)).json()
+        assert (seen["deployment"], seen["root_path"], seen["path"]) == (deployment, "/a", "/a/x")
+    assert (await bench.get("/-/healthz", headers={"host": "a.example"})).text == "success"
+    routes = (await bench.get("/-/routes")).json()
+    assert routes == {"/a": "any", "*.example/a": "host", "/a x-beta: 1": "beta", "/a ?v=2": "v2", "/b POST": "b"}
+
+
+@run
+async def test_method_that_no_rule_takes_gets_405_and_hears_which_are_taken(bench):
+    await bench.serve(route("/a", "a", methods=["GET", "PUT"]), route("/b", "b", methods=["GET"]))
+    answer = await bench.client.post("/a/x")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, PUT")
+    assert (await bench.client.post("/c")).status_code == 404
+    assert (await bench.client.head("/b")).status_code == 200
 
 
 @run

@@ -27,6 +27,7 @@ PATHS = [path for path, _ in walk_fields()]
 
 # What only the loader can know: a pattern beside a type would say it worse, or it concerns what stands below ``any``.
 BEYOND_THE_SCHEMA = {
+    "headers that no request has",
     "a host is a URL", "a host with a port", "a host with a number too large", "a prefix with dots", "a prefix that is kept",
     "an import path with a file name", "GPU as a custom resource", "a working directory in the runtime environment",
     "an environment variable that is no text", "a name is too long", "a schedule in a time zone that is none",
