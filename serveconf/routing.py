@@ -57,6 +57,8 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     max_ongoing_requests: int = 100
     max_queued_requests: int = -1
     request_timeout_s: float | None = None  # already merged: the deployment's, else the front's
+    replica_wait_s: float = 60.0  # how long a request waits while there is no replica: as long as one may take to start
+    hopeless: bool = False  # its replicas keep failing: with none left a request is not made to wait for the next
     graceful_shutdown_timeout_s: float = 20.0
     match: Match | None = None
 

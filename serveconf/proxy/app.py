@@ -54,7 +54,6 @@ class ProxyApp:
         self._live = self._builder.empty()
         self._staged: dict[int, Staged] = {}
         self._staging = asyncio.Lock()
-        pool.latest = self.latest_backend
 
     @property
     def generation(self) -> int:
@@ -84,6 +83,7 @@ class ProxyApp:
             raise InternalError(f"generation {number} is not staged")
         old, self._live = self._live, self._staged.pop(number)
         self.edge.use(self._live.front)
+        self._builder.lead(self._live)
         self._builder.let_go(old)
         for other in [other for other in self._staged if other < number]:
             self.abort(other)
@@ -94,13 +94,6 @@ class ProxyApp:
         staged = self._staged.pop(number, None)
         if staged is not None:
             self._builder.let_go(staged)
-
-    def latest_backend(self, stack: str, deployment: str) -> ASGIApp | None:
-        """What new requests for a deployment go to: for those that still wait in an older generation."""
-        for mount in self._live.mounts:
-            if mount.route.deployment == deployment and mount.route.stack == stack:
-                return mount.backend
-        return None
 
     def start_receipt(self, operation: str) -> None:
         """Begin to count for an operation."""

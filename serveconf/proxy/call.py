@@ -38,7 +38,7 @@ class Gone(Exception):
 class Call:
     """One request on its way through a backend."""
 
-    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started", "trail")
+    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started", "trail", "waited_s")
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scope = scope
@@ -46,6 +46,7 @@ class Call:
         self.send = send
         self.mode = body_mode(scope) if scope["type"] == "http" else None
         self.losses = 0
+        self.waited_s = 0.0  # for a replica with room
         self.trail: Trail = scope.get(TRAIL, NO_TRAIL)
         self.started = False  # known only where there is a deadline
 

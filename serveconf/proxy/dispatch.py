@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import deque
 from time import monotonic
 from typing import Any
 
@@ -28,9 +27,6 @@ from serveconf.wire import (
     need_task,
 )
 
-NO_REPLICA_WAIT_S = 5.0  # how long a request waits for a replica when there is none
-LOOK_EVERY_S = 0.1  # how often it looks meanwhile whether a newer generation has one
-
 
 class Backend:
     """The ASGI application of one route in one generation. The counters only grow, but for ``in_flight``.
@@ -46,20 +42,22 @@ class Backend:
         self.errors = 0
         self.retried = 0
         self.in_flight = 0
-        self._pool = pool
+        self.queued = 0  # of the requests in flight, those that wait for a replica
+        self.links = [pool.link(address) for address in route.replicas]
         self._limit = route.max_ongoing_requests
-        self._links = [pool.link(address) for address in route.replicas]
-        self._line: deque[asyncio.Event] = deque()  # first come, first served
-
-    @property
-    def queued(self) -> int:
-        """How many requests wait for a replica."""
-        return len(self._line)
+        self._line = pool.line(route.stack, route.deployment)
+        self._places = self._line.places
+        self._load = self._line.load
+        if self._line.leader is None:
+            self._line.turn_to(self)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.requests += 1
         self.in_flight += 1
         call = Call(scope, receive, send)
+        load, began = self._load, monotonic()
+        load.arrive(began)
+        served = False
         try:
             if self.route.request_timeout_s is None:
                 status = await self._run(call)
@@ -67,6 +65,7 @@ class Backend:
                 status = await self._run_in_time(call, self.route.request_timeout_s)
             if status >= 500:
                 self.errors += 1
+            served = True
         except GiveUp as answer:
             self._count_failure(answer.status)
             call.trail.reason = answer.reason
@@ -76,6 +75,11 @@ class Backend:
             await self._end_lost(call, error)
         finally:
             self.in_flight -= 1
+            now = monotonic()
+            load.leave(now)
+            if served:
+                load.completions += 1
+                load.served_s += now - began - call.waited_s
 
     def _count_failure(self, status: int) -> None:
         if status >= 500:
@@ -117,13 +121,10 @@ class Backend:
             return CLIENT_LEFT
         waited = False
         while True:
-            client = self._choose() if waited or not self._line else None
+            client = self.choose() if waited or not self._places else None
             try:
                 if client is None:
-                    found = await self._wait_in_line(call, first=waited)
-                    if isinstance(found, Backend):
-                        return await found._run(call)
-                    client = found
+                    client = await self._wait_in_line(call, first=waited)
                 call.trail.replica = client.replica
                 return await client(call.scope, incoming, call.send, call.mode)
             except StreamRefused:
@@ -146,9 +147,9 @@ class Backend:
 
     # choosing
 
-    def _choose(self) -> WireClient | None:
+    def choose(self) -> WireClient | None:
         """A replica with room: the only one, or the less loaded of two at random; None if there is none."""
-        links = self._links
+        links = self.links
         count = len(links)
         if count == 1:
             return self._room(links[0])
@@ -170,78 +171,51 @@ class Backend:
             return client
         return None
 
-    @property
-    def _alive(self) -> bool:
-        """Whether any replica of this route takes requests, now or when it has room."""
-        return any(link.client is not None and link.client.open for link in self._links)
-
     # waiting
 
-    def look_again(self) -> None:
-        """A replica has room, or one came, or one went: the first in line looks, or all when no replica is left."""
-        if not self._line:
-            return
-        if self._alive:
-            self._line[0].set()
-        else:
-            for place in self._line:
-                place.set()
-
-    async def _wait_in_line(self, call: Call, *, first: bool) -> WireClient | Backend:
-        """Wait for a replica with room; or a newer generation's backend, if this one has none left."""
-        if not first and 0 <= self.route.max_queued_requests <= len(self._line):
+    async def _wait_in_line(self, call: Call, *, first: bool) -> WireClient:
+        """Wait for a replica with room, of whichever generation is the newest then."""
+        line, load = self._line, self._load
+        if not first and 0 <= self.route.max_queued_requests <= len(self._places):
             raise GiveUp(503, "Service Unavailable: too many requests wait", Reason.QUEUE_FULL, retry=True)
         await need_task()
-        place = asyncio.Event()
-        if first:
-            self._line.appendleft(place)
-        else:
-            self._line.append(place)
-        for link in self._links:
-            link.waiting.add(self)
+        place = line.enter(first=first)
         watcher = asyncio.create_task(call.incoming.until_client_left())
         watcher.add_done_callback(lambda _: place.set())
         began = monotonic()
+        load.wait(began)
+        self.queued += 1
         try:
             return await self._wait_for_replica(place, watcher)
         finally:
-            call.trail.queue_s += monotonic() - began
+            self.queued -= 1
+            now = monotonic()
+            load.go_on(now)
+            call.waited_s += now - began
+            call.trail.queue_s += now - began
             watcher.cancel()
-            self._leave_line(place)
+            line.leave(place)
 
-    async def _wait_for_replica(self, place: asyncio.Event, watcher: asyncio.Task[None]) -> WireClient | Backend:
-        clock = asyncio.get_running_loop().time
+    async def _wait_for_replica(self, place: asyncio.Event, watcher: asyncio.Task[None]) -> WireClient:
+        line, clock = self._line, asyncio.get_running_loop().time
         until: float | None = None
         while True:
             if watcher.done():
                 watcher.result()
                 raise Gone
-            client = self._choose() if self._line[0] is place else None
+            client = line.choose(place)
             if client is not None:
                 return client
-            pause_s: float | None = None
-            if self._alive:
+            if line.alive:
                 until = None
             else:
-                latest = self._pool.latest(self.route.stack, self.route.deployment)
-                if latest is not None and latest is not self:
-                    return latest
-                until = clock() + NO_REPLICA_WAIT_S if until is None else until
-                if clock() >= until:
+                until = clock() + self.route.replica_wait_s if until is None else until
+                if line.hopeless or clock() >= until:
                     raise GiveUp(503, "Service Unavailable: no replica is ready", Reason.NO_REPLICA, retry=True)
-                pause_s = LOOK_EVERY_S
             place.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout_at(until):
                     await place.wait()
-
-    def _leave_line(self, place: asyncio.Event) -> None:
-        self._line.remove(place)
-        if self._line:
-            self.look_again()  # there may be room for the next one too
-        else:
-            for link in self._links:
-                link.waiting.discard(self)
 
 
 def _load(client: WireClient) -> int:

@@ -23,13 +23,14 @@ from serveconf.routing import Front, Generation, Middleware, ReplicaAddress, Rou
 class Pool(Protocol):
     """The connections to replicas (dispatch)."""
 
-    latest: Callable[[str, str], Any]  # stack, deployment → the backend that new requests go to, or None
-
     async def open(self, addresses: Iterable[ReplicaAddress], /) -> None:
         """Connect to all of them. Raises OperatorError."""
 
     def release(self, ids: Iterable[str], /) -> None:
         """No request will go to these replicas any more."""
+
+    def lead(self, leaders: Mapping[tuple[str, str], Any], /) -> None:
+        """New requests go to these backends from now on, by stack and deployment: those that wait go there too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +92,7 @@ class Builder:
                 stack = await self._build_stack(generation.front.middlewares, self._inside_front)
             for route in generation.routes:
                 mount = await self._mount(route)
-                mount.generations.add(generation.number)
+                mount.hold(generation.number)
                 self._mounts.add(mount)
                 held.append(mount)
             await self._pool.open(list(opened.values()))
@@ -101,6 +102,10 @@ class Builder:
             self._release(opened)
             raise
         return self._assemble(generation, stack, held)
+
+    def lead(self, staged: Staged) -> None:
+        """A generation is live: requests that wait in an older one are served by its replicas."""
+        self._pool.lead({(mount.route.stack, mount.route.deployment): mount.backend for mount in staged.mounts})
 
     def let_go(self, staged: Staged) -> None:
         """A generation is served no more, or never will be. What its requests still use stays until they end."""
@@ -127,7 +132,7 @@ class Builder:
         """The mount that serves exactly this route already, or a new one, with the old one's middlewares where it can."""
         mine = [mount for mount in self._mounts if _is_same_deployment(mount.route, route)]
         for mount in mine:
-            if mount.route == route:
+            if mount.route == route and not mount.over:
                 return mount
         stack = next((mount.stack for mount in mine if mount.route.middlewares == route.middlewares), None)
         if stack is None:

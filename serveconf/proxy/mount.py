@@ -91,6 +91,18 @@ class Mount:
         scope[MOUNT] = self
         return self.stack(scope, receive, send)
 
+    def hold(self, generation: int) -> None:
+        """A generation names this mount, perhaps again: what runs in it has all the time it wants."""
+        self.generations.add(generation)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def over(self) -> bool:
+        """Its time is over: whatever is still in it is being cut, and nothing new may come in."""
+        return self._over
+
     def let_go(self, generation: int) -> None:
         """A generation names this mount no more."""
         self.generations.discard(generation)
@@ -101,9 +113,6 @@ class Mount:
 
     def _end(self) -> None:
         """The time to finish is over: WebSockets are told to come again, what is still being sent is cut."""
-        if self.generations:  # it is served again
-            self._timer = None
-            return
         self._over = True
         for send in self._websockets:
             closing = asyncio.ensure_future(send({"type": "websocket.close", "code": SERVICE_RESTART}))

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from serveconf.errors import OperatorError
+from serveconf.proxy.line import Line
+from serveconf.proxy.load import Reporter
 from serveconf.routing import ReplicaAddress
 from serveconf.wire import ProtocolError, WireClient
 
 if TYPE_CHECKING:
-    from serveconf.proxy.dispatch import Backend
+    from serveconf.proxy.line import Leader
 
 log = logging.getLogger("serveconf.proxy")
 
@@ -40,7 +43,7 @@ class Link:
         self.client: WireClient | None = None
         self.reached = False  # it was connected at least once
         self.released = False
-        self.waiting: set[Backend] = set()  # those with requests that wait for room here
+        self.waiting: set[Line] = set()  # those with requests that wait for room here
         self._pool = pool
         self._where = pool.where(address)
         self._reconnecting: asyncio.Task[None] | None = None
@@ -63,8 +66,8 @@ class Link:
     def tell(self) -> None:
         """There may be room: whoever waits has a look."""
         if self.waiting:
-            for backend in tuple(self.waiting):
-                backend.look_again()
+            for line in tuple(self.waiting):
+                line.look_again()
 
     def release(self) -> None:
         """No generation names this replica any more; what runs on it ends there."""
@@ -99,13 +102,14 @@ class Link:
 
 
 class ReplicaPool:
-    """One per proxy process. ``latest`` finds the newest generation's backend of a deployment; the proxy sets it."""
+    """One per process: the connections, and the line of each deployment whose requests go over them."""
 
     def __init__(self, *, node_id: str, secret: bytes) -> None:
         self.node_id = node_id
         self.secret = secret
-        self.latest: Callable[[str, str], Backend | None] = lambda stack, deployment: None
+        self.reporter = Reporter()
         self._links: dict[str, Link] = {}
+        self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
 
     async def open(self, addresses: Iterable[ReplicaAddress]) -> None:
         """Connect to every replica that is new. ReplicaUnreachable, and nothing kept, when one can't be reached in time.
@@ -143,6 +147,23 @@ class ReplicaPool:
         if link is None:
             link = self._links[address.id] = Link(self, address)
         return link
+
+    def line(self, stack: str, deployment: str) -> Line:
+        """The line of a deployment, for as long as any of its backends lives."""
+        name = f"{stack}/{deployment}"
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = Line(self.reporter.load(name))
+        return line
+
+    def lead(self, leaders: Mapping[tuple[str, str], Leader]) -> None:
+        """A generation is live: these serve its deployments, by stack and name. Others have no route any more."""
+        led = {self.line(*name): leader for name, leader in leaders.items()}
+        for line in list(self._lines.values()):
+            if line in led:
+                line.turn_to(led[line])
+            else:
+                line.close()
 
     def where(self, address: ReplicaAddress) -> str:
         """How to reach a replica from this node."""

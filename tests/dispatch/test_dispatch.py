@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from dispatch_harness import Node, Request, answer, in_loop, node, read_all, until
 
-from serveconf.proxy import dispatch
 from serveconf.proxy.dispatch import Backend, ResponseCut
 from serveconf.proxy.incoming import Incoming
 from serveconf.proxy.pool import ReplicaUnreachable
@@ -172,7 +171,7 @@ async def test_any_other_request_whose_replica_died_gets_502_and_is_not_repeated
     async with node() as n:
         gate = Gate()
         backend = await n.backend(await dies(n, "a"))
-        backend._links.append(n.pool.link(await n.start("b", gate)))
+        backend.links.append(n.pool.link(await n.start("b", gate)))
         assert await Request(backend, method="POST").status() == 502
         assert gate.paths == [] and (backend.failed, backend.retried) == (1, 0)
 
@@ -197,7 +196,7 @@ async def test_a_dead_connection_is_made_again() -> None:
         for connection in list(n.servers["a"]._connections):
             connection.abort()
         assert await Request(backend).status() == 200
-        await until(lambda: backend._links[0].client is not None)
+        await until(lambda: backend.links[0].client is not None)
         assert await Request(backend, method="POST").status() == 200
 
 
@@ -209,7 +208,7 @@ async def test_past_its_time_a_request_gets_504_and_its_handler_is_cancelled() -
         request = Request(backend, path="/slow")
         assert await request.status() == 504
         await until(lambda: gate.cancelled == ["/slow"])
-        await until(lambda: n.servers["a"].ongoing == 0 and backend._links[0].client.ongoing == 0)  # type: ignore[union-attr]
+        await until(lambda: n.servers["a"].ongoing == 0 and backend.links[0].client.ongoing == 0)  # type: ignore[union-attr]
         assert backend.failed == 1
 
 
@@ -285,7 +284,7 @@ async def test_with_no_replica_left_a_request_goes_to_the_newest_generation() ->
         running, waiting = Request(before), Request(before)
         await until(lambda: before.queued == 1)
         after = await n.backend(await n.start("b", new))
-        n.pool.latest = lambda stack, deployment: after if (stack, deployment) == ("s", "d") else None
+        n.pool.lead({("s", "d"): after})
         n.pool.release(["a"])
         assert await waiting.status() == 200 and waiting.body == b"new"
         old.go.set()
@@ -294,23 +293,94 @@ async def test_with_no_replica_left_a_request_goes_to_the_newest_generation() ->
 
 
 @in_loop
-async def test_with_no_replica_at_all_a_request_waits_a_while_and_then_gets_503(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(dispatch, "NO_REPLICA_WAIT_S", 0.02)
+async def test_a_new_replica_relieves_the_line_that_it_was_started_for() -> None:
     async with node() as n:
-        request = Request(await n.backend())
+        busy, new = Gate("busy"), Gate("new")
+        new.go.set()
+        a = await n.start("a", busy)
+        before = await n.backend(a, max_ongoing_requests=1)
+        running, *waiting = [Request(before) for _ in range(5)]
+        await until(lambda: before.queued == 4)
+        after = await n.backend(a, await n.start("b", new), max_ongoing_requests=1)
+        n.pool.lead({("s", "d"): after})
+        assert [await r.status() for r in waiting] == [200] * 4
+        assert [r.body for r in waiting] == [b"new"] * 4 and len(busy.paths) == 1
+        busy.go.set()
+        assert await running.status() == 200 and before.queued == 0
+
+
+@in_loop
+async def test_those_who_wait_in_an_older_generation_come_before_those_of_the_new_one() -> None:
+    async with node() as n:
+        gate = Gate()
+        a = await n.start("a", gate)
+        before = await n.backend(a, max_ongoing_requests=1)
+        old = [Request(before, path=f"/old{i}") for i in range(3)]
+        await until(lambda: before.queued == 2)
+        after = await n.backend(a, max_ongoing_requests=1, max_queued_requests=3)
+        n.pool.lead({("s", "d"): after})
+        new = Request(after, path="/new")
+        await until(lambda: after.queued == 1)
+        assert await Request(after, path="/too-many").status() == 503
+        gate.go.set()
+        assert [await r.status() for r in (*old, new)] == [200] * 4
+        assert gate.paths == ["/old0", "/old1", "/old2", "/new"]
+
+
+@in_loop
+async def test_a_request_waits_for_the_first_replica() -> None:
+    async with node() as n:
+        none, gate = await n.backend(), Gate("first")
+        gate.go.set()
+        waiting = Request(none)
+        await until(lambda: none.queued == 1)
+        n.pool.lead({("s", "d"): await n.backend(await n.start("a", gate))})
+        assert await waiting.status() == 200 and waiting.body == b"first"
+
+
+@in_loop
+async def test_with_no_replica_at_all_a_request_waits_as_long_as_one_may_take_and_then_gets_503() -> None:
+    async with node() as n:
+        request = Request(await n.backend(replica_wait_s=0.02))
         assert await request.status() == 503
         assert (b"retry-after", b"1") in request.got[0]["headers"]
 
 
 @in_loop
-async def test_a_websocket_without_a_replica_is_denied_with_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "NO_REPLICA_WAIT_S", 0.02)
+async def test_a_websocket_without_a_replica_is_denied_with_a_response() -> None:
     async with node() as n:
-        request = Request(await n.backend(), {"type": "websocket.connect"}, kind="websocket")
+        backend = await n.backend(replica_wait_s=0.02)
+        request = Request(backend, {"type": "websocket.connect"}, kind="websocket")
         assert await request.status() == 503
         assert request.got[0]["type"] == "websocket.http.response.start"
+
+
+@in_loop
+async def test_no_request_waits_for_replicas_that_keep_failing() -> None:
+    async with node() as n:
+        backend = await n.backend()
+        waiting = Request(backend)
+        await until(lambda: backend.queued == 1)
+        n.pool.lead({("s", "d"): await n.backend(hopeless=True)})
+        assert await waiting.status() == 503
+
+
+@in_loop
+async def test_no_request_waits_for_a_deployment_that_is_taken_away() -> None:
+    async with node() as n:
+        gate = Gate()
+        backend = await n.backend(await n.start("a", gate), max_ongoing_requests=1)
+        running, second, third = (Request(backend) for _ in range(3))
+        await until(lambda: backend.queued == 2)
+        n.pool.lead({})
+        gate.go.set()  # what is left of it still serves them
+        assert [await r.status() for r in (running, second, third)] == [200] * 3
+    async with node() as n:
+        none = await n.backend()
+        waiting = Request(none)
+        await until(lambda: none.queued == 1)
+        n.pool.lead({})
+        assert await waiting.status() == 503
 
 
 @in_loop

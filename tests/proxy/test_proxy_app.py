@@ -21,12 +21,16 @@ class FakePool:
     def __init__(self):
         self.opened = set()
         self.released = []
+        self.leaders = {}
 
     async def open(self, addresses):
         ids = {address.id for address in addresses}
         if "bad" in ids:
             raise OperatorError("replica bad does not answer")
         self.opened |= ids
+
+    def lead(self, leaders):
+        self.leaders = dict(leaders)
 
     def release(self, ids):
         self.released += ids
@@ -97,7 +101,7 @@ def replica(name):
     return ReplicaAddress(id=name, node_id="n", uds=f"/tmp/{name}")
 
 
-def route(prefix="/a", deployment="a", version="1", replicas=("a1",), middlewares=(), **match):
+def route(prefix="/a", deployment="a", version="1", replicas=("a1",), middlewares=(), grace_s=20.0, **match):
     return Route(
         prefix=prefix,
         stack="s",
@@ -105,6 +109,7 @@ def route(prefix="/a", deployment="a", version="1", replicas=("a1",), middleware
         version=version,
         replicas=tuple(map(replica, replicas)),
         middlewares=middlewares,
+        graceful_shutdown_timeout_s=grace_s,
         match=as_match(match),
     )
 
@@ -445,7 +450,38 @@ async def test_receipt_has_the_retries_of_backends_that_are_gone_too(bench):
 @run
 async def test_requests_that_wait_in_an_old_generation_find_the_newest_backend(bench):
     await bench.serve(route(version="1"))
+    assert bench.pool.leaders == {("s", "a"): bench.backends[0]}
     await bench.serve(route(version="2", replicas=("a2",)), number=2)
-    assert bench.pool.latest("s", "a") is bench.backends[1]
-    assert bench.pool.latest("s", "none") is None
-    assert bench.pool.latest("other", "a") is None
+    assert bench.pool.leaders == {("s", "a"): bench.backends[1]}
+    await bench.serve(number=3)
+    assert bench.pool.leaders == {}
+
+
+@run
+async def test_a_route_that_comes_back_after_its_time_is_served_afresh(bench):
+    """What ran in the old mount is cut; nothing new may be."""
+    brief = {"grace_s": 0.01}
+    await bench.serve(route(version="1", **brief))
+    slow = asyncio.create_task(bench.get("/a/wait"))
+    await bench.backends[0].waiting.wait()
+    await bench.serve(number=2)
+    await asyncio.sleep(0.05)  # its time is over
+    await bench.serve(route(version="1", **brief), number=3)
+    assert len(bench.backends) == 2
+    assert (await bench.get("/a")).status_code == 200
+    bench.backends[0].release.set()
+    await asyncio.gather(slow, return_exceptions=True)
+
+
+@run
+async def test_a_route_that_comes_back_in_time_has_its_whole_time_again(bench):
+    brief = {"grace_s": 0.1}
+    await bench.serve(route(version="1", **brief))
+    slow = asyncio.create_task(bench.get("/a/wait"))
+    await bench.backends[0].waiting.wait()
+    await bench.serve(number=2)
+    await bench.serve(route(version="1", **brief), number=3)
+    assert len(bench.backends) == 1
+    await asyncio.sleep(0.15)
+    bench.backends[0].release.set()
+    assert (await slow).status_code == 200

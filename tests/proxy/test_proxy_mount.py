@@ -69,7 +69,7 @@ def test_a_websocket_of_a_changed_route_is_told_to_come_again_and_one_that_is_se
         await entered.wait()
         mount.let_go(1)
         if again:
-            mount.generations.add(2)
+            mount.hold(2)
         await socket
         return closed.result() if closed.done() else None
 
