@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from serveconf.wire.connection import Connection
@@ -15,6 +15,8 @@ from serveconf.wire.frames import (
     DEFAULT_LIMITS,
     AnyFrame,
     Body,
+    Broken,
+    Cancel,
     Credit,
     End,
     FrameTooLarge,
@@ -25,9 +27,18 @@ from serveconf.wire.frames import (
     Refused,
     Reply,
     Room,
+    StreamError,
 )
 from serveconf.wire.handshake import ClientHandshake
-from serveconf.wire.requests import BodyMode, ClientStream, StreamRefused, body_mode, run_http, run_websocket
+from serveconf.wire.requests import (
+    BodyMode,
+    ClientStream,
+    StreamCut,
+    StreamRefused,
+    body_mode,
+    run_http,
+    run_websocket,
+)
 from serveconf.wire.shared import TheirMemory, can_share
 
 log = logging.getLogger("serveconf.wire")
@@ -165,7 +176,7 @@ class WireClient(Connection):
         if not self._shaken.done():
             self._shaken.set_result(None)
 
-    def frames_received(self, frames: list[AnyFrame]) -> None:
+    def frames_received(self, frames: Iterator[AnyFrame | Broken]) -> None:
         for frame in frames:
             kind = type(frame)
             if kind is Room or kind is Memory:
@@ -173,10 +184,12 @@ class WireClient(Connection):
                 continue
             stream = self._streams.get(frame.stream)
             if stream is None:
-                if frame.stream > self._newest:
-                    raise ProtocolError(f"{kind.__name__} for stream {frame.stream}, which was never opened")
+                if frame.stream > self._newest:  # as where its Open could not be sent
+                    log.warning("%s for stream %s, which was never opened", kind.__name__, frame.stream)
+            elif kind is Broken:
+                raise StreamError(frame.stream, frame.why)  # type: ignore[union-attr]
             elif kind is Reply or kind is Body:
-                stream.arrived(frame)
+                stream.arrived(frame)  # type: ignore[arg-type]
                 if frame.done:  # type: ignore[union-attr]
                     self._others = frame.others  # type: ignore[union-attr]
                     self._end(stream)
@@ -184,12 +197,18 @@ class WireClient(Connection):
                 stream.credited(frame.size)  # type: ignore[union-attr]
             elif kind is End:
                 self._others = frame.others  # type: ignore[union-attr]
-                stream.arrived(frame)
+                stream.arrived(frame)  # type: ignore[arg-type]
                 self._end(stream)
             elif kind is Refused:
                 self._refused(stream, frame)  # type: ignore[arg-type]
             else:
-                stream.arrived(frame)
+                stream.arrived(frame)  # type: ignore[arg-type]
+
+    def stream_failed(self, stream: int) -> None:
+        failed = self._streams.get(stream)
+        if failed is not None and not failed.gone:
+            failed.fail(StreamCut(failed.started))
+            self.queue(Cancel(stream))
 
     def _refused(self, stream: ClientStream, frame: Refused) -> None:
         self._others = frame.others
@@ -232,11 +251,14 @@ class WireClient(Connection):
                 self._batch.insert(0, free)
         super().flush(raw)
 
-    def frame_unsendable(self, frame: AnyFrame) -> None:
+    def frame_unsendable(self, frame: AnyFrame, error: Exception) -> None:
+        log.warning("request given up: its %s cannot be sent: %s", type(frame).__name__, error)
         stream = self._streams.get(frame.stream)
-        if stream is not None:
-            stream.fail(FrameTooLarge("the request's headers cannot be sent"))
+        if stream is not None and isinstance(frame, Open):
+            stream.fail(error if isinstance(error, FrameTooLarge) else StreamCut(response_started=False))
             self._end(stream)
+        else:
+            self.stream_failed(frame.stream)
 
     def disconnected(self, error: Exception | None) -> None:
         self.closed = True

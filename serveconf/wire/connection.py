@@ -10,11 +10,25 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, cast
 
 from serveconf.wire.buffers import frames_buffer, raw_buffer
-from serveconf.wire.frames import AnyFrame, Body, FrameTooLarge, Limits, ProtocolError, decode, encode, encode_each
+from serveconf.wire.frames import (
+    CODEC_ERRORS,
+    AnyFrame,
+    Body,
+    Broken,
+    FrameTooLarge,
+    Limits,
+    ProtocolError,
+    StreamError,
+    decode,
+    encode,
+    encode_each,
+)
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
+from serveconf.wire.pulse import BEAT, Pulse
 
 log = logging.getLogger("serveconf.wire")
 
@@ -46,6 +60,8 @@ class Connection(asyncio.BufferedProtocol):
         self._flushes_soon = False
         self._paused = False
         self._turns: deque[asyncio.Future[None]] = deque()
+        self._pulse: Pulse | None = None  # where the other end may be on another node
+        self._turn_of_last_beat = 0
 
     # what a subclass adds
 
@@ -57,8 +73,12 @@ class Connection(asyncio.BufferedProtocol):
         """Whether there is one stream and no other: nobody to share a write with."""
         raise NotImplementedError
 
-    def frames_received(self, frames: list[AnyFrame]) -> None:
-        """A batch came in. ProtocolError closes the connection."""
+    def frames_received(self, frames: Iterator[AnyFrame | Broken]) -> None:
+        """A batch came in. StreamError ends the stream of that frame, any other ProtocolError closes the connection."""
+        raise NotImplementedError
+
+    def stream_failed(self, stream: int) -> None:
+        """What came for it cannot be: end it, at both ends."""
         raise NotImplementedError
 
     def next_piece(self, size: int) -> int:
@@ -73,8 +93,8 @@ class Connection(asyncio.BufferedProtocol):
         """What the other end has put into ``slot``."""
         raise ProtocolError("there are no slots here")
 
-    def frame_unsendable(self, frame: AnyFrame) -> None:
-        """``frame`` was queued, and is too large or holds a text that is none."""
+    def frame_unsendable(self, frame: AnyFrame, error: Exception) -> None:
+        """``frame`` was queued, and is too large or holds what no frame can."""
         raise NotImplementedError
 
     def disconnected(self, error: Exception | None) -> None:
@@ -86,11 +106,29 @@ class Connection(asyncio.BufferedProtocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._transport = transport
         transport.set_write_buffer_limits(high=2 * BATCH_BYTES, low=BATCH_BYTES)
-        _watch_peer(transport.get_extra_info("socket"))
+        self._prepare(transport.get_extra_info("socket"))
         self._deadline = self.loop.call_later(self.limits.handshake_timeout_s, self._handshake_late)
         hello = self._handshake.hello()
         if hello:
             transport.write(hello)
+
+    def _prepare(self, sock: Any) -> None:
+        if sock is None:
+            return
+        if sock.family == socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        else:
+            self._pulse = Pulse(self.loop, sock, self._beat, self._peer_silent)
+
+    def _beat(self) -> None:
+        if self._handshake.done and not self.lost and self._transport is not None:
+            if self._turn_of_last_beat == self.turn and not self._paused:
+                self._transport.write(BEAT)
+            self._turn_of_last_beat = self.turn
+
+    def _peer_silent(self) -> None:
+        log.warning("connection closed: nothing is heard of the other end any more")
+        self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._raw is not None:
@@ -119,6 +157,8 @@ class Connection(asyncio.BufferedProtocol):
         self.lost = True
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._pulse is not None:
+            self._pulse.stop()
         self._batch.clear()
         self._rest.clear()
         self._raw, self._raw_data = None, NOTHING
@@ -170,16 +210,18 @@ class Connection(asyncio.BufferedProtocol):
                 break
             frames = decode(data[start + 4 : stop], self.limits)
             start = stop
-            last = frames[-1] if frames else None
+            if not frames:
+                continue  # a beat of its pulse
+            last = frames[-1]
             if type(last) is Body and last.raw:
                 frames.pop()
-                self.frames_received(frames)
+                self._deliver(frames)
                 if last.slot:
                     self._hand_on(last, self.slot_data(last.slot, last.raw))
                 else:
                     start += self._expect_raw(last, data[start:])
             else:
-                self.frames_received(frames)
+                self._deliver(frames)
         if start < end:
             self._rest += data[start:]
 
@@ -199,7 +241,17 @@ class Connection(asyncio.BufferedProtocol):
         self._hand_on(head, data)
 
     def _hand_on(self, head: Body, data: memoryview) -> None:
-        self.frames_received([Body(head.stream, data, head.more, head.done, head.others, head.raw, head.slot)])  # type: ignore[arg-type]
+        self._deliver([Body(head.stream, data, head.more, head.done, head.others, head.raw, head.slot)])  # type: ignore[arg-type]
+
+    def _deliver(self, frames: list[AnyFrame | Broken]) -> None:
+        """Hand on all of them, whatever is wrong with one."""
+        rest = iter(frames)
+        while True:
+            try:
+                return self.frames_received(rest)
+            except StreamError as error:
+                log.warning("stream ended: %s", error)
+                self.stream_failed(error.stream)
 
     def _announced(self, data: memoryview | bytearray, start: int) -> int:
         size = int.from_bytes(data[start : start + 4], "big")
@@ -250,7 +302,7 @@ class Connection(asyncio.BufferedProtocol):
         self._batch_bytes = 0
         try:
             data = encode(batch, self.limits)
-        except (FrameTooLarge, UnicodeEncodeError):
+        except (FrameTooLarge, *CODEC_ERRORS):
             data = b""
             self._write_each(transport, batch)
         if raw is None:
@@ -262,8 +314,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _write_each(self, transport: asyncio.Transport, batch: list[AnyFrame]) -> None:
         for frame, data in encode_each(batch, self.limits):
-            if data is None:
-                self.frame_unsendable(frame)
+            if isinstance(data, Exception):
+                self.frame_unsendable(frame, data)
             else:
                 transport.write(data)
 
@@ -314,16 +366,3 @@ class Connection(asyncio.BufferedProtocol):
         """Close at once, dropping what is queued."""
         if self._transport is not None:
             self._transport.abort()
-
-
-def _watch_peer(sock: Any) -> None:
-    """Notice within seconds when the node at the other end is gone: TCP alone would wait for many minutes."""
-    if sock is None:
-        return
-    if sock.family == socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 20_000)):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -78,6 +78,14 @@ class ProtocolError(Exception):
     """The other end does not speak this protocol; its connection is closed."""
 
 
+class StreamError(ProtocolError):
+    """What came for one stream cannot be; that stream ends, and nobody else's."""
+
+    def __init__(self, stream: int, why: str) -> None:
+        super().__init__(f"stream {stream}: {why}")
+        self.stream = stream
+
+
 class FrameTooLarge(Exception):
     """A single frame, in practice the headers of one request or response, is beyond the limit."""
 
@@ -215,6 +223,12 @@ class Free(Frame, tag=15):
     slots: list[Count]
 
 
+class Broken(Frame):
+    """Stands where a frame of its stream was that is none. It is never sent."""
+
+    why: str
+
+
 AnyFrame: TypeAlias = (
     Open
     | Body
@@ -235,6 +249,14 @@ AnyFrame: TypeAlias = (
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[AnyFrame]).decode
+_decode_apart = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_decode_one = msgspec.msgpack.Decoder(AnyFrame).decode
+_as_number = msgspec.msgpack.Decoder(Number).decode
+_as_count = msgspec.msgpack.Decoder(Count).decode
+
+# What an encoder or decoder raises for values that no frame can hold: a number beyond 64 bits, half a surrogate pair,
+# what is no bytes, a list that holds itself.
+CODEC_ERRORS = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError, MemoryError)
 
 
 def cost_of(frame: Body) -> int:
@@ -253,26 +275,30 @@ def encode(frames: list[AnyFrame], limits: Limits) -> bytes:
     return size.to_bytes(4, "big") + payload
 
 
-def encode_each(frames: list[AnyFrame], limits: Limits) -> Iterator[tuple[AnyFrame, bytes | None]]:
-    """Every frame as a batch of its own, for when ``encode`` raised; None where the fault is with that frame."""
+def encode_each(frames: list[AnyFrame], limits: Limits) -> Iterator[tuple[AnyFrame, bytes | Exception]]:
+    """Every frame as a batch of its own, for when ``encode`` raised; the error where the fault is with that frame."""
     for frame in frames:
         try:
             yield frame, encode([frame], limits)
-        except (FrameTooLarge, UnicodeEncodeError):
-            yield frame, None
+        except (FrameTooLarge, *CODEC_ERRORS) as error:
+            yield frame, error
 
 
-def decode(payload: memoryview, limits: Limits) -> list[AnyFrame]:
-    """The frames of one batch, without its length; every field is checked. ProtocolError when they are none."""
+def decode(payload: memoryview, limits: Limits) -> list[AnyFrame | Broken]:
+    """The frames of one batch, without its length; every field is checked.
+
+    ``Broken`` stands for one that is none. ProtocolError where it cannot be told whose it was, or where the next begins.
+    """
+    frames: list[AnyFrame | Broken]
     try:
-        frames = _decode(payload)
-    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
-        raise ProtocolError(f"not a batch of frames: {error}") from error
-    for frame in frames:
+        frames = _decode(payload)  # type: ignore[assignment]
+    except CODEC_ERRORS as error:
+        frames = _decode_each(payload, error)
+    for place, frame in enumerate(frames):
         kind = type(frame)
         if kind is Reply or kind is Open or kind is Trailers:
             if len(frame.headers) > limits.max_headers:  # type: ignore[union-attr]
-                raise ProtocolError(f"{len(frame.headers)} headers")  # type: ignore[union-attr]
+                frames[place] = Broken(frame.stream, f"{len(frame.headers)} headers")  # type: ignore[union-attr]
         elif (
             type(frame) is Body
             and frame.raw
@@ -280,3 +306,25 @@ def decode(payload: memoryview, limits: Limits) -> list[AnyFrame]:
         ):
             raise ProtocolError("raw data where none can be")
     return frames
+
+
+def _decode_each(payload: memoryview, error: Exception) -> list[AnyFrame | Broken]:
+    try:
+        return [_decode_or_mark(raw) for raw in _decode_apart(payload)]
+    except CODEC_ERRORS:
+        raise ProtocolError(f"not a batch of frames: {error}") from error
+
+
+def _decode_or_mark(raw: msgspec.Raw) -> AnyFrame | Broken:
+    try:
+        return _decode_one(raw)  # type: ignore[no-any-return]
+    except CODEC_ERRORS as error:
+        fields = _decode_apart(raw)
+        tag, stream = _as_number(fields[0]), _as_number(fields[1])
+        if tag == _BODY_TAG and len(fields) > _RAW_FIELD and _as_count(fields[_RAW_FIELD]):
+            raise ProtocolError("raw data behind a frame that is none") from error
+        return Broken(stream, str(error))
+
+
+_BODY_TAG = Body.__struct_config__.tag
+_RAW_FIELD = 1 + Body.__struct_fields__.index("raw")  # behind the tag

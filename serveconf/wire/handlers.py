@@ -21,13 +21,14 @@ from serveconf.wire.frames import (
     Cut,
     End,
     Headers,
+    Limits,
     Open,
-    ProtocolError,
     Reply,
+    StreamError,
     Trailers,
     cost_of,
 )
-from serveconf.wire.stream import Stream
+from serveconf.wire.stream import Stream, as_bytes
 
 if TYPE_CHECKING:
     from serveconf.wire.server import ServerConnection
@@ -37,6 +38,7 @@ log = logging.getLogger("serveconf.wire")
 _BAD_NAME = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\\[\]={}"/?]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _MEMORY = 1_000
+_LENGTH_DIGITS = 18  # of a Content-Length: more bytes than that nobody sends, and a number of any length can't be read
 _good_names: set[bytes] = set()  # checked before; the application chooses them, and uses the same ones again
 _ERROR_TEXT = b"Internal Server Error"
 _ERROR_HEADERS: Headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")]
@@ -162,7 +164,7 @@ class HttpHandler(Handler):
 
     def frame_received(self, frame: AnyFrame) -> None:
         if type(frame) is not Body or self._body_ended:
-            raise ProtocolError(f"stream {self.number}: {type(frame).__name__} does not belong here")
+            raise StreamError(self.number, f"{type(frame).__name__} does not belong here")
         cost = cost_of(frame)
         self.received(cost)
         self._body_ended = not frame.more
@@ -204,7 +206,7 @@ class HttpHandler(Handler):
 
     def _start(self, message: dict[str, Any]) -> None:
         status = as_status(message["status"])
-        headers, length = checked_headers(message.get("headers", ()))
+        headers, length = checked_headers(message.get("headers", ()), self.connection.limits)
         if length is not None and not self._head and status not in (204, 304):
             self._left = length
         session = b"" if self._session is None else self._session.news()
@@ -237,7 +239,8 @@ class HttpHandler(Handler):
     def _send_trailers(self, kind: str, message: dict[str, Any]) -> None:
         if kind != "http.response.trailers" or self._trailers is None:
             raise RuntimeError(f"Expected ASGI message 'http.response.trailers', but got '{kind}'.")
-        headers, _ = checked_headers(message.get("headers", ()))
+        headers, _ = checked_headers(message.get("headers", ()), self.connection.limits)
+        check_number([*self._trailers, *headers], self.connection.limits)
         self._trailers += headers
         if not message.get("more_trailers", False):
             self.connection.queue(Trailers(self.number, self._trailers))
@@ -325,16 +328,13 @@ def as_status(status: Any) -> int:
     return int(status)
 
 
-def as_bytes(data: Any) -> bytes:
-    """A body as bytes that nobody can change before they are sent."""
-    if type(data) is bytes:
-        return data
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    raise TypeError(f"a body must be bytes, not {type(data).__name__}")
+def check_number(headers: Headers, limits: Limits) -> None:
+    """RuntimeError for more of them than one message may have; ``decode`` at the other end takes no more."""
+    if len(headers) > limits.max_headers:
+        raise RuntimeError(f"More than {limits.max_headers} header fields.")
 
 
-def checked_headers(headers: Iterable[Iterable[bytes]]) -> tuple[Headers, int | None]:
+def checked_headers(headers: Iterable[Iterable[bytes]], limits: Limits) -> tuple[Headers, int | None]:
     """The application's headers as they go over the wire, and their content-length. RuntimeError for bad ones."""
     checked: Headers = []
     length = None
@@ -347,9 +347,10 @@ def checked_headers(headers: Iterable[Iterable[bytes]]) -> tuple[Headers, int | 
             raise RuntimeError("Invalid HTTP header value.")
         checked.append((name, value))
         if len(name) == 14 and name.lower() == b"content-length":
-            if not value.isdigit():
+            if not value.isdigit() or len(value) > _LENGTH_DIGITS:
                 raise RuntimeError("Invalid Content-Length.")
             length = int(value)
+    check_number(checked, limits)
     return checked, length
 
 

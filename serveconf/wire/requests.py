@@ -22,11 +22,12 @@ from serveconf.wire.frames import (
     Open,
     Refused,
     Reply,
+    StreamError,
     Trailers,
     cost_of,
 )
 from serveconf.wire.strand import Strand, park, running
-from serveconf.wire.stream import Stream
+from serveconf.wire.stream import Stream, as_bytes
 from serveconf.wire.websockets import Assembly
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class ClientStream(Stream):
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     return self.client_left()
-                body, more = message.get("body", b""), message.get("more_body", False)
+                body, more = as_bytes(message.get("body", b"")), bool(message.get("more_body", False))
                 if self.spend(len(body)):
                     self.connection.queue(Body(self.number, body, more))
                 else:
@@ -274,7 +275,7 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
         message = await receive()
         if message["type"] != "http.request":
             return CLIENT_LEFT
-        body, more = message.get("body", b""), message.get("more_body", False)
+        body, more = as_bytes(message.get("body", b"")), bool(message.get("more_body", False))
     stream.begin_http(scope, receive, mode, body, more)
     status = CLIENT_LEFT
     while True:
@@ -328,7 +329,10 @@ async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: An
         if frame is None:
             return status
         if isinstance(frame, Message):
-            whole = assembly.add(frame)
+            try:
+                whole = assembly.add(frame)
+            except StreamError as error:
+                raise StreamCut(stream.started) from error
             if whole is not None:
                 content, size = whole
                 await send({"type": "websocket.send", "text" if frame.text else "bytes": content})
@@ -355,12 +359,17 @@ async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: An
 
 
 def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: bool) -> Open:
-    """The scope as it goes over the wire: what ASGI names, and nothing else."""
+    """The scope as it goes over the wire: what ASGI names, and nothing else. TypeError for what ASGI does not allow."""
     websocket = scope["type"] == "websocket"
     headers = scope["headers"]
     for name, value in headers:
         if type(name) is not bytes or type(value) is not bytes:
             raise TypeError("headers must be pairs of bytes")
+    client = scope.get("client")
+    if client is not None:
+        host, port = client
+        if type(host) is not str or type(port) is not int or not 0 <= port <= 65_535:
+            raise TypeError(f"the scope's client must be an address and a port, not {client!r}")
     return Open(
         number,
         websocket,
@@ -372,7 +381,7 @@ def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: b
         scope["query_string"],
         scope.get("root_path", ""),
         headers,
-        scope.get("client"),
+        client,
         scope.get("server"),
         scope.get("subprotocols", []),
         websocket and "websocket.http.response" in scope.get("extensions", ()),

@@ -9,21 +9,25 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from serveconf.wire.connection import Connection
 from serveconf.wire.frames import (
     DEFAULT_LIMITS,
     AnyFrame,
+    Broken,
     Cancel,
     Credit,
+    Cut,
+    End,
     Free,
     Limits,
     Open,
     ProtocolError,
     Refused,
     Room,
+    StreamError,
 )
 from serveconf.wire.handlers import Handler, HttpHandler
 from serveconf.wire.handshake import ServerHandshake
@@ -180,7 +184,7 @@ class ServerConnection(Connection):
         self._may_share = can_share(transport.get_extra_info("socket"), self.limits)
         self.server.joined(self)
 
-    def frames_received(self, frames: list[AnyFrame]) -> None:
+    def frames_received(self, frames: Iterator[AnyFrame | Broken]) -> None:
         for frame in frames:
             kind = type(frame)
             if kind is Open:
@@ -189,17 +193,31 @@ class ServerConnection(Connection):
             if kind is Free:
                 self._freed(frame)  # type: ignore[arg-type]
                 continue
+            if kind is Broken:
+                raise StreamError(frame.stream, frame.why)  # type: ignore[union-attr]
             handler = self._handlers.get(frame.stream)
             if handler is None:
-                if frame.stream > self._newest:
-                    raise ProtocolError(f"{kind.__name__} for stream {frame.stream}, which was never opened")
+                if frame.stream > self._newest:  # as where its Open could not be sent
+                    log.warning("%s for stream %s, which was never opened", kind.__name__, frame.stream)
             elif kind is Credit:
                 handler.credited(frame.size)  # type: ignore[union-attr]
             elif kind is Cancel:
                 handler.client_left()
             elif not handler.gone:
-                handler.frame_received(frame)
+                handler.frame_received(frame)  # type: ignore[arg-type]
         self.server.busy_poll.asked()
+
+    def stream_failed(self, stream: int) -> None:
+        handler = self._handlers.get(stream)
+        if handler is not None:
+            handler.give_up()
+        elif stream > self._newest:  # it could not begin
+            self._newest = stream
+            self._end_unbegun(stream)
+
+    def _end_unbegun(self, stream: int) -> None:
+        self.queue(Cut(stream))
+        self.queue(End(stream, self.others))
 
     def _open(self, first: Open) -> None:
         number = first.stream
@@ -211,7 +229,12 @@ class ServerConnection(Connection):
             self.queue(Refused(number, server.closing, self.others))
             server.turned_away(self)
             return
-        handler = WebSocketHandler(self, first) if first.websocket else HttpHandler(self, first)
+        try:
+            handler = WebSocketHandler(self, first) if first.websocket else HttpHandler(self, first)
+        except ProtocolError as error:
+            log.warning("stream %s could not begin: %s", number, error)
+            self._end_unbegun(number)
+            return
         self._handlers[number] = handler
         server.began(handler)
         handler.start()
@@ -252,8 +275,8 @@ class ServerConnection(Connection):
             if not self.server.ongoing:
                 self.server.busy_poll.answered(self.loop)
 
-    def frame_unsendable(self, frame: AnyFrame) -> None:
-        log.error("response cut: its headers cannot be sent")
+    def frame_unsendable(self, frame: AnyFrame, error: Exception) -> None:
+        log.error("response cut: its %s cannot be sent: %s", type(frame).__name__, error)
         handler = self._handlers.get(frame.stream)
         if handler is not None:
             handler.give_up()

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.frames import GRANT_SHIFT, PIECE_COST, Body, Credit, Message, ProtocolError, cost_of
+from serveconf.wire.frames import GRANT_SHIFT, PIECE_COST, Body, Credit, Message, StreamError, cost_of
 
 if TYPE_CHECKING:
     from serveconf.wire.connection import Connection
@@ -34,10 +34,10 @@ class Stream:
     # receiving
 
     def received(self, cost: int) -> None:
-        """Something that costs ``cost`` came in. ProtocolError when the other end had no credit for it."""
+        """Something that costs ``cost`` came in. StreamError when the other end had no credit for it."""
         self._held += cost
         if self._held > self.connection.limits.window_bytes:
-            raise ProtocolError(f"stream {self.number}: more data than was granted")
+            raise StreamError(self.number, "more data than was granted")
 
     def used(self, cost: int) -> None:
         """Something that costs ``cost`` was used up; as much again may come."""
@@ -82,7 +82,7 @@ class Stream:
         """The other end has used up ``size``."""
         self._credit += size
         if self._credit > self.connection.limits.window_bytes:
-            raise ProtocolError(f"stream {self.number}: more credit than was used")
+            raise StreamError(self.number, "more credit than was used")
         self._wake_senders()
 
     def leave(self) -> None:
@@ -141,8 +141,12 @@ class Stream:
                     return
 
     async def send_message(self, data: bytes, text: bool) -> None:
-        """Send ``data`` as the fragments of one message, as credit and turns allow."""
+        """Send ``data`` as the fragments of one message, as credit and turns allow. ValueError where it is too large."""
         limits = self.connection.limits
+        if len(data) > limits.max_message_bytes:
+            raise ValueError(
+                f"a WebSocket message of {len(data)} bytes is too large, at most {limits.max_message_bytes}"
+            )
         piece_bytes = min(limits.inline_bytes, limits.piece_bytes)
         if self._lock is None:
             self._lock = asyncio.Lock()
@@ -187,3 +191,12 @@ class Stream:
             self._senders = []
         self._senders.append(sender)
         await sender
+
+
+def as_bytes(data: Any) -> bytes:
+    """A body as bytes that nobody can change before they are sent."""
+    if type(data) is bytes:
+        return data
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(f"a body must be bytes, not {type(data).__name__}")

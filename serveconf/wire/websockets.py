@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from serveconf.wire.carried import unpack_extras
-from serveconf.wire.frames import PIECE_COST, Accept, AnyFrame, Body, Close, Cut, Message, Open, ProtocolError, Reply
-from serveconf.wire.handlers import ClientDisconnected, Handler, as_bytes, as_status, checked_headers
-from serveconf.wire.stream import Stream
+from serveconf.wire.frames import PIECE_COST, Accept, AnyFrame, Body, Close, Cut, Message, Open, Reply, StreamError
+from serveconf.wire.handlers import ClientDisconnected, Handler, as_status, checked_headers
+from serveconf.wire.stream import Stream, as_bytes
 
 if TYPE_CHECKING:
     from serveconf.wire.server import ServerConnection
@@ -18,6 +19,9 @@ log = logging.getLogger("serveconf.wire")
 INTERNAL_ERROR = 1011  # RFC 6455 §7.4.1, and IANA's registry for 1012
 SERVICE_RESTART = 1012
 ABNORMAL = 1006
+_CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})  # 1004 to 1006 are never sent
+_REASON_BYTES = 123
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Assembly:
@@ -25,36 +29,54 @@ class Assembly:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._begun: bytearray | None = None
 
     def add(self, frame: Message) -> tuple[str | bytes, int] | None:
-        """The whole message, and what reading it uses up, or None when more of it must come. ProtocolError when it grows too large."""
+        """The whole message, and what reading it uses up, or None when more of it must come. StreamError when it cannot be."""
         stream = self._stream
         cost = len(frame.data) + PIECE_COST
         stream.received(cost)
-        if not frame.more and not self._pieces:
-            return _content(frame.data, frame.text), cost
-        self._size += len(frame.data)
-        if self._size > stream.connection.limits.max_message_bytes:
-            raise ProtocolError(f"stream {stream.number}: message too large")
-        self._pieces.append(bytes(frame.data))
+        begun = self._begun
+        if begun is None:
+            if not frame.more:
+                return self._content(frame.data, frame.text), cost
+            begun = self._begun = bytearray()
+        if len(begun) + len(frame.data) > stream.connection.limits.max_message_bytes:
+            raise StreamError(stream.number, "message too large")
+        begun += frame.data
         if frame.more:
             stream.used(cost)
             return None
-        data = b"".join(self._pieces)
-        self._pieces.clear()
-        self._size = 0
-        return _content(data, frame.text), cost
+        self._begun = None
+        return self._content(begun, frame.text), cost
+
+    def _content(self, data: bytes | bytearray, text: bool) -> str | bytes:
+        if not text:
+            return bytes(data)
+        try:
+            return str(data, "utf-8")
+        except UnicodeDecodeError as error:
+            raise StreamError(self._stream.number, "text that is none") from error
 
 
-def _content(data: bytes | memoryview, text: bool) -> str | bytes:
-    if not text:
-        return bytes(data)
-    try:
-        return str(data, "utf-8")
-    except UnicodeDecodeError as error:
-        raise ProtocolError("text that is none") from error
+def checked_close(code: Any, reason: Any) -> tuple[int, str]:
+    """Code and reason as they may stand in a close frame (RFC 6455 §5.5.1, §7.4). RuntimeError for others."""
+    if not isinstance(code, int) or not (3000 <= code <= 4999 or code in _CLOSE_CODES):
+        raise RuntimeError(f"Invalid WebSocket close code '{code}'.")
+    if not isinstance(reason, str):
+        raise RuntimeError(f"The reason of a WebSocket's close must be text, not {type(reason).__name__}.")
+    if len(reason.encode()) > _REASON_BYTES:
+        raise RuntimeError(f"The reason of a WebSocket's close is longer than {_REASON_BYTES} bytes.")
+    return int(code), reason
+
+
+def checked_subprotocol(subprotocol: Any) -> str | None:
+    """A token, as it may stand in Sec-WebSocket-Protocol (RFC 6455 §4.2.2). RuntimeError for others."""
+    if subprotocol is None:
+        return None
+    if not isinstance(subprotocol, str) or not _TOKEN.fullmatch(subprotocol):
+        raise RuntimeError(f"Invalid WebSocket subprotocol {subprotocol!r}.")
+    return subprotocol
 
 
 class WebSocketHandler(Handler):
@@ -86,7 +108,7 @@ class WebSocketHandler(Handler):
             self._code, self._reason = frame.code, frame.reason
             self.client_left()
         else:
-            raise ProtocolError(f"stream {self.number}: {type(frame).__name__} does not belong here")
+            raise StreamError(self.number, f"{type(frame).__name__} does not belong here")
 
     async def receive(self) -> dict[str, Any]:
         if not self._connected:
@@ -123,13 +145,13 @@ class WebSocketHandler(Handler):
     def _send_first(self, kind: str, message: dict[str, Any]) -> None:
         queue = self.connection.queue
         if kind == "websocket.accept":
-            headers, _ = checked_headers(message.get("headers", ()))
-            queue(Accept(self.number, message.get("subprotocol"), headers))
+            headers, _ = checked_headers(message.get("headers", ()), self.connection.limits)
+            queue(Accept(self.number, checked_subprotocol(message.get("subprotocol")), headers))
             self._accepted = True
         elif kind == "websocket.close":
             self._close(ABNORMAL, "", wire_code=1000)
         elif kind == "websocket.http.response.start" and self._can_deny:
-            headers, _ = checked_headers(message.get("headers", ()))
+            headers, _ = checked_headers(message.get("headers", ()), self.connection.limits)
             queue(Reply(self.number, as_status(message["status"]), headers, others=self.connection.others))
             self._denying = True
         else:
@@ -154,7 +176,7 @@ class WebSocketHandler(Handler):
                 if self.gone:
                     raise ClientDisconnected
         elif kind == "websocket.close":
-            code, reason = message.get("code") or 1000, message.get("reason") or ""
+            code, reason = checked_close(message.get("code") or 1000, message.get("reason") or "")
             await self.last_in_line()
             self._close(code, reason)
         else:

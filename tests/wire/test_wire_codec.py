@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from serveconf.wire.frames import (
     Accept,
     Body,
+    Broken,
     Cancel,
     Close,
     Credit,
@@ -111,10 +112,22 @@ def test_hostile_sizes_are_protocol_errors(bad: bytes) -> None:
         decode(memoryview(bad), LIMITS)
 
 
-def test_too_many_headers_are_a_protocol_error() -> None:
-    reply = Reply(1, 200, [(b"a", b"b")] * 11)
+def test_a_frame_that_is_none_is_marked_and_the_others_are_read() -> None:
+    bad = [
+        Reply(1, 200, [(b"a", b"b")] * 11),
+        Accept(2, b"a", []),  # type: ignore[arg-type]
+        Close(3, 999),
+        End(4, 0),
+        Body(5, "text"),  # type: ignore[arg-type]
+    ]
+    read = decode(memoryview(encode([*bad, End(6, 0)], LIMITS))[4:], Limits(max_headers=10))
+    assert [type(frame) for frame in read] == [Broken, Broken, Broken, End, Broken, End]
+    assert [frame.stream for frame in read] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_body_that_is_none_and_announces_raw_data_ends_the_connection() -> None:
     with pytest.raises(ProtocolError):
-        decode(memoryview(encode([reply], LIMITS))[4:], Limits(max_headers=10))
+        decode(memoryview(encode([Body(1, "text", raw=5)], LIMITS))[4:], LIMITS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("slot", [0, 1])
@@ -128,5 +141,5 @@ def test_one_unsendable_frame_does_not_take_the_others_with_it() -> None:
     batch = [Cancel(1), Reply(2, 200, [(b"a", b"b" * 200)]), Close(3, 1000, "\ud800"), Cancel(4)]
     with pytest.raises(FrameTooLarge):
         encode(batch[:2], small)
-    sent = [(frame.stream, encoded is not None) for frame, encoded in encode_each(batch, small)]
+    sent = [(frame.stream, type(encoded) is bytes) for frame, encoded in encode_each(batch, small)]
     assert sent == [(1, True), (2, False), (3, False), (4, True)]
