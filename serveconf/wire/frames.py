@@ -320,6 +320,8 @@ def _decode_or_mark(raw: msgspec.Raw) -> AnyFrame | Broken:
         return _decode_one(raw)  # type: ignore[no-any-return]
     except CODEC_ERRORS as error:
         fields = _decode_apart(raw)
+        if len(fields) < 2:
+            raise ProtocolError("a frame of no stream") from error
         tag, stream = _as_number(fields[0]), _as_number(fields[1])
         if tag == _BODY_TAG and len(fields) > _RAW_FIELD and _as_count(fields[_RAW_FIELD]):
             raise ProtocolError("raw data behind a frame that is none") from error

@@ -105,6 +105,8 @@ def test_a_changed_byte_is_other_frames_or_a_protocol_error(batch: list, choice:
         b"\x91" * 100_000,  # nesting
         b"\x91\x93\x02\x01\xc6\xff\xff\xff\xff",  # bytes that claim four gigabytes
         b"\x91\x92\x04\x00",  # stream 0
+        b"\x91\x91\x04",  # no stream
+        b"\x91\x90",
     ],
 )
 def test_hostile_sizes_are_protocol_errors(bad: bytes) -> None:

@@ -66,7 +66,7 @@ async def test_half_a_surrogate_pair_in_a_path_ends_its_own_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "code, reason", [(999, ""), (5000, ""), (1005, ""), (1000, 7), (1000, "x" * 124), ("1000", "")]
+    ("code", "reason"), [(999, ""), (5000, ""), (1005, ""), (1000, 7), (1000, "x" * 124), ("1000", "")]
 )
 @in_loop
 async def test_a_close_that_cannot_be_said_is_the_applications_error(code: Any, reason: Any) -> None:

@@ -43,6 +43,7 @@ async def test_a_silent_node_is_left_at_both_ends_and_its_request_ends(caplog: p
         await until(lambda: server.ongoing == 1)
         (connection,) = server._connections
         for end in (client, connection):
+            assert end._transport is not None
             fall_silent(end._transport.get_extra_info("socket"))
         with pytest.raises(StreamLost):
             await call
