@@ -68,7 +68,14 @@ class Front(msgspec.Struct, frozen=True, omit_defaults=True):
 
     root_path: str = ""
     keep_alive_timeout_s: float = 90.0
+    body_timeout_s: float = 60.0
+    send_timeout_s: float = 60.0
     max_request_body_bytes: int | None = None
+    max_request_target_bytes: int = 65_536
+    max_request_field_bytes: int = 65_536
+    max_request_fields: int = 1_000
+    max_request_head_bytes: int = 131_072
+    request_id_header: str | None = "x-request-id"
     forwarded_allow_ips: str = (
         "127.0.0.1,::1"  # whose X-Forwarded-For and -Proto are believed: addresses, networks or "*"
     )
@@ -119,7 +126,7 @@ class PrefixTable(Generic[T]):
         """What stands for ``path``: ``/a`` takes ``/a``, ``/a/`` and ``/a/c``, never ``/ab``."""
         table = self.by_prefix
         end = len(path)
-        if end > self.longest:
+        if end > self.longest:  # what is deeper than any prefix need not be looked at: a client can send many slashes
             end = path.rfind("/", 0, self.longest + 1)
         while end > 0:
             found = table.get(path[:end])

@@ -38,7 +38,13 @@ class KeyFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         keys = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        return " ".join([super().format(record), *(f"{key}={value}" for key, value in keys.items())])
+        return " ".join([super().format(record), *(f"{key}={_on_one_line(value)}" for key, value in keys.items())])
+
+
+def _on_one_line(value: Any) -> str:
+    """A value as it may stand in a line: a path holds whatever a client has sent, line ends too."""
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def get_logger(name: str) -> KeyLogger:

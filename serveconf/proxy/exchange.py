@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _COPY_BYTES = 32_768
-_EDGE_FIELDS = HOP_BY_HOP | {b"content-length", b"date", b"x-request-id"}  # a look at these in an answer is needed
 
 
 class Exchange:
@@ -131,6 +130,7 @@ class Exchange:
     def disconnect(self) -> None:
         """The client went away. Whoever waits in ``receive`` learns it there; an app that waits elsewhere is cancelled."""
         self.disconnected = True
+        self.let_go_of_body()
         self.tell()
         if not self.receivers and self.strand is not None and not self.complete:
             self.strand.cancel()
@@ -138,8 +138,11 @@ class Exchange:
     def take(self, body: bytes) -> None:
         """A part of the body came in."""
         self.body.append(body)
-        self.body_waiting += len(body)
-        self.body_total += len(body)
+        size = len(body)
+        self.body_waiting += size
+        self.body_total += size
+        self.connection.body_waiting += size
+        self.connection.edge.kept_bytes += size
         self.tell()
 
     def tell(self) -> None:
@@ -173,16 +176,22 @@ class Exchange:
         parts = self.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        self.body_waiting = 0
+        self.let_go_of_body()
         self.end_told = not self.more_body
         self.connection.resume_reading()
         return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def let_go_of_body(self) -> None:
+        """What waits of it will not be taken."""
+        self.connection.body_waiting -= self.body_waiting
+        self.connection.edge.kept_bytes -= self.body_waiting
+        self.body_waiting = 0
 
     async def send(self, message: Message) -> None:
         """One event of the answer. Returns when the client can take more; after it has gone, events are dropped."""
         connection = self.connection
         if connection.writable is not None:
-            await connection.writable
+            await asyncio.shield(connection.writable)  # it is everybody's: who is cancelled must not cancel it
         if self.disconnected:
             return
         kind = message["type"]
@@ -212,9 +221,10 @@ class Exchange:
         edge = connection.edge
         head = [STATUS_LINES[status]]
         date, request_id, length = edge.date_line, self.request_id, None
+        edge_fields = edge.answer_fields
         for raw_name, value in headers:
             name = field_name(raw_name)
-            if name in _EDGE_FIELDS:
+            if name in edge_fields:
                 if name == b"content-length":
                     length = _same_length(length, value)
                     continue
@@ -228,7 +238,7 @@ class Exchange:
         if date:
             head.append(date)
         if request_id:
-            head.append(b"x-request-id: %b\r\n" % request_id)
+            head.append(b"%b: %b\r\n" % (edge.request_id_name or b"x-request-id", request_id))
         self._choose_framing(status, length, trailers, head)
         data = b"".join(head)
         if is_injected(data, len(head)):
@@ -314,7 +324,7 @@ class Exchange:
         self.complete = True
         self.connection.edge.tally.ended(self.scope, self.trail, self.status, self.body_total, self.bytes_sent)
         self.body.clear()
-        self.body_waiting = 0
+        self.let_go_of_body()
         self.tell()
         self.connection.exchange_ended(self)
 

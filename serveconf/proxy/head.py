@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from serveconf.proxy.edge import Edge
-from serveconf.proxy.rules import END_TO_END, Refused, check_host, is_request_id, make_request_id, tokens
+from serveconf.proxy.rules import (
+    END_TO_END,
+    Refused,
+    check_codings,
+    check_host,
+    check_size,
+    is_request_id,
+    make_request_id,
+    tokens,
+)
 
 
 class RequestHead:
@@ -20,6 +29,7 @@ class RequestHead:
         self.headers: list[tuple[bytes, bytes]] = []
         self.is_open = False  # between the first byte of a request and the end of its head
         self._host: bytes | None = None
+        self._id_name = edge.request_id_name
         self._forget_specials()
 
     def _forget_specials(self) -> None:
@@ -40,6 +50,7 @@ class RequestHead:
         self.url = b""
         self.headers = []
         self._host = None
+        self._id_name = self._edge.request_id_name
         if self.has_specials:
             self._forget_specials()
 
@@ -51,13 +62,13 @@ class RequestHead:
     def on_url(self, url: bytes) -> None:
         """A part of the request target."""
         self.url += url
-        if len(self.url) > self._edge.limits.max_target_bytes:
+        if len(self.url) > self._edge.front.max_request_target_bytes:
             raise Refused(414, "The request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field; after the head, a trailer field."""
         name = name.lower()
-        if name in _SPECIAL:
+        if name in _SPECIAL or name == self._id_name:
             self._take_special(name, value)
         else:
             self.headers.append((name, value))
@@ -74,7 +85,9 @@ class RequestHead:
             self.headers.append((name, value))
             return
         self.has_specials = True
-        if _SPECIAL[name](self, value):
+        if name == self._id_name:
+            self._take_request_id(value)
+        elif _SPECIAL[name](self, value):
             self.headers.append((name, value))
 
     def _take_connection(self, value: bytes) -> bool:
@@ -90,7 +103,9 @@ class RequestHead:
         return False
 
     def _take_transfer_encoding(self, value: bytes) -> bool:
-        self.is_chunked = True  # llhttp lets nothing else through
+        if value.lower() != b"chunked" or self.is_chunked:
+            check_codings(value, is_second=self.is_chunked)
+        self.is_chunked = True
         return True  # hop-by-hop, but ASGI has no other sign that a body of unknown length follows
 
     def _take_content_length(self, value: bytes) -> bool:
@@ -103,10 +118,9 @@ class RequestHead:
         self.expects_continue = True
         return True
 
-    def _take_request_id(self, value: bytes) -> bool:
+    def _take_request_id(self, value: bytes) -> None:
         if self._request_id is None and is_request_id(value):
             self._request_id = value
-        return False
 
     def _take_forwarded(self, value: bytes) -> bool:
         self.is_forwarded = True
@@ -118,20 +132,23 @@ class RequestHead:
     def close(self, version: str, method: str) -> tuple[bytes, bytes, bytes]:
         """The head is whole: path, query and request id. ``headers`` are what an app may see. Raises Refused."""
         self.is_open = False
+        if version != "1.1" and version != "1.0":
+            raise Refused(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here")
+        if method == "CONNECT":
+            raise Refused(501, "CONNECT is not supported")
         check_host(self._host, version)
         path, query = self._split_target(method)
         if self.has_specials:
             self._apply_specials(version)
+        if not self._id_name:
+            return path, query, b""
         request_id = self._request_id or make_request_id()
-        self.headers.append((b"x-request-id", request_id))
+        self.headers.append((self._id_name, request_id))
         return path, query, request_id
 
     def check_size(self) -> None:
-        """Raises Refused if the head is larger than the edge allows."""
-        limits = self._edge.limits
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if len(self.headers) > limits.max_header_fields or size > limits.max_head_bytes:
-            raise Refused(431, "The request header fields are too large or too many")
+        """Raises Refused if the head is larger than the front allows."""
+        check_size(self.url, self.headers, self._edge.front)
 
     def _split_target(self, method: str) -> tuple[bytes, bytes]:
         """Path and query of the request target in each of its forms (RFC 9112 §3.2)."""
@@ -140,8 +157,6 @@ class RequestHead:
             raise Refused(400, "The request target has a fragment")
         if path.startswith(b"/") or (path == b"*" and method == "OPTIONS"):
             return path, query
-        if method == "CONNECT":
-            raise Refused(501, "CONNECT is not supported")
         scheme, mark, rest = path.partition(b"://")
         if not mark or scheme.lower() not in (b"http", b"https"):
             raise Refused(400, "The request target is malformed")
@@ -155,6 +170,8 @@ class RequestHead:
         if gone:
             self.headers[:] = [field for field in self.headers if field[0] not in gone]
         if version != "1.1":
+            if self.is_chunked:
+                raise Refused(400, "HTTP/1.0 has no Transfer-Encoding")  # RFC 9112 §6.1: the framing is faulty
             self.expects_continue = False
         limit = self._edge.front.max_request_body_bytes
         if limit is not None and self.length is not None and self.length > limit:
@@ -162,7 +179,7 @@ class RequestHead:
 
     def expect_trailers(self) -> None:
         """From here on fields are trailers: ASGI has no place for them, and taking them for headers would be a hole."""
-        self.headers = _Trailers(self._edge.limits.max_header_fields)
+        self.headers = _Trailers(self._edge.front.max_request_fields)
 
 
 _SPECIAL: dict[bytes, Callable[[RequestHead, bytes], bool]] = {
@@ -173,7 +190,6 @@ _SPECIAL: dict[bytes, Callable[[RequestHead, bytes], bool]] = {
     b"transfer-encoding": RequestHead._take_transfer_encoding,
     b"content-length": RequestHead._take_content_length,
     b"expect": RequestHead._take_expect,
-    b"x-request-id": RequestHead._take_request_id,
     b"x-forwarded-for": RequestHead._take_forwarded,
     b"x-forwarded-proto": RequestHead._take_forwarded,
     b"keep-alive": RequestHead._drop,

@@ -21,25 +21,21 @@ import httptools
 from starlette.types import ASGIApp
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
+from serveconf.proxy.clocks import Wait
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.exchange import Exchange
 from serveconf.proxy.head import RequestHead
 from serveconf.proxy.rules import STATUS_LINES, Refused
-from serveconf.proxy.upgrade import parser_within_body, write_handshake
+from serveconf.proxy.sweep import Clocks
+from serveconf.proxy.upgrade import parser_within_body
 from serveconf.wire import Strand
 
 log = logging.getLogger(__name__)
 
-_BODY_HIGH_WATER = 65_536  # unread bytes of a request body past which the client is no longer read from
-_WRITE_HIGH_WATER = 256 << 10  # unsent bytes of an answer past which the app waits
-_PIPELINE_DEPTH = 16  # requests ahead of their turn past which the same is done
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
-# What a connection waits for from its client; each has its deadline in ``sweep``.
-_HEAD, _NEXT, _GOODBYE, _NOTHING = range(4)
-
-OpenWebSocket = Callable[[ASGIApp], asyncio.Protocol]
+OpenWebSocket = Callable[[ASGIApp, dict[str, Any]], asyncio.Protocol]  # the app, and the scope of the handshake
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -51,19 +47,21 @@ class HttpProtocol(asyncio.Protocol):
         self._open_websocket = open_websocket
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.writable: asyncio.Future[None] | None = None  # set while the client takes nothing
-        self._head = RequestHead(edge)
-        self.on_url = self._head.on_url  # the parser calls them without a detour
-        self.on_header = self._head.on_header
+        self.head = RequestHead(edge)
+        self.on_url = self.head.on_url  # the parser calls them without a detour
+        self.on_header = self.head.on_header
         self._parser: Any = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()  # answered in order; the first one is being answered
         self._to_start: Exchange | None = None  # when the packet is parsed: it may hold the body too
-        self._reading: Exchange | None = None  # whose body is being received
+        self.reading: Exchange | None = None  # whose body is being received
         self._refusal: Refused | None = None  # to be answered when its turn comes
         self._is_ignoring = False  # whatever the client still sends
-        self._is_read_paused = False
-        self._awaits = _HEAD
-        self._since = monotonic()
-        self._handshake: bytes | None = None  # a WebSocket's, to be read again by its own protocol
+        self.is_read_paused = False
+        self.awaits: Wait | None = Wait.HEAD
+        self.since = monotonic()
+        self._clocks: Clocks | None = None
+        self.body_waiting = 0  # bytes of all requests' bodies that their apps have not taken
+        self._handshake: dict[str, Any] | None = None  # the scope of a WebSocket's
         self._keeps_body = False  # of a request that asks for an upgrade and does not get it
         self._head_bytes = 0  # of an unfinished head, without its first packet
         self._packet = 0  # size of what is being parsed
@@ -73,64 +71,68 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        self.transport.set_write_buffer_limits(high=self.edge.limits.max_unsent_bytes)
         self.edge.connections.add(self)
         self.server = get_local_addr(self.transport)
         self.client = get_remote_addr(self.transport)
         self.scheme = "https" if is_ssl(self.transport) else "http"
         if self.edge.is_full:
-            self._refuse(Refused(503, "Too many connections"))
+            self.refuse(Refused(503, "Too many connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.edge.connections.discard(self)
-        self._awaits = _NOTHING
+        self.awaits = None
         self._is_ignoring = True
         self.resume_writing()
         for exchange in list(self._exchanges):
             exchange.disconnect()
         self._exchanges.clear()
-        self._reading = None
+        self.reading = None
         self._parser = None  # it holds this protocol, and this protocol it
 
     def pause_writing(self) -> None:
         self.writable = self.loop.create_future()
 
     def resume_writing(self) -> None:
-        if self.writable is not None:
-            self.writable.set_result(None)
-            self.writable = None
+        writable, self.writable = self.writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_ignoring:
-            return
-        self._packet = len(data)
-        was_in_head = self._head.is_open
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_after_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            self._refuse_unparsed(error)
-        else:
-            if self._head.is_open:
-                self._await_head(was_in_head)
-            elif self._reading is not None:
-                self._check_body_grows()
+        while data and not self._is_ignoring:
+            data = self._parse(data)
         if self._to_start is not None:
             exchange, self._to_start = self._to_start, None
             self._start(exchange)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Feed the parser; what it leaves, since a request that asks for an upgrade stops it."""
+        self._packet = len(data)
+        was_in_head = self.head.is_open
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return self._go_on_after_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse_unparsed(error)
+        else:
+            if self.head.is_open:
+                self._await_head(was_in_head)
+            elif self.reading is not None:
+                self._check_body_grows()
+        return b""
 
     # The parser's calls
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
-        self._head.begin()
+        self.head.begin()
 
     def on_headers_complete(self) -> None:
-        head = self._head
-        limits = self.edge.limits
-        came_in_parts = self._awaits == _HEAD
-        if came_in_parts or self._packet > limits.max_head_bytes or len(head.headers) > limits.max_header_fields:
+        head = self.head
+        edge = self.edge
+        came_in_parts = self.awaits is Wait.HEAD
+        if came_in_parts or self._packet > edge.unsuspicious_bytes or len(head.headers) > edge.front.max_request_fields:
             head.check_size()
         version: str = self._parser.get_http_version()
         raw_method: bytes = self._parser.get_method()
@@ -153,7 +155,7 @@ class HttpProtocol(asyncio.Protocol):
         }
         if head.has_specials:
             if head.upgrade is not None and self._parser.should_upgrade() and self._is_handshake(scope):
-                self._handshake = write_handshake(scope)
+                self._handshake = scope
                 return
             if head.takes_trailers:
                 scope["extensions"] = {"http.response.trailers": {}}
@@ -162,34 +164,34 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def _app(self) -> ASGIApp:
-        return self.edge.forwarded_app if self._head.is_forwarded else self.edge.app
+        return self.edge.forwarded_app if self.head.is_forwarded else self.edge.app
 
     def _is_handshake(self, scope: dict[str, Any]) -> bool:
         """Whether the upgrade that is asked for is a WebSocket; any other is ignored (RFC 9110 §7.8)."""
-        if scope["method"] == "GET" and scope["http_version"] == "1.1" and self._head.upgrade == b"websocket":
-            if self._head.has_body or self._exchanges:
+        if scope["method"] == "GET" and scope["http_version"] == "1.1" and self.head.upgrade == b"websocket":
+            if self.head.has_body or self._exchanges:
                 raise Refused(400, "A WebSocket handshake has no body, and nothing unanswered before it")
             return True
-        self._keeps_body = self._head.has_body
+        self._keeps_body = self.head.has_body
         return False
 
     def on_body(self, body: bytes) -> None:
         self._barren_bytes = -1
-        exchange = self._reading
+        exchange = self.reading
         if exchange is None or exchange.complete:
             return  # the app has answered without it
         exchange.take(body)
         limit = self.edge.front.max_request_body_bytes
         if limit is not None and exchange.body_total > limit:
             raise Refused(413, "The request body is too large")
-        if exchange.body_waiting > _BODY_HIGH_WATER:
+        if self.body_waiting > self.edge.unread_bytes:
             self.pause_reading()
 
     def on_message_complete(self) -> None:
-        exchange = self._reading
+        exchange = self.reading
         if exchange is None or self._keeps_body:
             return
-        self._reading = None
+        self.reading = None
         exchange.more_body = False
         exchange.tell()
         if not exchange.keep_alive:
@@ -198,50 +200,51 @@ class HttpProtocol(asyncio.Protocol):
             self._next()
 
     def _take(self, exchange: Exchange) -> None:
-        self._awaits = _NOTHING
-        self._reading = exchange
+        self.awaits = None
+        self.reading = exchange
         self._barren_bytes = 0
-        if self._head.is_chunked:
-            self._head.expect_trailers()
+        if self.head.is_chunked:
+            self.head.expect_trailers()
         self._exchanges.append(exchange)
         if len(self._exchanges) == 1:
             self._to_start = exchange
-        elif len(self._exchanges) > _PIPELINE_DEPTH:
+        elif len(self._exchanges) > self.edge.limits.max_pipelined:
             self.pause_reading()
 
     def _await_head(self, was_in_head: bool) -> None:
         """The head is not whole yet: its deadline and its size are watched from here on."""
         if not was_in_head:
-            self._await_client(_HEAD)
+            self._await_client(Wait.HEAD)
         else:
             self._head_bytes += self._packet
-            if self._head_bytes > self.edge.limits.max_head_bytes:
-                self._refuse(Refused(431, "The request header fields are too large"))
+            if self._head_bytes > self.edge.front.max_request_head_bytes:
+                self.refuse(Refused(431, "The request header fields are too large"))
 
     def _check_body_grows(self) -> None:
         """Chunk extensions and trailers are no body; without a bound they would be received for ever."""
         self._barren_bytes = 0 if self._barren_bytes < 0 else self._barren_bytes + self._packet
-        if self._barren_bytes > self.edge.limits.max_head_bytes:
-            self._refuse(Refused(431, "The trailer fields or chunk extensions are too large"))
+        if self._barren_bytes > self.edge.front.max_request_head_bytes:
+            self.refuse(Refused(431, "The trailer fields or chunk extensions are too large"))
 
-    def _go_on_after_upgrade(self, rest: bytes) -> None:
-        """The parser stops at every request that asks for an upgrade: a WebSocket's next bytes are frames, another's HTTP."""
+    def _go_on_after_upgrade(self, rest: bytes) -> bytes:
+        """A WebSocket's next bytes are frames, any other's are HTTP."""
         if self._handshake is not None:
             self._become_websocket(self._handshake, rest)
-            return
+            return b""
         if self._keeps_body:  # the parser takes it for what follows the upgrade; a fresh one is told what it is
             self._keeps_body = False
-            self._parser = parser_within_body(self, self._head.length)
-        if rest:
-            self.data_received(rest)
+            self._parser = parser_within_body(self, self.head.length)
+        return rest
 
-    def _become_websocket(self, handshake: bytes, rest: bytes) -> None:
+    def _become_websocket(self, scope: dict[str, Any], rest: bytes) -> None:
         self.edge.connections.discard(self)
-        self._awaits = _NOTHING
-        protocol = self._open_websocket(self._app)
+        self.awaits = None
+        self._is_ignoring = True
+        protocol = self._open_websocket(self._app, scope)
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
-        protocol.data_received(handshake + rest)
+        if rest:
+            protocol.data_received(rest)
 
     # Answers, in their order
 
@@ -260,9 +263,9 @@ class HttpProtocol(asyncio.Protocol):
     def exchange_ended(self, exchange: Exchange) -> None:
         """The answer is complete: on to the next request, or to the end of the connection."""
         if not exchange.keep_alive:
-            self._say_goodbye(is_upload_unread=self._reading is not None)
-        elif self._reading is exchange:
-            self._await_client(_GOODBYE)  # the rest of the body is dropped as it comes, but not for ever
+            self._say_goodbye(is_upload_unread=self.reading is not None)
+        elif self.reading is exchange:
+            self._await_client(Wait.GOODBYE)  # the rest of the body is dropped as it comes, but not for ever
             self.resume_reading()
         else:
             self._next()
@@ -273,8 +276,8 @@ class HttpProtocol(asyncio.Protocol):
             self.loop.call_soon(self._start, self._exchanges[0])
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
-        elif not self._head.is_open:
-            self._await_client(_NEXT)
+        elif not self.head.is_open:
+            self._await_client(Wait.NEXT)
         self.resume_reading()
 
     def _refuse_unparsed(self, error: httptools.HttpParserError) -> None:
@@ -282,16 +285,16 @@ class HttpProtocol(asyncio.Protocol):
             return  # the request before this said that it would be the last
         cause = error.__context__
         if isinstance(cause, Refused):
-            self._refuse(cause)
+            self.refuse(cause)
             return
         if isinstance(error, httptools.HttpParserCallbackError):
             log.error("a request could not be taken", exc_info=cause)
-        self._refuse(Refused(400, "The request is malformed"))
+        self.refuse(Refused(400, "The request is malformed"))
 
-    def _refuse(self, refusal: Refused) -> None:
+    def refuse(self, refusal: Refused) -> None:
         """Answer so, as soon as the requests before it are answered, and close."""
         self._is_ignoring = True
-        exchange, self._reading = self._reading, None
+        exchange, self.reading = self.reading, None
         if exchange is not None:  # its head was good, its body is not
             if exchange.started:
                 exchange.cut()
@@ -315,11 +318,13 @@ class HttpProtocol(asyncio.Protocol):
     def _say_goodbye(self, *, is_upload_unread: bool) -> None:
         """Close. Where the client may still be sending, only our half at first: a reset would take the answer from it."""
         self._is_ignoring = True
+        for exchange in self._exchanges:
+            exchange.let_go_of_body()
         self._exchanges.clear()
-        self._reading = None
+        self.reading = None
         if is_upload_unread and self.transport.can_write_eof():
             self.transport.write_eof()
-            self._await_client(_GOODBYE)
+            self._await_client(Wait.GOODBYE)
             self.resume_reading()
         else:
             self.transport.close()
@@ -337,35 +342,36 @@ class HttpProtocol(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Until the app takes what has been received."""
-        if not self._is_read_paused and not self.transport.is_closing():
-            self._is_read_paused = True
+        if not self.is_read_paused and not self.transport.is_closing():
+            self.is_read_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Unless there is still too much that waits for its turn."""
-        if not self._is_read_paused or self.transport.is_closing() or len(self._exchanges) > _PIPELINE_DEPTH:
+        if not self.is_read_paused or self.transport.is_closing():
             return
-        if self._reading is None or self._reading.body_waiting <= _BODY_HIGH_WATER:
-            self._is_read_paused = False
+        edge = self.edge
+        if len(self._exchanges) <= edge.limits.max_pipelined and self.body_waiting <= edge.unread_bytes:
+            self.is_read_paused = False
             self.transport.resume_reading()
 
     # The edge's calls
 
-    def _await_client(self, what: int) -> None:
-        self._awaits = what
-        self._since = monotonic()
+    def _await_client(self, what: Wait) -> None:
+        self.awaits = what
+        self.since = monotonic()
 
     def sweep(self, now: float) -> None:
         """Close, if what the client is awaited for did not come in time."""
-        if self._awaits == _NOTHING:
-            return
-        limits = self.edge.limits
-        if now - self._since < (limits.head_timeout_s, self.edge.idle_timeout_s, limits.linger_s)[self._awaits]:
-            return
-        if self._awaits == _HEAD and self._head.is_open:
-            self._refuse(Refused(408, "The request did not come in time"))
-        else:
-            self.transport.close()
+        if self._clocks is None:
+            self._clocks = Clocks()
+        self._clocks.sweep(self, now)
+
+    def give_up(self, reason: str) -> None:
+        """Cut the connection, whatever is under way on it."""
+        for exchange in self._exchanges:
+            exchange.trail.reason = exchange.trail.reason or reason
+        self.reset()
 
     def drain(self, code: int = 0, /) -> None:
         """What is being answered is the last of this connection; an idle one is closed by ``sweep``."""

@@ -7,8 +7,11 @@ good once is a look-up from then on. The memories are bounded, since a client ch
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from random import Random
+
+from serveconf.routing import Front
 
 _MEMORY = 2048
 
@@ -83,6 +86,34 @@ def check_host(host: bytes | None, http_version: str) -> None:
     _good_hosts.add(host)
 
 
+def check_codings(value: bytes, *, is_second: bool) -> None:
+    """A Transfer-Encoding: chunked, once and last (RFC 9112 §6.1, §7); no other is spoken here. Raises Refused."""
+    codings = [coding.strip().lower() for coding in value.split(b",")]
+    if is_second or codings.count(b"chunked") != 1 or codings[-1] != b"chunked":
+        raise Refused(400, "The Transfer-Encoding is malformed")
+    if len(codings) > 1:
+        raise Refused(501, "Only the transfer coding chunked is supported")
+
+
+def check_size(target: bytes, headers: Iterable[tuple[bytes, bytes]], front: Front) -> None:
+    """The head of a request, of whichever version of HTTP, against the front's limits. Raises Refused."""
+    if len(target) > front.max_request_target_bytes:
+        raise Refused(414, "The request target is too long")
+    count = size = largest = 0
+    for name, value in headers:
+        field = len(name) + len(value)
+        count += 1
+        size += field + 4
+        if field > largest:
+            largest = field
+    if (
+        count > front.max_request_fields
+        or largest > front.max_request_field_bytes
+        or size + len(target) > front.max_request_head_bytes
+    ):
+        raise Refused(431, "The request header fields are too large or too many")
+
+
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _good_names: dict[bytes, bytes] = {}
 
@@ -98,6 +129,17 @@ def field_name(name: bytes) -> bytes:
         _good_names.clear()
     lower = _good_names[name] = name.lower()
     return lower
+
+
+_LINE_END = re.compile(rb"[\r\n\0]")
+
+
+def check_fields(fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Header fields that one message may have. Raises ValueError for a name that is none, or a line end in a value."""
+    for name, value in fields:
+        field_name(name)
+        if _LINE_END.search(value):
+            raise ValueError("a header field holds a line end or a NUL")
 
 
 def is_injected(head: bytes, lines: int) -> bool:

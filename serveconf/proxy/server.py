@@ -12,6 +12,7 @@ import logging
 import socket
 from time import monotonic
 from types import ModuleType
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -91,8 +92,8 @@ class ProxyServer:
         )
         return protocol
 
-    def _make_websocket(self, app: ASGIApp) -> WebSocketProtocol:
-        return WebSocketProtocol(self.edge, asyncio.get_running_loop(), self._uvicorn_config, app)
+    def _make_websocket(self, app: ASGIApp, scope: dict[str, Any]) -> WebSocketProtocol:
+        return WebSocketProtocol(self.edge, asyncio.get_running_loop(), self._uvicorn_config, app, scope)
 
     async def _tick(self) -> None:
         while True:
@@ -107,8 +108,7 @@ class ProxyServer:
 
     @property
     def _tick_s(self) -> float:
-        shortest = min(self.edge.limits.head_timeout_s, self.edge.idle_timeout_s, self.edge.limits.linger_s)
-        return min(1.0, max(0.02, shortest / 4))
+        return min(1.0, max(0.02, self.edge.shortest_wait_s / 4))
 
     async def drain(
         self, timeout_s: float, *, websocket_timeout_s: float = 0.0, websocket_code: int = SERVICE_RESTART

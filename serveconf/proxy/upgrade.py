@@ -1,25 +1,16 @@
-"""What happens to a request that asks for another protocol: a WebSocket's is written out anew, another's body parsed on.
+"""What happens to the body of a request that asks for another protocol than a WebSocket: it is parsed on.
 
 llhttp stops at such a request and takes what follows for the other protocol, whether or not the server agrees.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httptools
 
 if TYPE_CHECKING:
     from serveconf.proxy.protocol import HttpProtocol
-
-
-def write_handshake(scope: dict[str, Any]) -> bytes:
-    """A WebSocket handshake as it was checked, for the protocol that goes on with the connection."""
-    query = scope["query_string"]
-    target: bytes = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
-    lines = [b"GET %b HTTP/1.1\r\n" % target, b"connection: upgrade\r\nupgrade: websocket\r\n"]
-    lines += [b"%b: %b\r\n" % field for field in scope["headers"]]
-    return b"".join(lines) + b"\r\n"
 
 
 def parser_within_body(protocol: HttpProtocol, length: int | None) -> httptools.HttpRequestParser:

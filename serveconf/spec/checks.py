@@ -18,6 +18,7 @@ IMPORT_PATH = rf"^{_MODULE}:{_ATTRIBUTES}$"
 NAME = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$"
 MATCH_HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
 METHOD = r"^[A-Z][A-Z-]*$"
+FIELD_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 PERCENT = r"^(100|[0-9]{1,2})%$"
 MOST_REPLICAS = 100_000
 _DAY = "(Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -100,6 +101,22 @@ def check_header_values(headers: dict[str, str | None]) -> dict[str, str | None]
             raise _inside("header", "must be printable ASCII without blanks at its ends", name)
         seen[name.lower()] = name
     return headers
+
+
+_NOT_AN_ID = {
+    *("authorization", "connection", "content-length", "content-type", "cookie", "date", "expect", "host"),
+    *("keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    *("x-forwarded-for", "x-forwarded-proto"),
+}
+
+
+def check_request_id_header(name: str) -> str:
+    """The name of a header field, and of none that means something else."""
+    if not re.fullmatch(FIELD_NAME, name):
+        raise PydanticCustomError("name", "must be the name of a header, such as x-request-id")
+    if name.lower() in _NOT_AN_ID:
+        raise PydanticCustomError("name", "is a header with a meaning of its own; take one such as x-request-id")
+    return name
 
 
 def check_import_path(path: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from serveconf.spec.checks import (
+    FIELD_NAME,
     IMPORT_PATH,
     MOST_REPLICAS,
     NAME,
@@ -19,6 +20,7 @@ from serveconf.spec.checks import (
     check_path,
     check_prefix,
     check_replica_count,
+    check_request_id_header,
     check_root_path,
 )
 
@@ -43,6 +45,9 @@ def pattern(text: str) -> Any:
 ImportPath = Annotated[str, AfterValidator(check_import_path), pattern(IMPORT_PATH)]
 Name = Annotated[str, AfterValidator(check_name), pattern(NAME)]
 RoutePrefix = Annotated[str, AfterValidator(check_prefix), pattern(r"^/([^\s?#{}%*\\/]+(/[^\s?#{}%*\\/]+)*)?$")]
+FieldName = Annotated[
+    str, Field(min_length=1, max_length=64), AfterValidator(check_request_id_header), pattern(FIELD_NAME)
+]
 UrlPath = Annotated[str, AfterValidator(check_path), pattern(r"^/[^\s#]*$")]
 RootPath = Annotated[str, AfterValidator(check_root_path), pattern(r"^(/[^\s?#{}%*\\/]+)*$")]
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_host)]

@@ -18,6 +18,7 @@ from serveconf.spec.kinds import (
     Amount,
     Cost,
     CountOrPercent,
+    FieldName,
     Host,
     ImportPath,
     Name,
@@ -127,10 +128,34 @@ class HttpOptions(Strict):
     """Seconds after which an unanswered request gets a 504; null means no limit."""
     keep_alive_timeout_s: PositiveSeconds = Field(default=90.0, examples=[90], json_schema_extra=costs(Cost.ROUTE))
     """Seconds an idle client connection is kept open."""
+    body_timeout_s: PositiveSeconds = Field(default=60.0, examples=[60], json_schema_extra=costs(Cost.ROUTE))
+    """Seconds in which a client must send more of its body, else 408; likewise until a WebSocket is accepted."""
+    send_timeout_s: PositiveSeconds = Field(default=60.0, examples=[60], json_schema_extra=costs(Cost.ROUTE))
+    """Seconds in which a client must take more of what it is sent, else its connection is cut."""
     max_request_body_bytes: Annotated[int, Field(ge=0)] | None = Field(
         default=None, examples=[None, 10485760], json_schema_extra=costs(Cost.ROUTE)
     )
     """Largest request body in bytes; past it 413; null means no limit."""
+    max_request_target_bytes: Annotated[int, Field(ge=256, le=262_144)] = Field(
+        default=65_536, examples=[65536], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Longest path with query, in bytes; past it 414. Of HTTP/1.1, HTTP/2 and WebSocket handshakes alike."""
+    max_request_field_bytes: Annotated[int, Field(ge=256, le=262_144)] = Field(
+        default=65_536, examples=[65536], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Longest header field (name and value), in bytes; past it 431."""
+    max_request_fields: Annotated[int, Field(ge=16, le=5_000)] = Field(
+        default=1_000, examples=[1000], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Most header fields of a request; past it 431."""
+    max_request_head_bytes: Annotated[int, Field(ge=1_024, le=524_288)] = Field(
+        default=131_072, examples=[131072], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Largest head of a request, target and all header fields together, in bytes; past it 431."""
+    request_id_header: FieldName | None = Field(
+        default="x-request-id", examples=["x-request-id", "x-correlation-id", None], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Header with a request's id: taken over or made, handed to the app, echoed. null: none is made, taken or added."""
     forwarded_allow_ips: str = Field(
         default="127.0.0.1,::1", examples=["127.0.0.1,::1", "10.0.0.0/8", "*"], json_schema_extra=costs(Cost.ROUTE)
     )

@@ -9,6 +9,7 @@ from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
 from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, BodyMode, StreamCut, StreamLost, StreamRefused, body_mode
 from serveconf.wire.server import WireServer
 from serveconf.wire.strand import Strand, need_task, park, running
+from serveconf.wire.websockets import checked_close, checked_subprotocol
 
 __all__ = [
     "BODY_FOLLOWS",
@@ -24,6 +25,8 @@ __all__ = [
     "WireClient",
     "WireServer",
     "body_mode",
+    "checked_close",
+    "checked_subprotocol",
     "need_task",
     "park",
     "running",

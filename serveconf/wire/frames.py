@@ -57,7 +57,7 @@ class Limits:
     """How much one end of a connection takes from the other. Both ends of one connection must agree on the window."""
 
     max_batch_bytes: int = 1 << 20
-    max_headers: int = 1_000
+    max_headers: int = 10_000
     max_streams: int = 10_000  # open at a time on one connection
     max_message_bytes: int = 64 << 20  # of one WebSocket message
     window_bytes: int = 1 << 20  # unread data per stream and direction

@@ -83,13 +83,23 @@ def test_malformed_request_gets_400_reaches_no_app_and_ends_the_connection(serve
 @pytest.mark.parametrize(
     ("request_text", "status"),
     [
-        (get("/" + "a" * 20_000), 414),
+        (get("/" + "a" * 70_000), 414),
         (get(headers="X-Big: " + "b" * 70_000 + "\r\n"), 431),
-        (get(headers="".join(f"X-{n}: v\r\n" for n in range(300))), 431),
+        (get(headers="".join(f"X-{n}: v\r\n" for n in range(1_100))), 431),
         (get(headers="Expect: 200-ok\r\n"), 417),
         ("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", 501),
+        ("CONNECT http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n", 501),
+        (f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (f"POST / HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
+        (f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (get(version="2.0"), 505),
+        (get(version="0.9"), 505),
     ],
-    ids=["long target", "large field", "many fields", "unknown expectation", "connect"],
+    ids=[
+        *("long target", "large field", "many fields", "unknown expectation", "connect", "connect to a path"),
+        *("another coding", "coding in HTTP/1.0", "coded twice", "two codings", "HTTP/2.0 in clear", "HTTP/0.9"),
+    ],
 )
 def test_what_the_edge_does_not_do_is_refused_with_the_status_that_says_so(server, request_text, status):
     with server.connect() as client:
@@ -112,7 +122,7 @@ def test_endless_head_in_small_packets_is_refused(server):
 
 def test_endless_trailers_are_refused(server):
     with server.connect() as client:
-        client.send(CHUNKED + "5\r\nhello\r\n0\r\n" + "".join(f"X-{n}: v\r\n" for n in range(1000)) + "\r\n")
+        client.send(CHUNKED + "5\r\nhello\r\n0\r\n" + "".join(f"X-{n}: v\r\n" for n in range(1_100)) + "\r\n")
         assert client.answer().status == 431
 
 
