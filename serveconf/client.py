@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -74,6 +74,10 @@ class Client:
     def routes(self) -> Json:
         """The live table."""
         return self._json("GET", "/routes")
+
+    def test_route(self, method: str, url: str, headers: Sequence[str]) -> Json:
+        """Who would take a request, and why; headers as ``name: value``."""
+        return self._json("GET", "/routes/test", params={"method": method, "url": url, "header": list(headers)})
 
     def history(self, stack: str) -> list[Json]:
         """The kept revisions."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -29,6 +29,7 @@ from serveconf.reconcile.records import Revision
 from serveconf.reconcile.requests import ApplyRequest
 from serveconf.reconcile.result import code_failures, problem_of
 from serveconf.reconcile.status import make_history, make_routes, make_status
+from serveconf.route_test import judge_request
 
 NDJSON = "application/x-ndjson"
 MAX_PACKAGE_BYTES = 120_000_000
@@ -36,6 +37,7 @@ MAX_PACKAGE_BYTES = 120_000_000
 StackName = Annotated[str, Path(description="Name of the stack.")]
 IfMatch = Annotated[str | None, Header(description="Revision that the stack must be at, or 412.")]
 LogTail = Annotated[int, Query(ge=0, le=100_000, description="Lines of each replica to begin with.")]
+HeaderLines = Annotated[Sequence[str], Query(description="Header fields of the request: name: value.")]
 Shutdown = Callable[[], Awaitable[None]]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -99,6 +101,13 @@ def _looking(plane: ControlPlane, address: str) -> APIRouter:
     async def routes() -> dict[str, str]:
         """The live routing table: prefix to deployment."""
         return make_routes(plane.ledger.generation)
+
+    @router.get("/routes/test", response_model=models.VerdictModel)
+    async def test_route(url: str, method: str = "GET", header: HeaderLines = ()) -> dict[str, Any]:
+        """Who would take a request, and why not the others."""
+        fields = [(name, value) for name, _, value in (line.partition(":") for line in header)]
+        verdict: dict[str, Any] = msgspec.to_builtins(judge_request(plane.ledger.generation, method, url, fields))
+        return verdict
 
     @router.get(
         "/stacks/{stack}/deployments/{deployment}/logs",

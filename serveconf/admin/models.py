@@ -238,3 +238,23 @@ class RevisionDetail(RevisionModel):
     failure: dict[str, Any] | None
     packages: dict[str, PackageModel]
     """By the name of the deployment."""
+
+
+class ConsideredModel(BaseModel):
+    """A rule below which the path lies too, and why it does not take the request."""
+
+    stack: str
+    deployment: str
+    rule: str
+    why: str
+
+
+class VerdictModel(BaseModel):
+    """Who takes a request; ``status`` is 404 or 405 where nobody does."""
+
+    status: int | None
+    stack: str
+    deployment: str
+    rule: str
+    why: str
+    others: list[ConsideredModel]

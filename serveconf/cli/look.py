@@ -46,13 +46,36 @@ def is_healthy(found: dict[str, Any]) -> bool:
     return stacks and all(p["state"] == "Ready" and p["generation"] == found["generation"] for p in found["proxies"])
 
 
-def routes(output: OutputOption = Output.TEXT) -> None:
-    """Show the live routing table."""
-    from serveconf.cli.status_view import render_routes
+TestOption = Annotated[
+    str | None,
+    typer.Option(
+        "--test", metavar="'[METHOD] URL'", help="Say who would take this request, and why.", show_default=False
+    ),
+]
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option("-H", "--header", metavar="'NAME: VALUE'", help="A header of that request; may be repeated."),
+]
+
+
+def routes(test: TestOption = None, header: HeaderOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Show the live routing table, or who would take a request."""
+    from serveconf.cli.status_view import render_routes, render_verdict
     from serveconf.launch import find
 
+    if header and test is None:
+        raise typer.BadParameter("a header belongs to --test")
     with errors_shown(output):
-        found = find(chosen.address, chosen.token).routes()
+        client = find(chosen.address, chosen.token)
+        if test is not None:
+            method, blank, url = test.strip().rpartition(" ")
+            verdict = client.test_route(method.strip().upper() if blank else "GET", url, header or ())
+            if output is Output.JSON:
+                print_json(verdict)
+            else:
+                typer.echo(render_verdict(verdict, color=colors()))
+            return
+        found = client.routes()
     if output is Output.JSON:
         print_json(found)
     else:

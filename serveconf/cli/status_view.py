@@ -45,6 +45,17 @@ def render_routes(routes: Mapping[str, str], *, color: bool = False) -> str:
     return "\n".join(_table(("PREFIX", "DEPLOYMENT"), rows, color, indent=0))
 
 
+def render_verdict(verdict: Json, *, color: bool = False) -> str:
+    """Who takes a request, and why not the others, without a newline at its end."""
+    if verdict["deployment"]:
+        first = f"{verdict['deployment']} takes it by {verdict['rule']}: {verdict['why']}"
+    else:
+        status = f"{verdict['status']}: " if verdict["status"] else ""
+        first = f"{status}{verdict['why']}"
+    rows = [[Cell(other["deployment"]), Cell(other["rule"]), Cell(other["why"])] for other in verdict["others"]]
+    return "\n".join([first, *(["", *_table(("NOT", "RULE", "WHY"), rows, color, indent=0)] if rows else [])])
+
+
 def _proxies(proxies: Sequence[Json], color: bool) -> list[str]:
     rows = [
         [

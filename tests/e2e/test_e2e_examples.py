@@ -31,7 +31,9 @@ def example(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
 
 
 def test_there_is_no_example_without_a_test() -> None:
-    assert sorted(folder.name for folder in EXAMPLES.iterdir()) == ["package", "quickstart", "streaming"]
+    assert sorted(folder.name for folder in EXAMPLES.iterdir()) == [
+        "api-keys", "blue-green", "hosts", "package", "quickstart", "streaming",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("example", ["quickstart"], indirect=True)
@@ -68,3 +70,43 @@ def test_streaming_streams_and_echoes(place: Place, example: Path) -> None:
     with connect(f"ws://127.0.0.1:{place.http_port}/echo", proxy=None) as socket:
         socket.send("again")
         assert socket.recv(timeout=10) == "again"
+
+
+@pytest.mark.parametrize("example", ["api-keys"], indirect=True)
+def test_api_keys_lets_partners_in_so_many_times_a_minute(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    url = f"{place.url}/api/orders"
+    assert ask(url)[0] == 401
+    assert ask(url, **{"x-api-key": "wrong"})[0] == 401
+    answers = [ask(url, **{"x-api-key": "demo"}) for _ in range(7)]
+    assert answers[0] == (200, '{"partner":"demo","orders":[1,2,3]}')
+    assert [status for status, _ in answers] == [200] * 5 + [429] * 2
+    assert ask(url, **{"x-api-key": "other"})[0] == 200
+
+
+@pytest.mark.parametrize("example", ["blue-green"], indirect=True)
+def test_blue_green_changes_over_without_a_restart(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    before = place.pids("blue-green", "blue") | place.pids("blue-green", "green")
+    assert ask(place.url) == (200, '{"color":"blue"}')
+    assert ask(f"{place.url}/preview") == (200, '{"color":"green"}')
+    done = place.run("apply", example, "-o", "json", BLUE_AT="/preview", GREEN_AT="/")
+    assert [action["cost"] for action in done.json["actions"]] == ["route", "route"]
+    assert ask(place.url) == (200, '{"color":"green"}')
+    assert ask(f"{place.url}/preview") == (200, '{"color":"blue"}')
+    assert place.pids("blue-green", "blue") | place.pids("blue-green", "green") == before
+
+
+@pytest.mark.parametrize("example", ["hosts"], indirect=True)
+def test_hosts_headers_and_query_say_who_answers(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    for path, headers, site in (
+        ("/", {"host": "shop.example"}, "shop"),
+        ("/", {"host": "eu.shop.example:80"}, "shop"),
+        ("/?page=1", {"host": "shop.example", "x-beta": "1"}, "shop-beta"),
+        ("/?page=1", {}, "docs"),
+        ("/", {"x-beta": "1"}, "landing"),
+    ):
+        assert ask(place.url + path, **headers) == (200, f'{{"site":"{site}"}}')
+    verdict = place.ok("routes", "--test", "GET https://shop.example/?page=1", "-H", "x-beta: 1", "-o", "json").json
+    assert verdict["deployment"] == "shop-beta"
