@@ -6,6 +6,7 @@ The models call them; where a check has a pattern, the JSON Schema carries the p
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 import zoneinfo
 from typing import Any, LiteralString
@@ -17,6 +18,7 @@ _MODULE = r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*"  # import_modul
 IMPORT_PATH = rf"^{_MODULE}:{_ATTRIBUTES}$"
 NAME = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_])?$"
 MATCH_HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
+COOKIE = r"^[A-Za-z0-9_-]{1,64}$"
 METHOD = r"^[A-Z][A-Z-]*$"
 FIELD_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 PERCENT = r"^(100|[0-9]{1,2})%$"
@@ -116,6 +118,22 @@ def check_request_id_header(name: str) -> str:
         raise PydanticCustomError("name", "must be the name of a header, such as x-request-id")
     if name.lower() in _NOT_AN_ID:
         raise PydanticCustomError("name", "is a header with a meaning of its own; take one such as x-request-id")
+    return name
+
+
+def check_steps(steps: list[float]) -> list[float]:
+    """At least one share, each larger than the one before."""
+    if not steps:
+        raise PydanticCustomError("steps", "must name at least one share, such as [10]")
+    if any(one >= other for one, other in itertools.pairwise(steps)):
+        raise PydanticCustomError("steps", "must grow from step to step")
+    return steps
+
+
+def check_cookie(name: str) -> str:
+    """A cookie's name, as plain as they are everywhere."""
+    if not re.fullmatch(COOKIE, name):
+        raise PydanticCustomError("cookie", "must be letters, digits, '_' and '-', at most 64")
     return name
 
 

@@ -38,6 +38,8 @@ CODES: dict[str, str] = {
     "path": "A URL path with a wrong form.",
     "host": "A host that is no address and no name.",
     "method": "A method that is not in capital letters.",
+    "steps": "Steps of a canary that do not grow, or none.",
+    "cookie": "A cookie's name with characters that it should not have.",
     "header": "A header field in match with a name or value that no request can have.",
     "percent": "A text that is no percentage.",
     "time": "A text that is no time of day, or no days and a time.",

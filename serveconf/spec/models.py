@@ -32,10 +32,11 @@ from serveconf.spec.kinds import (
     costs,
 )
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS, ROOM_OVER_TARGET, AutoscalingConfig, ScheduleSpec
-from serveconf.spec.traffic import MatchSpec, MirrorSpec
+from serveconf.spec.traffic import CanarySpec, MatchSpec, MirrorSpec
 
 __all__ = [
     "AutoscalingConfig",
+    "CanarySpec",
     "Cost",
     "DeploymentOptions",
     "DeploymentSpec",
@@ -221,7 +222,11 @@ class RolloutSpec(Strict):
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.05, examples=[0.05], json_schema_extra=costs(Cost.NONE)
     )
-    """Share of 5xx answers during bake_s above which the change is taken back."""
+    """Share of 5xx answers during bake_s or a canary's steps above which the change is taken back."""
+    canary: CanarySpec | None = Field(
+        default=None, examples=[None, {"steps": [5, 25, 50], "step_s": 30}], json_schema_extra=costs(Cost.NONE)
+    )
+    """Tries a change on a share of the requests first; null: all of them at once."""
 
 
 class Identity(Strict):

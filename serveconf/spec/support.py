@@ -6,5 +6,6 @@ UNSUPPORTED: frozenset[str] = frozenset(
     {
         "deployments[].autoscaling_config",
         "deployments[].mirror",
+        "deployments[].rollout.canary",
     }
 )

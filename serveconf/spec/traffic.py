@@ -1,4 +1,4 @@
-"""The part of the spec that says who gets which request: ``match`` and ``mirror``, as frozen pydantic models."""
+"""The part of the spec that says who gets which request: ``match``, ``mirror`` and ``canary``, as frozen pydantic models."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from serveconf.spec.checks import (
+    COOKIE,
     MATCH_HOST,
     METHOD,
+    check_cookie,
     check_header_values,
     check_match_host,
     check_method,
+    check_steps,
 )
-from serveconf.spec.kinds import Cost, Name, Strict, costs, pattern
+from serveconf.spec.kinds import Cost, Name, PositiveSeconds, Strict, costs, pattern
 
 
 class MatchSpec(Strict):
@@ -46,3 +49,24 @@ class MirrorSpec(Strict):
         default=100.0, examples=[10, 100], json_schema_extra=costs(Cost.ROUTE)
     )
     """Share of the requests that is copied."""
+
+
+class CanarySpec(Strict):
+    """A change is tried on a share of the requests first, and judged against the old version over the same moments."""
+
+    steps: Annotated[list[Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False)]], AfterValidator(check_steps)] = (
+        Field(default=[5.0, 25.0, 50.0], examples=[[5, 25, 50], [10]], json_schema_extra=costs(Cost.NONE))
+    )
+    """Shares of the requests that the new version gets, in percent, one after the other; then it gets all of them."""
+    step_s: PositiveSeconds = Field(default=30.0, examples=[30, 600], json_schema_extra=costs(Cost.NONE))
+    """Seconds that each step lasts at least."""
+    min_requests: Annotated[int, Field(ge=0)] = Field(default=20, examples=[20], json_schema_extra=costs(Cost.NONE))
+    """Answers that the new version must have given in a step before the next one."""
+    max_latency_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = Field(
+        default=1.5, examples=[1.5, None], json_schema_extra=costs(Cost.NONE)
+    )
+    """How many times the old version's p95 the new one's may be; null: latency is not judged."""
+    sticky: Annotated[str, AfterValidator(check_cookie), pattern(COOKIE)] | None = Field(
+        default=None, examples=[None, "side"], json_schema_extra=costs(Cost.NONE)
+    )
+    """Name of a cookie that keeps a client on its side; null: each request is drawn anew."""

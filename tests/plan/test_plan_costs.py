@@ -83,6 +83,7 @@ WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
     "autoscaling_config": SCALING,
     "match": {"hosts": ["z.example"]},
     "mirror": {"deployment": "z", "percent": 1},
+    "rollout": {"canary": {}},
 }
 DEPLOYMENT_FIELDS = list(leaves(field_costs(DeploymentSpec), DeploymentSpec))
 HTTP_FIELDS = list(leaves(field_costs(HttpOptions), HttpOptions))
