@@ -21,12 +21,14 @@ from serveconf.cluster.loopthread import LoopThread
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.errors import CodeFailed, ServeconfError
+from serveconf.handles.answering import Answering
 from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
 from serveconf.plan.state import ReplicaPhase, ReplicaState
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import ReplicaOrder, Store
+from serveconf.runtime import context
 from serveconf.wire import WireServer
 
 log = get_logger("replica")
@@ -111,8 +113,22 @@ class Replica:
             user_config=spec["user_config"],
         )
         await self._served.startup()
+        served = self._served
+        context.enter_replica(
+            context.Replica(
+                context=context.ReplicaContext(
+                    app_name=self._order.stack,
+                    deployment=deployment.name,
+                    replica_tag=self._order.id,
+                    servable_object=served.servable,
+                    stack=self._order.stack,
+                ),
+                max_ongoing=spec["max_ongoing_requests"],
+                ongoing=lambda: self._server.ongoing if self._server else 0,
+            )
+        )
         self._server = WireServer(
-            self._served.app,
+            Answering(served.app, lambda: served.servable),
             secret=self._settings.secret,
             max_ongoing=spec["max_ongoing_requests"],
             state=self._served.state,

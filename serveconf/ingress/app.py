@@ -71,6 +71,11 @@ class ServedApp:
             )
 
     @property
+    def servable(self) -> object | None:
+        """The instance of a class, or the function: what calls by handle reach. None when it has ended."""
+        return self._instance
+
+    @property
     def has_check_health(self) -> bool:
         """Whether the object has an opinion on its own health."""
         return hasattr(self._instance, "check_health")

@@ -90,7 +90,7 @@ async def _stream(
 
     The first chunk is awaited before the response starts, so that an early exception is still a 500.
     """
-    items = source if isinstance(source, AsyncGenerator) else _in_threads(source)
+    items = source if isinstance(source, AsyncGenerator) else iterate_in_threads(source)
     try:
         first = await anext(items, _END)
         chunks = _chunks(first, items)
@@ -109,7 +109,7 @@ async def _chunks(first: Any, rest: AsyncGenerator[Any, Any]) -> AsyncGenerator[
         yield _as_bytes(item)
 
 
-async def _in_threads(source: Generator[Any, Any, Any]) -> AsyncGenerator[Any, None]:
+async def iterate_in_threads(source: Generator[Any, Any, Any]) -> AsyncGenerator[Any, None]:
     """Each step in a thread. A cancelled reader lets a step that has begun end: a generator that runs cannot be closed."""
     step: asyncio.Task[Any] | None = None
     try:

@@ -43,6 +43,8 @@ class DeploymentOptions(TypedDict, total=False):
     autoscaling_config: dict[str, Any] | None
     ray_actor_options: dict[str, Any]
     rollout: dict[str, Any]
+    match: dict[str, Any] | None
+    mirror: dict[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +71,10 @@ class Deployment:
         """The options as the spec knows them, for code that is found at ``import_path``."""
         return _validated(self.name, self.given, import_path)
 
+    def bind(self, *args: Any, **kwargs: Any) -> Application:
+        """An application: this deployment constructed with these arguments. Applications among them arrive as handles."""
+        return Application(deployment=self, args=args, kwargs=kwargs)
+
     def deploy(self, *init_args: Any, **init_kwargs: Any) -> None:
         """Make it run, or change what runs under its name. Arguments given here replace init_args and init_kwargs."""
         changed: DeploymentOptions = {}
@@ -84,6 +90,15 @@ class Deployment:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.func_or_class, self.name, dict(self.given))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Application:
+    """A deployment bound to its arguments, and by them to the deployments that it calls. ``graph`` takes it apart."""
+
+    deployment: Deployment
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Deployer(Protocol):

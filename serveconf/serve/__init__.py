@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from serveconf.client import Client
-from serveconf.errors import NotFound
+from serveconf.errors import AuthorError, NotFound
+from serveconf.handles.handle import DeploymentHandle
 from serveconf.ingress.class_routes import ingress
-from serveconf.ingress.deployment import Deployment, deployment, install_deployer
+from serveconf.ingress.deployment import Application, Deployment, deployment, install_deployer
+from serveconf.runtime.batching import batch
+from serveconf.runtime.context import ReplicaContext, get_multiplexed_model_id, get_replica_context
+from serveconf.runtime.multiplexed import multiplexed
 from serveconf.serve import metrics
 from serveconf.serve.deploying import deploy, deployments_of
 from serveconf.serve.front import http_options_spec
@@ -26,14 +30,21 @@ from serveconf.spec.models import Location
 from serveconf.submit import follow, submit
 
 __all__ = [
+    "Application",
     "Deployment",
+    "ReplicaContext",
     "apply",
+    "batch",
     "delete",
     "deployment",
     "get_deployment",
+    "get_multiplexed_model_id",
+    "get_replica_context",
     "ingress",
     "list_deployments",
     "metrics",
+    "multiplexed",
+    "run",
     "shutdown",
     "start",
     "status",
@@ -73,6 +84,30 @@ def apply(spec: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
     submission = submit(loaded, client)
     operation = client.begin(submission.stack, "apply", submission.body)
     return checked(follow(client, operation, lambda event: None, loaded))
+
+
+def run(
+    app: Application,
+    *,
+    name: str = STACK,
+    route_prefix: str | None = "/",
+    _local_testing_mode: bool = False,
+) -> DeploymentHandle[Any]:
+    """Run an application, and give a handle of its ingress.
+
+    With ``_local_testing_mode`` all of its deployments are objects in this process, without Ray and HTTP: for tests of
+    what they do together. Without it an application is refused for now (AuthorError).
+    """
+    if not isinstance(app, Application):
+        raise TypeError(f"serve.run takes what Deployment.bind() gives, not {app!r}")
+    from serveconf.handles.local import run_locally
+
+    if _local_testing_mode:
+        return run_locally(app, name)
+    raise AuthorError(
+        f"{app.deployment.name} is an application, and only _local_testing_mode runs those so far",
+        hint="deploy a single deployment with .deploy(), or name it in a spec",
+    )
 
 
 def status() -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""The called end: the ASGI application of a replica, which runs calls by handle itself and passes requests on to the app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serveconf.errors import AuthorError
+from serveconf.handles.invoking import invoke, invoke_stream
+from serveconf.handles.parcels import has_buffers, unpack
+from serveconf.handles.wire_form import GENERATION, HTTP_VERSION, LENGTH, STREAM, error_item, value_item
+from serveconf.runtime import context
+
+log = logging.getLogger("serveconf.replica")
+
+Holding = Callable[[int], AbstractContextManager[None]]
+
+
+class Answering:
+    """``servable`` gives the object that is called; ``holding`` keeps the routing table that a request began with."""
+
+    def __init__(self, app: ASGIApp, servable: Callable[[], Any], holding: Holding | None = None) -> None:
+        self._app = app
+        self._servable = servable
+        self._holding = holding
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request, WebSocket or call."""
+        if scope["http_version"] == HTTP_VERSION:
+            return self._within(scope, self._answer, receive, send)
+        return self._within(scope, self._app, receive, send)
+
+    async def _within(self, scope: Scope, app: ASGIApp, receive: Receive, send: Send) -> None:
+        """With the request's own context; the calls that it has made end with it where its client leaves."""
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        generation = _generation(headers) if self._holding is not None else 0
+        request = context.Request(headers, generation)
+        context.request.set(request)
+        with self._holding(generation) if self._holding is not None and generation else nullcontext():
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                request.cancel_calls()
+                raise
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            args, kwargs = await _arguments(receive)
+            if scope["method"] == STREAM:
+                await self._answer_stream(scope["path"], args, kwargs, send)
+                return
+            pieces = value_item(await invoke(self._servable(), scope["path"], args, kwargs))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code: whatever it raises, SystemExit too, is its caller's
+            pieces = _failed(scope, error)
+        await send(_start(sum(map(len, pieces))))
+        await _send_pieces(pieces, send, last=True)
+
+    async def _answer_stream(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], send: Send) -> None:
+        await send(_start(None))
+        items = invoke_stream(self._servable(), method, args, kwargs)
+        try:
+            goes_on = True
+            while goes_on:
+                try:
+                    pieces = value_item(await anext(items))
+                except StopAsyncIteration:
+                    break
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as above
+                    pieces, goes_on = _failed({"path": method}, error), False
+                await _send_pieces(pieces, send, last=False)
+        finally:
+            await items.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _generation(headers: list[tuple[bytes, bytes]]) -> int:
+    for name, value in headers:
+        if name == GENERATION and value.isdigit():
+            return int(value)
+    return 0
+
+
+async def _arguments(receive: Receive) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    message = await receive()
+    body = message.get("body", b"")
+    if message.get("more_body", False):
+        whole = bytearray(body)
+        while message.get("more_body", False):
+            message = await receive()
+            whole += message.get("body", b"")
+        body = whole
+    elif has_buffers(body):
+        body = bytearray(body)  # arrays look into it, and may be written to
+    args, kwargs = unpack(body)
+    return args, kwargs
+
+
+def _failed(scope: Scope, error: BaseException) -> list[bytes | memoryview]:
+    if not isinstance(error, AuthorError):
+        log.error("call of %s raised", scope["path"], exc_info=error)
+    return error_item(error)
+
+
+def _start(length: int | None) -> dict[str, Any]:
+    headers = [] if length is None else [(LENGTH, b"%d" % length)]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+async def _send_pieces(pieces: list[bytes | memoryview], send: Send, *, last: bool) -> None:
+    for number, piece in enumerate(pieces, 1):
+        await send({"type": "http.response.body", "body": piece, "more_body": not (last and number == len(pieces))})

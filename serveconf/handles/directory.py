@@ -1,0 +1,199 @@
+"""Where the replicas of each deployment are, by generation, as proxies have it: staged, then committed by one assignment.
+
+A request that began with one generation makes its calls by that generation's table for as long as it runs, so that it
+never sees half of a change. Replicas are connected when a deployment is first called, and let go of with the last table
+that names them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from serveconf.errors import OperatorError
+from serveconf.handles.calls import Target
+from serveconf.handles.errors import DeploymentUnavailableError
+from serveconf.proxy.dispatch import Backend
+from serveconf.proxy.pool import ReplicaPool
+from serveconf.routing import Generation, ReplicaAddress, Route
+from serveconf.wire import ProtocolError
+
+log = logging.getLogger("serveconf.handles")
+
+APPEAR_S = 5.0  # how long a call waits for a deployment that no table names yet
+LINGER_S = 1.0  # how long a table outlives the next one's commit: proxies take that one at about the same time
+
+
+@dataclass(eq=False)
+class Table:
+    """One generation. ``backends``: of those deployments that were called; ``requests``: how many run by this table."""
+
+    number: int
+    routes: dict[Target, Route] = field(default_factory=dict)
+    backends: dict[Target, Backend] = field(default_factory=dict)
+    requests: int = 0
+    lingers: bool = False
+
+
+class Directory:
+    """The tables of one process. Everything is called from the one loop that its connections live on."""
+
+    def __init__(self, pool: ReplicaPool) -> None:
+        self._pool = pool
+        self._live = Table(0)
+        self._tables: dict[int, Table] = {0: self._live}
+        self._opened: dict[str, ReplicaAddress] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    @property
+    def generation(self) -> int:
+        """The number of the committed table; 0 before the first one."""
+        return self._live.number
+
+    @property
+    def live(self) -> Table:
+        """The committed table."""
+        return self._live
+
+    async def stage(self, generation: Generation) -> None:
+        """Have a table ready beside the live one; what is called already is connected. An older one is no news."""
+        if generation.number <= self._live.number:
+            return
+        table = Table(generation.number, {Target(stack=r.stack, deployment=r.deployment): r for r in generation.routes})
+        for target, backend in self._live.backends.items():
+            route = table.routes.get(target)
+            if route is not None:
+                table.backends[target] = backend if route == backend.route else self._backend(route)
+        self._tables[generation.number] = table
+        await self._open(replica for backend in table.backends.values() for replica in backend.route.replicas)
+
+    def commit(self, number: int) -> None:
+        """Look in the staged table from the next call on."""
+        if number <= self._live.number or number not in self._tables:
+            return
+        old, self._live = self._live, self._tables[number]
+        for target in old.backends:  # first called between the two steps
+            if target not in self._live.backends and target in self._live.routes:
+                self._live.backends[target] = self._backend(self._live.routes[target])
+        self._connect(r for b in self._live.backends.values() for r in b.route.replicas)
+        self._lead()
+        old.lingers = True
+        asyncio.get_running_loop().call_later(LINGER_S, self._leave_behind, old)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        for other in [n for n in self._tables if old.number < n < number]:
+            self.abort(other)
+
+    def abort(self, number: int) -> None:
+        """Forget a staged table."""
+        if number > self._live.number or self._live.number == 0:
+            self._tables.pop(number, None)
+        elif number != self._live.number and (table := self._tables.get(number)) is not None and not table.requests:
+            del self._tables[number]
+        self._release()
+
+    async def take(self, generation: Generation) -> None:
+        """Stage and commit at once: for a process that has no requests of its own."""
+        await self.stage(generation)
+        self.commit(generation.number)
+
+    @contextlib.contextmanager
+    def holding(self, number: int) -> Iterator[None]:
+        """For as long as a request runs that began with this generation."""
+        table = self._tables.get(number)
+        if table is None:
+            yield
+            return
+        table.requests += 1
+        try:
+            yield
+        finally:
+            table.requests -= 1
+            self._drop_if_over(table)
+
+    async def find(self, target: Target, generation: int) -> Backend:
+        """Who takes calls of a deployment. Raises DeploymentUnavailableError where nothing of that name appears in time."""
+        table = self._tables.get(generation) if generation else None
+        if table is None or target not in table.routes:
+            table = await self._table_with(target)
+        backend = table.backends.get(target)
+        if backend is None:
+            route = table.routes[target]
+            backend = table.backends[target] = self._backend(route)
+            self._connect(route.replicas)
+            if table is self._live:
+                self._lead()
+        return backend
+
+    async def _table_with(self, target: Target) -> Table:
+        try:
+            async with asyncio.timeout(APPEAR_S):
+                while target not in self._live.routes:
+                    await self._changed.wait()
+        except TimeoutError:
+            raise DeploymentUnavailableError(
+                f"there is no deployment '{target.deployment}' in stack '{target.stack}'"
+            ) from None
+        return self._live
+
+    # connections
+
+    def _backend(self, route: Route) -> Backend:
+        return Backend(route, self._pool)
+
+    def _lead(self) -> None:
+        """Those who wait for a deployment are served by its newest replicas."""
+        backends = self._live.backends.items()
+        self._pool.lead({(target.stack, target.deployment): backend for target, backend in backends})
+
+    async def _open(self, replicas: Iterable[ReplicaAddress]) -> None:
+        """Connect to those that are new, and wait for it."""
+        if connecting := self._connect(replicas):
+            await asyncio.wait(connecting)
+
+    def _connect(self, replicas: Iterable[ReplicaAddress]) -> list[asyncio.Task[None]]:
+        """Begin to connect to those that are new; calls wait in line meanwhile. Who gives up takes no connection from others."""
+        new = [replica for replica in replicas if replica.id not in self._opened]
+        self._opened |= {replica.id: replica for replica in new}
+        tasks = [asyncio.create_task(self._reach(replica)) for replica in new]
+        self._connecting.update(tasks)
+        for task in tasks:
+            task.add_done_callback(self._connecting.discard)
+        return tasks
+
+    async def _reach(self, replica: ReplicaAddress) -> None:
+        try:
+            link = self._pool.link(replica)
+        except OperatorError as error:  # on another node, and listening there for nobody yet
+            log.warning("%s", error.message)
+            return
+        try:
+            await link.connect()
+        except (OSError, ProtocolError):
+            link.reconnect()
+
+    def _leave_behind(self, table: Table) -> None:
+        table.lingers = False
+        self._drop_if_over(table)
+
+    def _drop_if_over(self, table: Table) -> None:
+        if table is not self._live and table.number < self._live.number and not table.requests and not table.lingers:
+            self._tables.pop(table.number, None)
+            self._release()
+
+    def _release(self) -> None:
+        """Tell the pool about replicas that no table names any more."""
+        named = {r.id for table in self._tables.values() for b in table.backends.values() for r in b.route.replicas}
+        unused = sorted(self._opened.keys() - named)
+        for replica_id in unused:
+            del self._opened[replica_id]
+        if unused:
+            self._pool.release(unused)
+
+    async def close(self) -> None:
+        """Drop every connection; the process ends."""
+        await self._pool.close()

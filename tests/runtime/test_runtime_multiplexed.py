@@ -1,0 +1,172 @@
+"""What ``@serve.multiplexed`` promises."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from serveconf.runtime import context
+from serveconf.runtime.multiplexed import multiplexed
+
+
+class Model:
+    ended: list[str] = []  # noqa: RUF012 - the tests' own
+
+    def __init__(self, model_id: str) -> None:
+        self.id = model_id
+        self.itself = self  # a cycle, as models have them
+
+    def __del__(self) -> None:
+        Model.ended.append(self.id)
+
+
+class Host:
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    @multiplexed(max_num_models_per_replica=2)
+    async def load(self, model_id: str) -> Model:
+        self.loaded.append(model_id)
+        await asyncio.sleep(0.001)
+        return Model(model_id)
+
+
+def test_the_model_used_longest_ago_goes_and_its_end_runs_at_once() -> None:
+    async def main() -> None:
+        Model.ended.clear()
+        host = Host()
+        for model_id in ("a", "b", "a", "c"):
+            assert (await host.load(model_id)).id == model_id
+        assert host.loaded == ["a", "b", "c"]
+        assert Model.ended == ["b"]
+        await host.load("b")
+        assert host.loaded == ["a", "b", "c", "b"] and Model.ended == ["b", "a"]
+
+    asyncio.run(main())
+
+
+def test_a_model_is_loaded_once_however_many_wait_for_it() -> None:
+    async def main() -> None:
+        host = Host()
+        models = await asyncio.gather(*(host.load("a") for _ in range(5)))
+        assert host.loaded == ["a"] and len({id(model) for model in models}) == 1
+
+    asyncio.run(main())
+
+
+def test_never_more_models_than_may_be_there_not_even_while_they_load() -> None:
+    there: list[int] = []
+    alive = 0
+
+    class Counted:
+        def __init__(self) -> None:
+            nonlocal alive
+            alive += 1
+            there.append(alive)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    @multiplexed(max_num_models_per_replica=2)
+    async def load(model_id: str) -> Counted:
+        made = Counted()
+        await asyncio.sleep(0.001)
+        return made
+
+    async def use(number: int) -> None:
+        await load(str(number))
+
+    async def main() -> None:
+        await asyncio.gather(*map(use, range(8)))
+        assert max(there) <= 3  # one result is still in its caller's hands
+
+    asyncio.run(main())
+
+
+def test_a_loader_that_fails_leaves_nothing_behind() -> None:
+    tries: list[str] = []
+
+    @multiplexed(max_num_models_per_replica=1)
+    async def load(model_id: str) -> str:
+        tries.append(model_id)
+        if len(tries) < 3:
+            raise OSError("no such file")
+        return model_id
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(OSError, match="no such file"):
+                await load("a")
+        assert await load("a") == "a" and await load("a") == "a"
+        assert tries == ["a", "a", "a"]
+
+    asyncio.run(main())
+
+
+def test_one_caller_that_leaves_does_not_take_the_model_from_the_others() -> None:
+    async def main() -> None:
+        host = Host()
+        first, second = asyncio.create_task(host.load("a")), asyncio.create_task(host.load("a"))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).id == "a" and host.loaded == ["a"]
+
+    asyncio.run(main())
+
+
+def test_instances_have_models_of_their_own() -> None:
+    async def main() -> None:
+        one, other = Host(), Host()
+        assert await one.load("a") is not await other.load("a")
+
+    asyncio.run(main())
+
+
+def test_the_model_id_is_the_request_s() -> None:
+    context.request.set(None)
+    assert context.get_multiplexed_model_id() == ""
+    context.request.set(context.Request([(b"serve_multiplexed_model_id", b"small")]))
+    assert context.get_multiplexed_model_id() == "small"
+    context.request.set(None)
+
+
+@pytest.mark.parametrize(("model_id", "error"), [("", ValueError), (3, TypeError)])
+def test_what_is_no_model_id_is_refused(model_id: Any, error: type[Exception]) -> None:
+    async def main() -> None:
+        with pytest.raises(error):
+            await Host().load(model_id)
+
+    asyncio.run(main())
+
+
+def test_wrong_uses_are_refused_when_the_module_is_imported() -> None:
+    with pytest.raises(ValueError, match="positive"):
+        multiplexed(max_num_models_per_replica=0)
+    with pytest.raises(TypeError, match="integer"):
+        multiplexed(max_num_models_per_replica=1.5)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="async"):
+
+        @multiplexed  # type: ignore[type-var]
+        def load(model_id: str) -> str:
+            return model_id
+
+    with pytest.raises(TypeError, match="nothing else"):
+
+        @multiplexed
+        async def load_three(self: Any, one: str, two: str) -> str:
+            return one
+
+
+def test_there_is_a_replica_context_in_a_replica_alone() -> None:
+    with pytest.raises(RuntimeError, match="outside of a replica"):
+        context.get_replica_context()
+    who = context.ReplicaContext(app_name="shop", deployment="Model", replica_tag="Model#1")
+    context.enter_replica(context.Replica(context=who, max_ongoing=1, ongoing=lambda: 0))
+    try:
+        found = context.get_replica_context()
+        assert (found.app_name, found.deployment, found.replica_id.unique_id) == ("shop", "Model", "Model#1")
+    finally:
+        context.enter_replica(None)
