@@ -59,7 +59,7 @@ def judge_request(generation: Generation, method: str, url: str, headers: Sequen
     for route in generation.routes:
         match = route.match or Match()
         host = _host_that_fits(match, asked)
-        if not _is_below(path, route.prefix):
+        if not route.prefix or route.share is not None or not _is_below(path, route.prefix):
             continue
         missing = "it is for other hosts" if host is None else _missing(match, asked)
         if missing:

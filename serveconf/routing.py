@@ -45,10 +45,17 @@ class Match(msgspec.Struct, frozen=True, omit_defaults=True):
     query: Conditions = ()
 
 
+class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Copies of a route's requests go to another deployment of its stack too."""
+
+    deployment: str
+    percent: float = 100.0
+
+
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything below ``prefix`` that fits ``match`` is answered by one deployment."""
 
-    prefix: str  # "/" or "/a/b", never with a trailing slash
+    prefix: str  # "/" or "/a/b", never with a trailing slash; "" where only copies of other routes' requests come
     stack: str
     deployment: str
     replicas: tuple[ReplicaAddress, ...] = ()
@@ -61,6 +68,9 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     hopeless: bool = False  # its replicas keep failing: with none left a request is not made to wait for the next
     graceful_shutdown_timeout_s: float = 20.0
     match: Match | None = None
+    mirror: Mirror | None = None
+    share: float | None = None  # of a canary: the percentage of the deployment's requests that its new version gets
+    sticky: str | None = None  # ... and the cookie that keeps a client on its side
 
 
 class Front(msgspec.Struct, frozen=True, omit_defaults=True):

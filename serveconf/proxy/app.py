@@ -26,7 +26,7 @@ from serveconf.proxy.system import (
     answer_routes,
     answer_server_options,
 )
-from serveconf.proxy.tally import Answers, Receipt
+from serveconf.proxy.tally import Answers, Reason, Receipt, SideAnswers
 from serveconf.routing import Generation, Route
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class ProxyApp:
             import_middleware=import_middleware,
             inside_front=self._inside_front,
             system={"/-": self._answer_system, "*": answer_server_options},
+            on_dropped_copy=lambda: self.edge.tally.note(Reason.COPY_DROPPED),
         )
         self._live = self._builder.empty()
         self._staged: dict[int, Staged] = {}
@@ -108,6 +109,10 @@ class ProxyApp:
     def answers(self) -> Mapping[str, Answers]:
         """What each deployment, as ``stack/deployment``, has answered since the process began."""
         return self._builder.answers
+
+    def sides(self) -> Mapping[str, SideAnswers]:
+        """What each version of a deployment with a canary has answered, as ``stack/deployment@version``."""
+        return self._builder.sides
 
     def figures(self) -> ProxyFigures:
         """Everything that this process counts, as it is now."""

@@ -45,7 +45,7 @@ class Backend:
         self.queued = 0  # of the requests in flight, those that wait for a replica
         self.links = [pool.link(address) for address in route.replicas]
         self._limit = route.max_ongoing_requests
-        self._line = pool.line(route.stack, route.deployment)
+        self._line = pool.line(route.stack, route.deployment, is_canary=route.share is not None)
         self._places = self._line.places
         self._load = self._line.load
         if self._line.leader is None:

@@ -15,8 +15,10 @@ from starlette.types import ASGIApp
 from serveconf.figures import DeploymentFigures
 from serveconf.matching import Rule, Table, rule_texts, table_of
 from serveconf.proxy.middleware import Imported, ImportMiddleware, build_stack
+from serveconf.proxy.mirror import Mirrored
 from serveconf.proxy.mount import Mount, enter_backend
-from serveconf.proxy.tally import Answers
+from serveconf.proxy.shares import Draw, Split
+from serveconf.proxy.tally import Answers, SideAnswers
 from serveconf.routing import Front, Generation, Middleware, ReplicaAddress, Route
 
 
@@ -29,8 +31,8 @@ class Pool(Protocol):
     def release(self, ids: Iterable[str], /) -> None:
         """No request will go to these replicas any more."""
 
-    def lead(self, leaders: Mapping[tuple[str, str], Any], /) -> None:
-        """New requests go to these backends from now on, by stack and deployment: those that wait go there too."""
+    def lead(self, leaders: Mapping[tuple[str, str, bool], Any], /) -> None:
+        """New requests go to these backends from now on, by stack, deployment and whether it is a canary: those that wait too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +49,7 @@ class Staged:
     @property
     def deployments(self) -> dict[str, str]:
         """Prefix, with what else it asks for → deployment."""
-        routes = (mount.route for mount in self.mounts)
+        routes = (mount.route for mount in self.mounts if mount.route.prefix)
         return {text: route.deployment for route in routes for text in rule_texts(route.prefix, route.match)}
 
 
@@ -62,6 +64,7 @@ class Builder:
         import_middleware: ImportMiddleware,
         inside_front: ASGIApp,
         system: Mapping[str, ASGIApp],
+        on_dropped_copy: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._make_backend = backend_factory
@@ -71,6 +74,10 @@ class Builder:
         self._mounts: set[Mount] = set()
         self._retried_before = 0  # by backends that are gone
         self._figures: dict[str, DeploymentFigures] = {}  # as answers
+        self._draws: dict[str, Draw] = {}  # of deployments with a canary: it goes on from step to step
+        self._leading: dict[tuple[str, str], Mount] = {}  # stack, deployment → what serves it now
+        self._on_dropped_copy = on_dropped_copy
+        self.sides: dict[str, SideAnswers] = {}  # "stack/deployment@version" → what each side of a canary has answered
         self.answers: dict[str, Answers] = {}  # "stack/deployment" → what its mounts have answered, of every generation
 
     @property
@@ -105,7 +112,15 @@ class Builder:
 
     def lead(self, staged: Staged) -> None:
         """A generation is live: requests that wait in an older one are served by its replicas."""
-        self._pool.lead({(mount.route.stack, mount.route.deployment): mount.backend for mount in staged.mounts})
+        old = [mount for mount in staged.mounts if mount.route.share is None]
+        self._leading = {(mount.route.stack, mount.route.deployment): mount for mount in old}
+        leaders = {
+            (*name, is_canary): mount.backend for name, mount in self._leading.items() for is_canary in (False, True)
+        }
+        for mount in staged.mounts:
+            if mount.route.share is not None:
+                leaders[mount.route.stack, mount.route.deployment, True] = mount.backend
+        self._pool.lead(leaders)  # who waits for a canary that is over is served by what came of it
 
     def let_go(self, staged: Staged) -> None:
         """A generation is served no more, or never will be. What its requests still use stays until they end."""
@@ -115,9 +130,13 @@ class Builder:
     def _assemble(self, generation: Generation, stack: ASGIApp | None, mounts: Sequence[Mount]) -> Staged:
         root_path = generation.front.root_path.rstrip("/")
         rules: list[Rule[tuple[str, ASGIApp]]] = []
+        canaries = {(m.route.stack, m.route.deployment): m for m in mounts if m.route.share is not None}
         for mount in mounts:
             route, prefix = mount.route, mount.route.prefix
-            value = (root_path if prefix == "/" else root_path + prefix, mount.serve)
+            if not prefix or route.share is not None:
+                continue  # it gets copies only, or its share of what comes to the old version
+            serve = self._with_mirror(route, self._with_canary(mount, canaries.get((route.stack, route.deployment))))
+            value = (root_path if prefix == "/" else root_path + prefix, serve)
             rules.append(Rule(prefix=prefix, match=route.match, name=f"{route.deployment} {route.stack}", value=value))
         return Staged(
             number=generation.number,
@@ -127,6 +146,21 @@ class Builder:
             mounts=tuple(mounts),
             table=table_of(rules, {path: (root_path, app) for path, app in self._system.items()}),
         )
+
+    def _with_canary(self, mount: Mount, canary: Mount | None) -> ASGIApp:
+        if canary is None:
+            mount.side = None
+            return mount.serve
+        for one in (mount, canary):
+            one.side = self.sides.setdefault(side_key(one.route), SideAnswers())
+        draw = self._draws.setdefault(f"{mount.route.stack}/{mount.route.deployment}", Draw())
+        return Split(mount, canary, draw).serve
+
+    def _with_mirror(self, route: Route, serve: ASGIApp) -> ASGIApp:
+        if route.mirror is None:
+            return serve
+        target = (route.stack, route.mirror.deployment)
+        return Mirrored(route.mirror, serve, lambda: self._leading.get(target), self._on_dropped_copy).serve
 
     async def _mount(self, route: Route) -> Mount:
         """The mount that serves exactly this route already, or a new one, with the old one's middlewares where it can."""
@@ -171,6 +205,11 @@ class Builder:
         unused = sorted(set(ids) - used)
         if unused:
             self._pool.release(unused)
+
+
+def side_key(route: Route) -> str:
+    """Under which name a version's answers are counted while a canary runs."""
+    return f"{route.stack}/{route.deployment}@{route.version}"
 
 
 def _is_same_deployment(one: Route, other: Route) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serveconf.figures import DeploymentFigures
 from serveconf.proxy.call import ResponseCut
-from serveconf.proxy.tally import TRAIL, Answers
+from serveconf.proxy.tally import TRAIL, Answers, SideAnswers
 from serveconf.proxy.websocket import SERVICE_RESTART
 from serveconf.routing import Route
 
@@ -39,6 +40,7 @@ class Mount:
         self.stack = stack
         self.generations: set[int] = set()
         self.requests = 0
+        self.side: SideAnswers | None = None  # while a canary runs, and this is one side of it
         self._on_free = on_free
         self._websockets: set[Send] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -67,6 +69,8 @@ class Mount:
         """Count what the client gets; an app that raises makes the edge answer 500 or cut the answer."""
         answers = self.answers
         failed: bool | None = None  # nothing was answered yet
+        side = self.side
+        began = monotonic() if side is not None else 0.0
 
         def counted(message: Message) -> Awaitable[None]:
             nonlocal failed
@@ -74,6 +78,8 @@ class Mount:
                 failed = message["status"] >= 500
                 answers.given += 1
                 answers.failed += failed
+                if side is not None:
+                    side.note(monotonic() - began, failed=failed)
             elif self._over:
                 raise ResponseCut("its route has changed, and the time to finish is over")
             return send(message)
@@ -83,6 +89,10 @@ class Mount:
         except Exception:
             answers.given += failed is None
             answers.failed += not failed
+            if side is not None and failed is None:
+                side.note(monotonic() - began, failed=True)
+            elif side is not None and not failed:
+                side.failed += 1  # it began well, and was cut
             raise
 
     def _enter(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -148,16 +148,17 @@ class ReplicaPool:
             link = self._links[address.id] = Link(self, address)
         return link
 
-    def line(self, stack: str, deployment: str) -> Line:
-        """The line of a deployment, for as long as any of its backends lives."""
+    def line(self, stack: str, deployment: str, is_canary: bool = False) -> Line:
+        """The line of a deployment, for as long as any of its backends lives; a canary's requests have one of their own."""
         name = f"{stack}/{deployment}"
-        line = self._lines.get(name)
+        key = f"{name}@canary" if is_canary else name
+        line = self._lines.get(key)
         if line is None:
-            line = self._lines[name] = Line(self.reporter.load(name))
+            line = self._lines[key] = Line(self.reporter.load(name))
         return line
 
-    def lead(self, leaders: Mapping[tuple[str, str], Leader]) -> None:
-        """A generation is live: these serve its deployments, by stack and name. Others have no route any more."""
+    def lead(self, leaders: Mapping[tuple[str, str, bool], Leader]) -> None:
+        """A generation is live: these serve its deployments, by stack, name and side. Others have no route any more."""
         led = {self.line(*name): leader for name, leader in leaders.items()}
         for line in list(self._lines.values()):
             if line in led:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from serveconf.figures import BOUNDS, DeploymentFigures
+from serveconf.plan.canary import BOUNDS as SIDE_BOUNDS
 from serveconf.routing import Route
 
 TRAIL = "serveconf.trail"  # the scope key of a request's Trail
@@ -38,6 +39,9 @@ class Reason:
     TOO_LARGE = "too_large"
     TOO_SLOW = "too_slow"
     TOO_MANY = "too_many_connections"
+    COPY_DROPPED = (
+        "copy_dropped"  # for a mirror that has too many of them, or no replica: the request itself is none the worse
+    )
 
 
 _REFUSALS = {
@@ -101,6 +105,23 @@ class Answers:
         self.failed = 0
 
 
+class SideAnswers:
+    """The answers of one version of a deployment while a canary runs, and how soon they began (``plan.canary.BOUNDS``)."""
+
+    __slots__ = ("failed", "given", "slowness")
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.failed = 0
+        self.slowness = [0] * (len(SIDE_BOUNDS) + 1)
+
+    def note(self, seconds: float, *, failed: bool) -> None:
+        """One answer."""
+        self.given += 1
+        self.failed += failed
+        self.slowness[bisect_left(SIDE_BOUNDS, seconds)] += 1
+
+
 class _Window:
     """The totals when a receipt began, and the longest gap since."""
 
@@ -162,6 +183,10 @@ class Tally:
         if trail.reason:
             self.refused[trail.reason] = self.refused.get(trail.reason, 0) + 1
         return figures
+
+    def note(self, reason: str) -> None:
+        """Count what came of something that is no request's answer."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
 
     def refuse(self, client: Any, status: int, bytes_out: int) -> None:
         """What a client sent was no request that could be taken. Of its method nothing is believed."""

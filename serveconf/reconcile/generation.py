@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from serveconf.plan.state import DesiredDeployment, DesiredStack, ReplicaState
 from serveconf.reconcile.front import HttpFront
-from serveconf.routing import Generation, ReplicaAddress, Route, as_match
+from serveconf.routing import Generation, Mirror, ReplicaAddress, Route, as_match
 
 Serving = Mapping[tuple[str, str], tuple[ReplicaState, ...]]  # (stack, deployment) -> the replicas that answer for it
 
@@ -16,21 +16,26 @@ def build_generation(number: int, front: HttpFront, stacks: Iterable[DesiredStac
     routes = [
         make_route(stack.name, deployment, serving.get((stack.name, deployment.name), ()), front)
         for stack in stacks
-        for deployment in stack.deployments
-        if deployment.prefix is not None
+        for deployment in in_the_table(stack)
     ]
     return Generation(number=number, front=front.as_front(), routes=tuple(sorted(routes, key=lambda r: r.prefix)))
+
+
+def in_the_table(stack: DesiredStack) -> tuple[DesiredDeployment, ...]:
+    """The deployments that requests reach, or copies of others' requests."""
+    mirrors = (deployment.spec.get("mirror") for deployment in stack.deployments if deployment.prefix is not None)
+    mirrored = {mirror["deployment"] for mirror in mirrors if mirror}
+    return tuple(d for d in stack.deployments if d.prefix is not None or d.name in mirrored)
 
 
 def make_route(
     stack: str, deployment: DesiredDeployment, replicas: tuple[ReplicaState, ...], front: HttpFront
 ) -> Route:
     """One deployment's route, served by these replicas."""
-    assert deployment.prefix is not None
     spec = deployment.spec
     timeout = spec.get("request_timeout_s")
     return Route(
-        prefix=deployment.prefix,
+        prefix=deployment.prefix or "",
         stack=stack,
         deployment=deployment.name,
         version=deployment.version,
@@ -44,6 +49,7 @@ def make_route(
         request_timeout_s=front.options.get("request_timeout_s") if timeout is None else timeout,
         graceful_shutdown_timeout_s=spec.get("graceful_shutdown_timeout_s", 20.0),
         match=as_match(spec.get("match")),
+        mirror=Mirror(**spec["mirror"]) if spec.get("mirror") else None,
     )
 
 

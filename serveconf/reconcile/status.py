@@ -34,7 +34,12 @@ def make_status(ledger: Ledger, observed: Observed, *, pid: int, address: str) -
 
 def make_routes(generation: Generation) -> dict[str, str]:
     """The live table."""
-    return {text: route.deployment for route in generation.routes for text in rule_texts(route.prefix, route.match)}
+    return {
+        text: route.deployment
+        for route in generation.routes
+        if route.prefix and route.share is None
+        for text in rule_texts(route.prefix, route.match)
+    }
 
 
 def make_history(revisions: Sequence[Revision]) -> list[dict[str, Any]]:

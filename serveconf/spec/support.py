@@ -5,7 +5,6 @@ from __future__ import annotations
 UNSUPPORTED: frozenset[str] = frozenset(
     {
         "deployments[].autoscaling_config",
-        "deployments[].mirror",
         "deployments[].rollout.canary",
     }
 )

@@ -450,9 +450,9 @@ async def test_receipt_has_the_retries_of_backends_that_are_gone_too(bench):
 @run
 async def test_requests_that_wait_in_an_old_generation_find_the_newest_backend(bench):
     await bench.serve(route(version="1"))
-    assert bench.pool.leaders == {("s", "a"): bench.backends[0]}
+    assert bench.pool.leaders == {("s", "a", False): bench.backends[0], ("s", "a", True): bench.backends[0]}
     await bench.serve(route(version="2", replicas=("a2",)), number=2)
-    assert bench.pool.leaders == {("s", "a"): bench.backends[1]}
+    assert bench.pool.leaders == {("s", "a", False): bench.backends[1], ("s", "a", True): bench.backends[1]}
     await bench.serve(number=3)
     assert bench.pool.leaders == {}
 
