@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from place import Place, ask
+from place import Place, ask, until
 from websockets.sync.client import connect
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "configs"
@@ -32,7 +32,7 @@ def example(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
 
 def test_there_is_no_example_without_a_test() -> None:
     assert sorted(folder.name for folder in EXAMPLES.iterdir()) == [
-        "api-keys", "blue-green", "hosts", "package", "quickstart", "streaming",
+        "api-keys", "blue-green", "hosts", "mirror", "package", "quickstart", "streaming",
     ]  # fmt: skip
 
 
@@ -110,3 +110,18 @@ def test_hosts_headers_and_query_say_who_answers(place: Place, example: Path) ->
         assert ask(place.url + path, **headers) == (200, f'{{"site":"{site}"}}')
     verdict = place.ok("routes", "--test", "GET https://shop.example/?page=1", "-H", "x-beta: 1", "-o", "json").json
     assert verdict["deployment"] == "shop-beta"
+
+
+@pytest.mark.parametrize("example", ["mirror"], indirect=True)
+def test_mirror_gives_copies_to_a_deployment_that_nobody_can_reach(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    for number in range(5):
+        data = json.dumps({"n": number}).encode()
+        assert ask(f"{place.url}/shop", data=data, **{"content-type": "application/json"}) == (
+            200,
+            '{"version":"today"}',
+        )
+    assert ask(f"{place.url}/next")[0] == 404
+    seen = example.parent / "seen"
+    until(lambda: seen.exists() and len(seen.read_text().split()) == 5, "all copies")
+    assert sorted(seen.read_text().split()) == [f"{number}:1" for number in range(5)]
