@@ -63,7 +63,8 @@ class Directory:
         """Have a table ready beside the live one; what is called already is connected. An older one is no news."""
         if generation.number <= self._live.number:
             return
-        table = Table(generation.number, {Target(stack=r.stack, deployment=r.deployment): r for r in generation.routes})
+        routes = (route for route in generation.routes if route.share is None)  # a canary is for requests from outside
+        table = Table(generation.number, {Target(stack=r.stack, deployment=r.deployment): r for r in routes})
         for target, backend in self._live.backends.items():
             route = table.routes.get(target)
             if route is not None:
@@ -148,7 +149,7 @@ class Directory:
     def _lead(self) -> None:
         """Those who wait for a deployment are served by its newest replicas."""
         backends = self._live.backends.items()
-        self._pool.lead({(target.stack, target.deployment): backend for target, backend in backends})
+        self._pool.lead({(target.stack, target.deployment, False): backend for target, backend in backends})
 
     async def _open(self, replicas: Iterable[ReplicaAddress]) -> None:
         """Connect to those that are new, and wait for it."""
