@@ -1,4 +1,4 @@
-"""Operations that no request can reach, because a longer prefix belongs to another deployment. A warning of the plan."""
+"""Operations and rules that no request can reach, because others come before them. Warnings of the plan."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import defaultdict
 from serveconf.plan.costs import canonical
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.routing import PrefixTable
+from serveconf.spec.claims import claims_of, lost_claims
 
 _NAMED = 3
 
@@ -28,7 +29,16 @@ def shadowed(desired: DesiredStack) -> tuple[str, ...]:
                 f"{', '.join(operations[:_NAMED])}{more} of '{deployment.name}' cannot be reached: "
                 f"{prefix} belongs to '{owner}'"
             )
-    return tuple(lines)
+    return (*lines, *_unreachable(desired))
+
+
+def _unreachable(desired: DesiredStack) -> list[str]:
+    """Deployments, or parts of their match, that another one always comes before."""
+    claims = {d.name: claims_of(d.prefix, d.spec.get("match")) for d in desired.deployments if d.prefix is not None}
+    return [
+        f"no request for '{lost.claim}' reaches '{lost.loser}': '{lost.winner}' takes them first"
+        for lost in lost_claims(claims)
+    ]
 
 
 def _taken(deployment: DesiredDeployment, table: PrefixTable[DesiredDeployment]) -> dict[str, list[str]]:

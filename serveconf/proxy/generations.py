@@ -117,9 +117,15 @@ class Builder:
         leaders = {
             (*name, is_canary): mount.backend for name, mount in self._leading.items() for is_canary in (False, True)
         }
-        for mount in staged.mounts:
-            if mount.route.share is not None:
-                leaders[mount.route.stack, mount.route.deployment, True] = mount.backend
+        for mount in old:
+            mount.side = None
+        for canary in staged.mounts:
+            if canary.route.share is None:
+                continue
+            name = (canary.route.stack, canary.route.deployment)
+            leaders[*name, True] = canary.backend
+            for side in (canary, *filter(None, (self._leading.get(name),))):
+                side.side = self.sides.setdefault(side_key(side.route), SideAnswers())
         self._pool.lead(leaders)  # who waits for a canary that is over is served by what came of it
 
     def let_go(self, staged: Staged) -> None:
@@ -149,10 +155,7 @@ class Builder:
 
     def _with_canary(self, mount: Mount, canary: Mount | None) -> ASGIApp:
         if canary is None:
-            mount.side = None
             return mount.serve
-        for one in (mount, canary):
-            one.side = self.sides.setdefault(side_key(one.route), SideAnswers())
         draw = self._draws.setdefault(f"{mount.route.stack}/{mount.route.deployment}", Draw())
         return Split(mount, canary, draw).serve
 

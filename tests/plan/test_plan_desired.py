@@ -112,3 +112,23 @@ def test_operations_below_a_prefix_of_another_deployment_are_reported() -> None:
         operations={"a": ["GET /b/items/{id}", "GET /bat", "GET /{any}", "POST /b", "GET /x/{y}"], "b": ["GET /c"]},
     )
     assert shadowed(stack) == ("GET /b/items/{id}, POST /b of 'a' cannot be reached: /b belongs to 'b'",)
+
+
+def test_rule_that_another_one_always_comes_before_is_a_warning() -> None:
+    stack = desired(
+        {
+            "deployments": [
+                {**A, "name": "b", "route_prefix": "/x", "match": {"hosts": ["h.example"], "headers": {"v": "1"}}},
+                {**A, "name": "a", "route_prefix": "/x", "match": {"hosts": ["h.example"], "headers": {"V": None}}},
+            ]
+        }
+    )
+    assert shadowed(stack) == ("no request for 'h.example/x v: 1' reaches 'b': 'a' takes them first",)
+
+
+def test_operations_are_out_of_reach_only_where_the_other_rule_asks_for_the_same() -> None:
+    below = {**A, "name": "b", "route_prefix": "/a/items"}
+    operations = {"a": ["GET /items"]}
+    assert len(shadowed(desired({"deployments": [A, below]}, operations=operations))) == 1
+    matched = {**below, "match": {"hosts": ["h.example"]}}
+    assert shadowed(desired({"deployments": [A, matched]}, operations=operations)) == ()
