@@ -56,7 +56,7 @@ def judge_request(generation: Generation, method: str, url: str, headers: Sequen
     fitting: list[tuple[Any, Route, str]] = []
     others: list[Considered] = []
     methods: set[str] = set()
-    for route in generation.routes:
+    for route in generation.public:
         match = route.match or Match()
         host = _host_that_fits(match, asked)
         if not route.prefix or route.share is not None or not _is_below(path, route.prefix):

@@ -55,7 +55,9 @@ class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything below ``prefix`` that fits ``match`` is answered by one deployment."""
 
-    prefix: str  # "/" or "/a/b", never with a trailing slash; "" where only copies of other routes' requests come
+    prefix: (
+        str  # "/" or "/a/b", never with a trailing slash; "" where only handles, or copies of others' requests, come
+    )
     stack: str
     deployment: str
     replicas: tuple[ReplicaAddress, ...] = ()
@@ -99,6 +101,12 @@ class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int
     front: Front = Front()
     routes: tuple[Route, ...] = ()
+
+    @property
+    def public(self) -> tuple[Route, ...]:
+        """The routes that proxies need: those that requests are matched with, and those that get copies of them."""
+        copied = {(route.stack, route.mirror.deployment) for route in self.routes if route.prefix and route.mirror}
+        return tuple(route for route in self.routes if route.prefix or (route.stack, route.deployment) in copied)
 
 
 def encode(generation: Generation) -> bytes:

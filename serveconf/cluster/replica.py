@@ -22,10 +22,14 @@ from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.errors import CodeFailed, ServeconfError
 from serveconf.handles.answering import Answering
+from serveconf.handles.calls import Target
+from serveconf.handles.following import Following
+from serveconf.handles.handle import DeploymentHandle, install_caller
 from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
 from serveconf.plan.state import ReplicaPhase, ReplicaState
+from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import ReplicaOrder, Store
 from serveconf.runtime import context
@@ -44,6 +48,8 @@ class Replica:
         self._settings = settings
         self._node_ip = node_ip
         folder = node_folder(settings.cluster_id)
+        self._store = store
+        self._following: Following | None = None
         self._packages = Packages(store, folder / "code")
         self._uds = str(folder / f"{hashlib.sha256(order.id.encode()).hexdigest()[:16]}.sock")
         self._served: ServedApp | None = None
@@ -104,6 +110,11 @@ class Replica:
         deployment, spec = self._order.deployment, self._order.deployment.spec
         code = await self._packages.folder(deployment.code) if deployment.code else None
         _enter(deployment.app_dir, code)
+        self._following = Following(
+            ReplicaPool(node_id=self._state.node_id, secret=self._settings.secret),
+            lambda: self._store.get("generation"),
+        )
+        install_caller(self._following.caller)
         target = import_target(spec["import_path"], code)
         self._served = build(
             target,
@@ -111,14 +122,16 @@ class Replica:
             init_args=spec["init_args"],
             init_kwargs=spec["init_kwargs"],
             user_config=spec["user_config"],
+            bound=deployment.bound,
+            handle=self._handle,
         )
         await self._served.startup()
         served = self._served
         context.enter_replica(
             context.Replica(
                 context=context.ReplicaContext(
-                    app_name=self._order.stack,
-                    deployment=deployment.name,
+                    app_name=deployment.entry,
+                    deployment=deployment.bound or deployment.name,
                     replica_tag=self._order.id,
                     servable_object=served.servable,
                     stack=self._order.stack,
@@ -128,7 +141,7 @@ class Replica:
             )
         )
         self._server = WireServer(
-            Answering(served.app, lambda: served.servable),
+            Answering(served.app, lambda: served.servable, self._following.directory.holding),
             secret=self._settings.secret,
             max_ongoing=spec["max_ongoing_requests"],
             state=self._served.state,
@@ -136,6 +149,12 @@ class Replica:
         await self._server.listen_unix(self._uds)
         self._state = replace(self._state, phase=ReplicaPhase.READY)
         log.info("replica ready", replica=self._order.id, deployment=deployment.name)
+
+    def _handle(self, node: str) -> DeploymentHandle[Any]:
+        """What a constructor gets for another deployment of its application."""
+        deployment = self._order.deployment
+        target = Target(stack=self._order.stack, deployment=f"{deployment.entry}.{node}")
+        return DeploymentHandle(target, deployment_name=node, app_name=deployment.entry)
 
     def _fail(self, message: str, trace: str) -> None:
         log.error("replica failed", replica=self._order.id, reason=message)
@@ -191,6 +210,8 @@ class Replica:
             await self._server.close()
         if self._served is not None:
             await self._served.shutdown()
+        if self._following is not None:
+            await self._following.close()
         Path(self._uds).unlink(missing_ok=True)
         return clean
 

@@ -30,11 +30,11 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class WireCaller:
-    """Implements ``Caller`` on a directory's connections. Made on the loop that they live on."""
+    """Implements ``Caller`` on a directory's connections. ``loop``: the one that they live on."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.directory = directory
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop or asyncio.get_running_loop()
 
     async def call(self, call: Call) -> Any:
         """The result."""

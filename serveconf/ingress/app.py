@@ -12,17 +12,20 @@ import inspect
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serveconf.code.by_value import Bound
 from serveconf.errors import AuthorError, ServeconfError
 from serveconf.ingress.callables import as_app
 from serveconf.ingress.class_routes import is_ingress, routed_app
-from serveconf.ingress.deployment import Deployment
+from serveconf.ingress.deployment import Application, Deployment
 from serveconf.ingress.failures import code_failed
-from serveconf.ingress.kinds import Kind, Shape, shape_of
+from serveconf.ingress.graph import node_of
+from serveconf.ingress.kinds import Kind, Shape, required_parameters, shape_of
 from serveconf.ingress.lifespan import Lifespan
 
 log = logging.getLogger("serveconf.replica")
@@ -117,8 +120,13 @@ def build(
     init_args: Sequence[Any] = (),
     init_kwargs: Mapping[str, Any] | None = None,
     user_config: Any = None,
+    bound: str = "",
+    handle: Callable[[str], Any] | None = None,
 ) -> ServedApp:
     """Construct what ``target`` names. Blocks as long as its constructor does.
+
+    Of an application the deployment ``bound`` is constructed, the ingress where it is empty; ``handle`` gives, by name,
+    what its constructor gets for the deployments that it calls.
 
     The options of a Deployment are not looked at here: they were merged under the YAML's before.
     Raises ``AuthorError`` for what cannot be served and ``CodeFailed`` for what raised.
@@ -135,13 +143,20 @@ def build(
         if isinstance(target, Deployment):
             spec = target.spec()
             target, init_args, init_kwargs, kind = target.func_or_class, spec.init_args, spec.init_kwargs, "deployment"
-    shape = shape_of(target)
+    if isinstance(target, Application):
+        if init_args or init_kwargs:
+            raise AuthorError("init_args and init_kwargs are given, and the application is bound to its own already")
+        node = node_of(target, bound)
+        init_args, init_kwargs = node.arguments(handle or _no_handles)
+        target, kind = node.deployment.func_or_class, "deployment"
+    by_handle = bool(bound) and has_only_methods(target)
+    shape: Shape = "class" if by_handle else shape_of(target)
     instance: object = target
     if shape == "class":
         instance = _construct(target, init_args, init_kwargs)
     elif init_args or init_kwargs:
         refuse_arguments(target)
-    app, is_asgi = _asgi_app(target, instance, shape)
+    app, is_asgi = (as_app(_not_here), False) if by_handle else _asgi_app(target, instance, shape)
     return ServedApp(
         app=app,
         kind=kind or kind_of(shape),
@@ -158,7 +173,7 @@ def call_factory(target: object, init_args: Sequence[Any], init_kwargs: Mapping[
         raise AuthorError(
             f"factory: true, but {name_of(target)} is not callable", hint="take factory away to serve it as it is"
         )
-    made = _construct(target, init_args, init_kwargs)
+    made = _construct(target, builder_arguments(target, init_args, init_kwargs), init_kwargs)
     if inspect.iscoroutine(made):
         made.close()
         raise AuthorError(
@@ -166,6 +181,42 @@ def call_factory(target: object, init_args: Sequence[Any], init_kwargs: Mapping[
             hint="make it a plain function and do what must be awaited in the app's lifespan",
         )
     return made
+
+
+def builder_arguments(target: Any, init_args: Sequence[Any], init_kwargs: Mapping[str, Any]) -> Sequence[Any]:
+    """The arguments of a builder: an empty mapping where it takes one and none is given, or the pydantic model that it says."""
+    if len(init_args) > 1 or init_kwargs or isinstance(target, type) or not inspect.isfunction(target):
+        return init_args
+    if not init_args:
+        if len(required_parameters(target) or ()) != 1:
+            return init_args
+        init_args = [{}]
+    try:
+        kind = next((get_type_hints(target).get(name) for name in inspect.signature(target).parameters), None)
+    except Exception:  # noqa: BLE001 - annotations are any code; what they say is then not known
+        return init_args
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(init_args[0], dict):
+        try:
+            return [kind.model_validate(init_args[0])]
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise AuthorError(f"the arguments of {name_of(target)}: {wrong}", hint="see init_args") from error
+    return init_args
+
+
+def has_only_methods(target: object) -> bool:
+    """Whether it is a class that other deployments may call, and that no request could."""
+    return (
+        isinstance(target, type) and not is_ingress(target) and not any("__call__" in vars(c) for c in target.__mro__)
+    )
+
+
+def _not_here() -> Response:
+    return Response("reached by handles alone\n", 404, media_type="text/plain")
+
+
+def _no_handles(name: str) -> Any:
+    raise AuthorError(f"the application calls {name}, and there are no handles here")
 
 
 def refuse_arguments(target: object) -> None:

@@ -47,7 +47,8 @@ def inspect_all(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _EMPTY: dict[str, Any] = {
-    "ok": False, "kind": None, "error": None, "traceback": None, "hint": None, "modules": [], "operations": [], "options": {},
+    "ok": False, "kind": None, "error": None, "traceback": None, "hint": None, "modules": [], "operations": [],
+    "options": {}, "graph": [],
 }  # fmt: skip
 
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from serveconf.code.by_value import Bound
 from serveconf.errors import AuthorError
 from serveconf.ingress.app import call_factory, kind_of, name_of, refuse_arguments
 from serveconf.ingress.class_routes import is_ingress, routed_app
-from serveconf.ingress.deployment import Deployment, deployment_options
+from serveconf.ingress.deployment import Application, Deployment, deployment_options
+from serveconf.ingress.graph import Node, nodes_of
 from serveconf.ingress.importing import import_target
 from serveconf.ingress.kinds import shape_of
 from serveconf.ingress.operations import operations_of
@@ -36,6 +38,17 @@ def look_at_target(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str,
         if isinstance(target, Deployment):
             is_deployment, spec = True, target.spec()
             target, init_args, init_kwargs = target.func_or_class, spec.init_args, spec.init_kwargs
+    graph: list[dict[str, Any]] = []
+    if isinstance(target, Application):
+        if init_args or init_kwargs:
+            refuse_arguments(target)
+        *inner, ingress = nodes_of(target)
+        for node in inner:
+            _look_at_node(node)
+            graph.append({"name": node.name, "options": _options_of(node.deployment), "calls": list(node.calls)})
+        options, is_deployment = _options_of(ingress.deployment), True
+        target = ingress.deployment.func_or_class
+        init_args, init_kwargs = ingress.arguments(lambda name: None)
     shape = shape_of(target)
     if shape == "class":
         _check_arguments(target, init_args, init_kwargs)
@@ -45,10 +58,26 @@ def look_at_target(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str,
         "kind": "deployment" if is_deployment else kind_of(shape),
         "operations": operations_of(_unconstructed_app(target)),
         "options": options,
+        "graph": graph,
     }
 
 
-def _check_arguments(cls: Any, init_args: list[Any], init_kwargs: dict[str, Any]) -> None:
+def _look_at_node(node: Node) -> None:
+    target = node.deployment.func_or_class
+    args, kwargs = node.arguments(lambda name: None)
+    if isinstance(target, type):
+        _check_arguments(target, args, kwargs)
+    elif args or kwargs:
+        refuse_arguments(target)
+
+
+def _options_of(deployment: Deployment) -> dict[str, Any]:
+    """Its options but for the arguments: those are bound."""
+    bare = {key: value for key, value in deployment.given.items() if key not in ("init_args", "init_kwargs")}
+    return deployment_options(dataclasses.replace(deployment, given=bare))
+
+
+def _check_arguments(cls: Any, init_args: Sequence[Any], init_kwargs: Mapping[str, Any]) -> None:
     try:
         signature = inspect.signature(cls)
     except (TypeError, ValueError):

@@ -35,7 +35,16 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     masks: dict[str, str] = {}  # "init_kwargs.password" -> "${DB_PASSWORD}": what to show instead of the value
     operations: tuple[str, ...] = ()  # "GET /items/{id}", as preflight found them
     room: int | None = None  # how many new replicas fit beside the old ones, where that is fewer than max_surge
+    bound: str = ""  # of a deployment inside a bound application: its name there; ``name`` is then "ENTRY.BOUND"
+    graph: tuple[
+        dict[str, Any], ...
+    ] = ()  # of a bound application's ingress: what the others are (name, options, calls)
     options: dict[str, Any] = {}  # defaults that the imported deployment object brings, under the file's own keys
+
+    @property
+    def entry(self) -> str:
+        """The deployment of the file that it belongs to."""
+        return self.name.removesuffix(f".{self.bound}") if self.bound else self.name
 
 
 class DesiredStack(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -91,13 +91,13 @@ class Builder:
 
     async def build(self, generation: Generation, live: Staged) -> Staged:
         """Raises CodeFailed or OperatorError. The mounts are held for this generation until ``let_go``."""
-        opened = {replica.id: replica for route in generation.routes for replica in route.replicas}
+        opened = {replica.id: replica for route in generation.public for replica in route.replicas}
         held: list[Mount] = []
         try:
             stack = live.stack
             if generation.front.middlewares != live.front.middlewares:
                 stack = await self._build_stack(generation.front.middlewares, self._inside_front)
-            for route in generation.routes:
+            for route in generation.public:
                 mount = await self._mount(route)
                 mount.hold(generation.number)
                 self._mounts.add(mount)

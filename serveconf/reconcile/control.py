@@ -225,5 +225,5 @@ def _without(current: DesiredStack, deployments: list[str] | None, number: int) 
         known = ", ".join(d.name for d in current.deployments) or "none"
         raise NotFound(f"stack '{current.name}' has no deployment '{unknown[0]}'", hint=f"its deployments: {known}")
     return replace(
-        current, revision=number, deployments=tuple(d for d in current.deployments if d.name not in deployments)
+        current, revision=number, deployments=tuple(d for d in current.deployments if d.entry not in deployments)
     )

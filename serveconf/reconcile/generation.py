@@ -16,16 +16,13 @@ def build_generation(number: int, front: HttpFront, stacks: Iterable[DesiredStac
     routes = [
         make_route(stack.name, deployment, serving.get((stack.name, deployment.name), ()), front)
         for stack in stacks
-        for deployment in in_the_table(stack)
+        for deployment in stack.deployments
     ]
-    return Generation(number=number, front=front.as_front(), routes=tuple(sorted(routes, key=lambda r: r.prefix)))
-
-
-def in_the_table(stack: DesiredStack) -> tuple[DesiredDeployment, ...]:
-    """The deployments that requests reach, or copies of others' requests."""
-    mirrors = (deployment.spec.get("mirror") for deployment in stack.deployments if deployment.prefix is not None)
-    mirrored = {mirror["deployment"] for mirror in mirrors if mirror}
-    return tuple(d for d in stack.deployments if d.prefix is not None or d.name in mirrored)
+    return Generation(
+        number=number,
+        front=front.as_front(),
+        routes=tuple(sorted(routes, key=lambda r: (r.prefix, r.stack, r.deployment))),
+    )
 
 
 def make_route(

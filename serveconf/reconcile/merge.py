@@ -17,7 +17,9 @@ def merged_stack(made: DesiredStack, current: DesiredStack | None) -> DesiredSta
     """``current`` with the deployments and the http_options keys of ``made``."""
     if current is None:
         return made
-    deployments = {d.name: d for d in (*current.deployments, *made.deployments)}
+    replaced = {d.entry for d in made.deployments}  # with all that was bound to them
+    kept = (d for d in current.deployments if d.entry not in replaced)
+    deployments = {d.name: d for d in (*kept, *made.deployments)}
     front = made if "middlewares" in made.http_options else current
     return replace(
         made,

@@ -71,6 +71,7 @@ class TargetReport(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
     options: dict[str, Any] = {}
+    graph: tuple[dict[str, Any], ...] = ()  # the other deployments of a bound application: name, options, calls
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):

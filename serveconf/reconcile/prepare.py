@@ -17,6 +17,7 @@ from serveconf.code.snapshot import Snapshot
 from serveconf.code.versions import relevant_files
 from serveconf.errors import AuthorError
 from serveconf.plan.desired import make_desired
+from serveconf.plan.graph import expand
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.ports import Preflight, Question, TargetReport
 from serveconf.reconcile.requests import ApplyRequest
@@ -57,20 +58,32 @@ async def prepare(
         raise AuthorError(f"the spec is not valid: {wrong}", code="invalid_spec") from error
     looked = await _look(request, spec, current, preflight)
     snapshot = Snapshot(digest=request.code, files=request.files, total_bytes=0)
+    graphs = {name: report.graph for name, report in looked.targets.items()}
+    expanded, inner, masks = expand(_with_options(spec, looked.targets), graphs, request.masks)
+    for name, one in inner.items():
+        looked.targets[name] = replace(looked.targets[one.entry], graph=(), options={}, operations=())
     desired = make_desired(
-        _with_options(spec, looked.targets),
+        expanded,
         revision=revision,
         code=request.code,
         files_for=lambda name: relevant_files(snapshot, looked.targets[name].modules),
         middleware_files_for=lambda owner: {
             path: request.files[path] for path in looked.middleware_modules.get(owner, ()) if path in request.files
         },
-        masks=request.masks,
+        masks=masks,
         app_dir=request.app_dir,
         operations={name: report.operations for name, report in looked.targets.items()},
         current=current,
     )
-    deployments = (replace(d, options=looked.targets[d.name].options) for d in desired.deployments)
+    deployments = (
+        replace(
+            d,
+            options=looked.targets[d.name].options,
+            graph=looked.targets[d.name].graph,
+            bound=inner[d.name].bound if d.name in inner else "",
+        )
+        for d in desired.deployments
+    )
     return replace(desired, deployments=tuple(deployments))
 
 
@@ -122,7 +135,13 @@ def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | 
     same = all(now[key] == before.spec[key] for key in LOOKED_AT)
     if not same or now["ray_actor_options"]["runtime_env"] != before.spec["ray_actor_options"]["runtime_env"]:
         return None
-    return TargetReport(ok=True, modules=tuple(before.modules), operations=before.operations, options=before.options)
+    return TargetReport(
+        ok=True,
+        modules=tuple(before.modules),
+        operations=before.operations,
+        options=before.options,
+        graph=before.graph,
+    )
 
 
 def _known_middlewares(

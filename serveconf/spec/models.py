@@ -314,6 +314,11 @@ class DeploymentOptions(Strict):
 class DeploymentSpec(DeploymentOptions, Identity):
     """One served object: what to import, where it is mounted, how many replicas run it."""
 
+    overrides: dict[str, dict[str, Any]] = Field(
+        default={}, examples=[{"Model": {"num_replicas": 2}}], json_schema_extra=costs(Cost.NONE)
+    )
+    """Options of the other deployments of a bound application, by their names there; they are NAME.THEIRS in plan and status."""
+
     @property
     def prefix(self) -> str | None:
         """Where it is mounted: the given prefix, ``/{name}`` where the key was left out, None where it is null."""

@@ -32,7 +32,7 @@ def example(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
 
 def test_there_is_no_example_without_a_test() -> None:
     assert sorted(folder.name for folder in EXAMPLES.iterdir()) == [
-        "api-keys", "blue-green", "hosts", "mirror", "package", "quickstart", "streaming",
+        "api-keys", "blue-green", "composition", "hosts", "mirror", "package", "quickstart", "streaming",
     ]  # fmt: skip
 
 
@@ -70,6 +70,20 @@ def test_streaming_streams_and_echoes(place: Place, example: Path) -> None:
     with connect(f"ws://127.0.0.1:{place.http_port}/echo", proxy=None) as socket:
         socket.send("again")
         assert socket.recv(timeout=10) == "again"
+
+
+@pytest.mark.parametrize("example", ["composition"], indirect=True)
+def test_composition_answers_through_the_deployments_that_it_calls(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    assert ask(f"{place.url}/shop/bread") == (200, '{"item":"bread","price":"5 EUR","count":35}')
+    assert ask(f"{place.url}/shop.Prices")[0] == 404
+    assert place.ok("routes", "-o", "json").json == {"/shop": "shop"}
+    assert "No changes" in place.ok("plan", example).out
+    assert len(place.pids("composition", "shop.Stock")) == 2
+    code = example.parent / "shop.py"
+    code.write_text(code.read_text().replace("7 * len", "8 * len"))
+    place.ok("apply", example)
+    assert ask(f"{place.url}/shop/bread") == (200, '{"item":"bread","price":"5 EUR","count":40}')
 
 
 @pytest.mark.parametrize("example", ["api-keys"], indirect=True)

@@ -35,7 +35,11 @@ def test_a_bare_decorator_takes_the_name_of_what_it_decorates():
 
 
 def test_options_are_the_keys_of_the_yaml():
-    assert set(DeploymentOptions.__annotations__) == set(DeploymentSpec.model_fields) - {"import_path", "factory"}
+    assert set(DeploymentOptions.__annotations__) == set(DeploymentSpec.model_fields) - {
+        "import_path",
+        "factory",
+        "overrides",
+    }
 
 
 def test_a_misspelled_option_is_a_type_error_that_says_what_was_meant():
