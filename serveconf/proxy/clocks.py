@@ -82,6 +82,20 @@ class Stall:
         return now - self._since
 
 
+_CLOSED = frozenset({7, 8})  # linux/tcp_states.h: TCP_CLOSE, TCP_CLOSE_WAIT
+
+
+def is_gone(transport: asyncio.Transport) -> bool:
+    """Whether the client has left; for a connection that is not read from, where nobody says so."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or not hasattr(socket, "TCP_INFO") or sock.family == socket.AF_UNIX:
+        return False
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _CLOSED
+    except OSError:
+        return False
+
+
 def taken_by(transport: asyncio.Transport) -> int | None:
     """A number that grows while the client takes what is written; None where nothing is left for it to take."""
     left = transport.get_write_buffer_size()

@@ -10,6 +10,7 @@ from typing import Any
 
 MESSAGE_COST = 256  # what an empty message counts for
 KEEP_BYTES = 1 << 20  # a replica that does not take a request has been sent less than this of it
+AHEAD_BYTES = 64 << 10  # of a request that waits in line no more is read than this: many may wait
 
 
 class Incoming:
@@ -48,8 +49,8 @@ class Incoming:
     async def until_client_left(self) -> None:
         """Return when the client has left; what it sends meanwhile is kept."""
         while not self.left:
-            if self._size >= KEEP_BYTES:
-                await asyncio.get_running_loop().create_future()  # no more is read: whether it leaves cannot be told
+            if self._size >= AHEAD_BYTES:
+                await asyncio.get_running_loop().create_future()  # no more is read; if it leaves, the edge cancels us
             await self._pull()
 
     async def _pull(self) -> dict[str, Any]:

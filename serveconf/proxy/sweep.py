@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from serveconf.proxy.clocks import Stall, Wait, seconds_for, taken_by
+from serveconf.proxy.clocks import Stall, Wait, is_gone, seconds_for, taken_by
 from serveconf.proxy.rules import Refused
 from serveconf.proxy.tally import Reason
 
@@ -31,6 +31,8 @@ class Clocks:
         taken = taken_by(connection.transport)
         if taken is not None and self._taken.seconds(taken, now) >= seconds_for(Wait.TAKE, edge):
             connection.give_up(Reason.TOO_SLOW)
+        elif connection.is_read_paused and is_gone(connection.transport):
+            connection.transport.abort()
         elif connection.awaits is not None:
             if now - connection.since >= seconds_for(connection.awaits, edge):
                 if connection.awaits is Wait.HEAD and connection.head.is_open:

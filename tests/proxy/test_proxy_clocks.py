@@ -431,3 +431,25 @@ def test_log_lines_cannot_be_forged():
     line = KeyFormatter().format(record)
     assert line.splitlines() == [line]
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(("size", "is_reset"), [(200_000, False), (20_000_000, True)])
+def test_a_client_that_leaves_while_it_is_not_read_from_is_noticed(size, is_reset):
+    """A request that waits in line with a large body would else be run for nobody."""
+    cancelled = threading.Event()
+
+    async def waits(scope, receive, send):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with serving(waits, limits=Limits(linger_s=0.2)) as running:
+        with running.connect() as client:
+            client.sock.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                client.send(post("x" * size))
+            if is_reset:
+                client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert cancelled.wait(10)
