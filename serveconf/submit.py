@@ -5,13 +5,15 @@ from __future__ import annotations
 import getpass
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from serveconf.client import Client
-from serveconf.code.package import SnapshotChanged, pack
+from serveconf.code.ignore import OUR_FILE
+from serveconf.code.package import Packed, listed, pack_as_it_is
 from serveconf.code.snapshot import Snapshot, take_snapshot
 from serveconf.errors import InternalError, NotFound, OperatorError, Unreachable
 from serveconf.spec.load import Loaded
@@ -20,7 +22,7 @@ from serveconf.spec.models import as_wire
 Tell = Callable[[dict[str, Any]], None]
 
 RETURN_S = 60.0  # how long a controller that died may take to come back
-SNAPSHOT_TRIES = 3  # an editor may be writing just now
+EDIT_S = 0.2  # an editor may be writing just now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +34,34 @@ class Submission:
     snapshot: Snapshot
     app_dir: Path
     loaded: Loaded | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()  # what whoever sends it should hear
+
+    def with_code(self, packed: Packed) -> Submission:
+        """The same with the code as it was when it was packed."""
+        note = (
+            f"{listed(packed.changed)} kept changing while the code was packed: it is taken as it was read. "
+            f"What is an app's data can be named in {OUR_FILE}"
+        )
+        body = {**self.body, "code": packed.snapshot.digest, "files": dict(packed.snapshot.files)}
+        return replace(self, body=body, snapshot=packed.snapshot, notes=(*self.notes, note) if packed.changed else ())
 
 
-def make_submission(loaded: Loaded, *, automatic: bool = False, timeout_s: float | None = None) -> Submission:
-    """Take a snapshot of the code and put everything together. Raises AuthorError where the code can't be packed."""
-    snapshot = take_snapshot(loaded.app_dir, exclude=loaded.files)  # an edit of the spec is no change of the code
-    spec = as_wire(loaded.spec)
-    spec.setdefault("name", "default")
-    for key in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
-        if spec.get("http_options", {}).get(key):  # a proxy stands elsewhere than the file
-            spec["http_options"][key] = str(loaded.file.parent / spec["http_options"][key])
+def make_submission(
+    loaded: Loaded,
+    *,
+    automatic: bool = False,
+    timeout_s: float | None = None,
+    snapshot: Snapshot | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Submission:
+    """Take a snapshot of the code and put everything together. Raises AuthorError where the code can't be packed.
+
+    ``snapshot``: one that was just taken; ``more``: keys of the body that say something else than the file does.
+    """
+    if snapshot is None:
+        snapshot = take_snapshot(loaded.app_dir, exclude=loaded.files)  # an edit of the spec is no change of the code
     body = {
-        "spec": spec,
+        "spec": spec_as_sent(loaded),
         "masks": dict(loaded.masks),
         "code": snapshot.digest,
         "files": dict(snapshot.files),
@@ -54,25 +72,34 @@ def make_submission(loaded: Loaded, *, automatic: bool = False, timeout_s: float
         "automatic": automatic,
         "timeout_s": timeout_s,
     }
+    body |= more or {}
     return Submission(stack=loaded.spec.name, body=body, snapshot=snapshot, app_dir=loaded.app_dir, loaded=loaded)
 
 
-def upload_code(client: Client, submission: Submission) -> None:
-    """Send the code package where the controller does not have it yet."""
-    if not client.has_code(submission.snapshot.digest):
-        client.put_code(submission.snapshot.digest, pack(submission.app_dir, submission.snapshot))
+def spec_as_sent(loaded: Loaded) -> dict[str, Any]:
+    """The spec with only the keys that were said; a file that a proxy reads is named from the root, as it stands elsewhere."""
+    spec = as_wire(loaded.spec)
+    spec.setdefault("name", "default")
+    for key in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
+        if spec.get("http_options", {}).get(key):
+            spec["http_options"][key] = str(loaded.file.parent / spec["http_options"][key])
+    return spec
 
 
 def submit(loaded: Loaded, client: Client, **options: Any) -> Submission:
-    """Snapshot and upload; once more where a file changed in between."""
-    for _ in range(SNAPSHOT_TRIES):
-        submission = make_submission(loaded, **options)
-        try:
-            upload_code(client, submission)
-        except SnapshotChanged:
+    """Snapshot and upload; once more where a file changed in between. What never rests is taken as it is read."""
+    submission = make_submission(loaded, **options)
+    for last in (False, False, True):
+        if client.has_code(submission.snapshot.digest):
+            return submission
+        packed = pack_as_it_is(submission.app_dir, submission.snapshot)
+        if packed.changed and not last:  # most likely an edit: a moment later it is whole
+            time.sleep(EDIT_S)
+            submission = make_submission(loaded, **{**options, "snapshot": None})
             continue
-        return submission
-    raise SnapshotChanged(f"files in {loaded.app_dir} keep changing while they are packed")
+        client.put_code(packed.snapshot.digest, packed.data)
+        return submission.with_code(packed)
+    raise AssertionError("unreachable")
 
 
 def follow(client: Client, operation: str, tell: Tell, loaded: Loaded | None = None) -> dict[str, Any]:

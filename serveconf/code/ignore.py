@@ -1,4 +1,5 @@
-"""Which paths below app_dir are left out of a code package: what can never be code, .gitignore, .serveconfignore.
+"""Which paths below app_dir are left out of a code package: what can never be code, what an app writes, .gitignore,
+.serveconfignore.
 
 ``take_snapshot`` walks the tree and asks for every folder and file. In each folder both files may stand; a deeper file
 wins over a higher one, as in git (gitignore(5)), and .serveconfignore wins over .gitignore, so that it can leave more
@@ -12,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec, Pattern
+
+from serveconf.code.volatile import is_volatile
 
 GIT_FILE = ".gitignore"
 OUR_FILE = ".serveconfignore"
@@ -101,13 +104,16 @@ class IgnoreRules:
         return replace(self, hidden=True) if any(ours.keeps_below(folder) for ours in self.ours) else None
 
     def leave_out(self, path: str) -> bool:
-        """Whether ``path`` (of a folder, with ``/`` at its end) stays out of the package."""
+        """Whether ``path`` (of a folder, with ``/`` at its end) stays out of the package.
+
+        What no pattern speaks of is left out where its name says that it is an app's data.
+        """
         git = () if self.hidden else self.git
         for patterns in reversed(git + self.ours):
             verdict = patterns.verdict(path)
             if verdict is not None:
                 return verdict
-        return self.hidden
+        return self.hidden or (not path.endswith("/") and is_volatile(path))
 
 
 def rules_above(app_dir: Path) -> IgnoreRules:

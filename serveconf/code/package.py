@@ -16,8 +16,11 @@ import tempfile
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from serveconf.code.ignore import OUR_FILE
 from serveconf.code.snapshot import MAX_BYTES, MAX_FILES, Snapshot, digest_of
 from serveconf.errors import AuthorError, OperatorError
 
@@ -29,6 +32,10 @@ class SnapshotChanged(AuthorError):
 
     code = "code_changed"
 
+    def __init__(self, message: str, *, hint: str | None = None, files: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.files = tuple(files)
+
 
 class BadPackage(OperatorError):
     """The bytes are no code package, or not the one they claim to be."""
@@ -38,23 +45,59 @@ class BadPackage(OperatorError):
 
 def pack(app_dir: Path, snapshot: Snapshot) -> bytes:
     """The files of ``snapshot`` as a zip. Raises ``SnapshotChanged`` where a file is no longer what it was."""
+    packed = pack_as_it_is(app_dir, snapshot)
+    if packed.changed:
+        raise SnapshotChanged(
+            f"{listed(packed.changed)} changed while it was packed",
+            hint=f"run it again once the edit is done; what an app writes and nobody imports can be named in {OUR_FILE}",
+            files=packed.changed,
+        )
+    return packed.data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A package, the snapshot that it holds, and which files were no longer what they had been."""
+
+    snapshot: Snapshot
+    data: bytes
+    changed: tuple[str, ...] = ()
+
+
+def pack_as_it_is(app_dir: Path, snapshot: Snapshot) -> Packed:
+    """The files that ``snapshot`` names with the content that they have by now; one that is gone is left out.
+
+    For where something keeps writing: each file is read once, so that the package holds what its digest says.
+    """
     folder = app_dir.resolve()
     buffer = io.BytesIO()
+    files: dict[str, str] = {}
+    total = 0
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.comment = snapshot.digest.encode()
         for path in sorted(snapshot.files):
             try:
                 content = (folder / path).read_bytes()
-                changed = (folder / path).stat().st_mtime
-            except OSError as error:
-                raise SnapshotChanged(f"{path} changed while it was packed: {error.strerror}") from error
-            if hashlib.sha256(content).hexdigest() != snapshot.files[path]:
-                raise SnapshotChanged(f"{path} changed while it was packed", hint="run it again once the edit is done")
-            entry = zipfile.ZipInfo(path, _zip_time(changed))
+                written = (folder / path).stat().st_mtime
+            except OSError:
+                continue
+            files[path] = hashlib.sha256(content).hexdigest()
+            total += len(content)
+            entry = zipfile.ZipInfo(path, _zip_time(written))
             entry.create_system = 3  # Unix: the high half of external_attr is the file mode
             entry.external_attr = (stat.S_IFREG | (0o755 if path in snapshot.executables else 0o644)) << 16
             archive.writestr(entry, content, _method(content))
-    return buffer.getvalue()
+        executables = frozenset(snapshot.executables & files.keys())
+        digest = digest_of(files, executables)
+        archive.comment = digest.encode()
+    changed = tuple(path for path in sorted(snapshot.files) if files.get(path) != snapshot.files[path])
+    made = replace(snapshot, digest=digest, files=files, total_bytes=total, executables=executables)
+    return Packed(snapshot=made, data=buffer.getvalue(), changed=changed)
+
+
+def listed(paths: Sequence[str], most: int = 5) -> str:
+    """``a.csv, b.csv and 3 more``."""
+    named = ", ".join(paths[:most])
+    return named if len(paths) <= most else f"{named} and {len(paths) - most} more"
 
 
 def _zip_time(seconds: float) -> tuple[int, int, int, int, int, int]:

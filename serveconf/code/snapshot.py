@@ -9,20 +9,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from serveconf.code.hashes import Hashes, stamp_of
 from serveconf.code.ignore import OUR_FILE, never_belongs, rules_above
 from serveconf.errors import AuthorError
 
 MAX_BYTES = 100 * 1024 * 1024
 MAX_FILES = 50_000
-
-_HEAD = 64 * 1024  # as much of a file as tells a spec by
-_SPEC_KEY = re.compile(rb"^deployments\s*:", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class Snapshot:
     total_bytes: int
     executables: frozenset[str] = frozenset()
     skipped: tuple[str, ...] = ()  # links that lead out of app_dir or nowhere, and names that are no text
+    folders: tuple[str, ...] = ()  # every folder that was looked into; "" is app_dir itself
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,22 @@ class _Found:
     path: str  # relative
     size: int
     executable: bool
+    stamp: tuple[int, ...] = ()
 
 
-def take_snapshot(app_dir: Path, exclude: Collection[Path] = ()) -> Snapshot:
+def take_snapshot(
+    app_dir: Path,
+    exclude: Collection[Path] = (),
+    *,
+    data: Collection[str] = (),
+    hashes: Hashes | None = None,
+) -> Snapshot:
     """The snapshot of ``app_dir``, without what .gitignore, .serveconfignore and good sense leave out.
 
     ``exclude``: files that are left out too, such as the spec itself, so that an edit of the YAML is no other code.
-    Links are followed where they stay inside app_dir. Raises ``AuthorError``: ``app_dir_missing``, ``code_too_large``
-    (naming the largest files) or ``code_unreadable``.
+    ``data``: relative paths that the running app has been seen to write. ``hashes``: what is known of files from an
+    earlier snapshot, for who takes many. Links are followed where they stay inside app_dir.
+    Raises ``AuthorError``: ``app_dir_missing``, ``code_too_large`` (naming the largest files) or ``code_unreadable``.
     """
     folder = app_dir.resolve()
     if not folder.is_dir():
@@ -58,21 +64,23 @@ def take_snapshot(app_dir: Path, exclude: Collection[Path] = ()) -> Snapshot:
             f"app_dir {app_dir} is not a folder", code="app_dir_missing", hint="check app_dir in the spec"
         )
     skipped: list[str] = []
-    found = _without(exclude, folder, _bounded(_walk(folder, skipped)))
+    folders: list[str] = []
+    written = frozenset(data)
+    walked = (file for file in _walk(folder, skipped, folders) if file.path not in written)
+    found = _without(exclude, folder, _bounded(walked))
+    hashes = hashes if hashes is not None else Hashes()
     files: dict[str, str] = {}
     total = 0
     for file in sorted(found, key=lambda file: file.path):
         try:
-            with open(folder / file.path, "rb") as stream:
-                if is_ours(file.path, stream.read(_HEAD)):
-                    continue
-                stream.seek(0)
-                files[file.path] = hashlib.file_digest(stream, "sha256").hexdigest()
-                total += stream.tell()
+            content = hashes.of(folder / file.path, file.stamp)
         except FileNotFoundError:
             continue  # deleted while we walked: it is simply no longer there
         except OSError as error:
             raise _unreadable(file.path, error) from error
+        if not content.ours:
+            files[file.path] = content.digest
+            total += content.size
     executables = frozenset(file.path for file in found if file.executable and file.path in files)
     return Snapshot(
         digest=digest_of(files, executables),
@@ -80,6 +88,7 @@ def take_snapshot(app_dir: Path, exclude: Collection[Path] = ()) -> Snapshot:
         total_bytes=total,
         executables=executables,
         skipped=tuple(sorted(skipped)),
+        folders=tuple(sorted(folders)),
     )
 
 
@@ -89,16 +98,6 @@ def digest_of(files: Mapping[str, str], executables: frozenset[str]) -> str:
     for path in sorted(files):
         digest.update(f"{path}\0{files[path]}\0{'x' if path in executables else '-'}\n".encode())
     return digest.hexdigest()
-
-
-def is_ours(path: str, head: bytes) -> bool:
-    """Whether a file is a spec or a saved plan: what is said to serveconf, and no part of what it serves.
-
-    Several specs may share a folder; one of them, edited or applied after another, must not count as changed code.
-    """
-    if path.endswith((".yaml", ".yml")):
-        return _SPEC_KEY.search(head) is not None
-    return head.lstrip()[:1] == b"{" and b'"serveconf-plan-' in head[:200]
 
 
 def _without(exclude: Collection[Path], folder: Path, found: list[_Found]) -> list[_Found]:
@@ -150,8 +149,11 @@ def _unreadable(path: str, error: OSError) -> AuthorError:
     )
 
 
-def _walk(app_dir: Path, skipped: list[str]) -> Iterator[_Found]:
-    """Every regular file that belongs, folder by folder; a folder that is left out is not looked into."""
+def _walk(app_dir: Path, skipped: list[str], folders: list[str]) -> Iterator[_Found]:
+    """Every regular file that belongs, folder by folder; a folder that is left out is not looked into.
+
+    What is passed over goes to ``skipped``, what is looked into to ``folders``.
+    """
     root = str(app_dir)
     open_folders = [("", rules_above(app_dir), frozenset({os.path.realpath(root)}))]
     while open_folders:
@@ -167,6 +169,7 @@ def _walk(app_dir: Path, skipped: list[str]) -> Iterator[_Found]:
             raise _unreadable(folder or root, error) from error
         if folder and any(entry.name == "pyvenv.cfg" for entry in entries):
             continue
+        folders.append(folder)
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             target = _inside(entry, path, root, skipped)
@@ -178,7 +181,8 @@ def _walk(app_dir: Path, skipped: list[str]) -> Iterator[_Found]:
             if inner is None or (not real_folder and rules.leave_out(entry.path)):
                 continue
             if stat.S_ISREG(mode):
-                yield _Found(path=path, size=target.st_size, executable=bool(mode & stat.S_IXUSR))
+                executable = bool(mode & stat.S_IXUSR)
+                yield _Found(path=path, size=target.st_size, executable=executable, stamp=stamp_of(target))
             elif stat.S_ISDIR(mode):
                 real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
                 if real not in trail:  # a link to a folder that we are in would never end

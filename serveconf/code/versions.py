@@ -9,34 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from serveconf.code.by_value import FOLDER as BY_VALUE
 from serveconf.code.ignore import GIT_FILE, OUR_FILE
 from serveconf.code.snapshot import Snapshot
 
-# What a running app or an editor writes next to the code: packed with the rest, but its change says nothing about the
-# app. Without this an app with a sqlite file in app_dir would be rolled by every apply.
-_VOLATILE = (
-    *("*.db", "*.db-*", "*.sqlite", "*.sqlite-*", "*.sqlite3", "*.sqlite3-*", "*-wal", "*-shm", "*-journal"),
-    *("*.log", "*.log.*", "*.pid", "*.sock", "*.tmp", "*.temp", "*.bak"),
-    *("*.swp", "*.swo", "*.swx", "*~", ".#*", "#*#", ".DS_Store", ".coverage", ".coverage.*", "nohup.out"),
-)
-
-
-def is_volatile(path: str) -> bool:
-    """Whether a running app or an editor writes files of this name, so that a change of it is no change of the code."""
-    name = path.rpartition("/")[2]
-    return any(fnmatchcase(name, pattern) for pattern in _VOLATILE)
-
 
 def relevant_files(snapshot: Snapshot, modules: Iterable[str], exclude: Iterable[str] = ()) -> dict[str, str]:
     """The files whose change makes a deployment another one: path -> content hash.
 
     ``modules``: the Python files that it imports. With them go all files that are no Python (templates, weights,
-    settings: nobody can tell who reads them), but not the volatile ones, the ignore files, and ``exclude``, which
-    holds the spec file itself: what it says is compared field by field.
+    settings: nobody can tell who reads them), but not the ignore files, and ``exclude``, which holds the spec file
+    itself: what it says is compared field by field. What a running app writes is not in the snapshot to begin with.
     """
     imported = set(modules)
     left_out = set(exclude)
@@ -51,7 +36,7 @@ def _is_data(path: str) -> bool:
     name = path.rpartition("/")[2]
     if path.startswith(f"{BY_VALUE}/"):
         return False  # each is of one target, and told among its modules
-    return not name.endswith((".py", ".pyi")) and name not in (GIT_FILE, OUR_FILE) and not is_volatile(name)
+    return not name.endswith((".py", ".pyi")) and name not in (GIT_FILE, OUR_FILE)
 
 
 def version_of(spec_fields: Mapping[str, Any], files: Mapping[str, str]) -> str:

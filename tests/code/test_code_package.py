@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serveconf.code import package as package_module
-from serveconf.code.package import BadPackage, SnapshotChanged, pack, unpack
+from serveconf.code.package import BadPackage, SnapshotChanged, pack, pack_as_it_is, unpack
 from serveconf.code.snapshot import take_snapshot
 
 
@@ -124,3 +124,14 @@ def test_several_processes_may_unpack_at_once(app_dir: Path, tmp_path: Path) -> 
         pool.starmap(unpack, [(data, tmp_path / "store/x")] * 8)
     assert take_snapshot(tmp_path / "store/x") == snapshot
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["x"]
+
+
+def test_what_never_rests_is_packed_as_it_was_read_and_named(app_dir: Path, tmp_path: Path) -> None:
+    snapshot = take_snapshot(app_dir)
+    (app_dir / "run.sh").write_text("other")
+    (app_dir / "shop/catalog.py").unlink()
+    packed = pack_as_it_is(app_dir, snapshot)
+    assert packed.changed == ("run.sh", "shop/catalog.py")
+    assert packed.snapshot.digest == take_snapshot(app_dir).digest
+    unpack(packed.data, tmp_path / "out", digest=packed.snapshot.digest)
+    assert (tmp_path / "out/run.sh").read_text() == "other"

@@ -266,3 +266,26 @@ def test_specs_and_saved_plans_are_no_code(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{\n  "format": "serveconf-plan-1"\n}')
     assert take_snapshot(tmp_path).digest == before.digest
     assert set(before.files) == {"m.py", "settings.yaml"}
+
+
+def test_what_an_app_writes_by_its_name_is_no_code(tmp_path: Path) -> None:
+    before = take_snapshot(lay_out(tmp_path, {"app.py": ""}))
+    lay_out(tmp_path, {"app.db": "1", "app.db-wal": "1", "logs/app.log": "1", "app.py~": "1"})
+    assert take_snapshot(tmp_path).digest == before.digest
+
+
+def test_serveconfignore_says_that_a_file_is_code_after_all(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"app.py": "", "seed.db": "1", "other.db": "1", ".serveconfignore": "!seed.db\n"})
+    assert names(tmp_path) == [".serveconfignore", "app.py", "seed.db"]
+
+
+def test_what_the_app_was_seen_to_write_is_no_code(tmp_path: Path) -> None:
+    before = take_snapshot(lay_out(tmp_path, {"app.py": ""}))
+    lay_out(tmp_path, {"out/results.csv": "1"})
+    assert take_snapshot(tmp_path, data={"out/results.csv"}).digest == before.digest
+    assert take_snapshot(tmp_path).digest != before.digest
+
+
+def test_every_folder_that_was_looked_into_is_told(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"a/b/c.py": "", ".venv/pyvenv.cfg": "", "node_modules/x.js": "", "e/.gitkeep": ""})
+    assert take_snapshot(tmp_path).folders == ("", "a", "a/b", "e")
