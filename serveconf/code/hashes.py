@@ -58,6 +58,10 @@ class Hashes:
             self._known.pop(name, None)
         return content
 
+    def young(self, path: Path) -> bool:
+        """Whether the file was written so lately that its hash is not believed yet."""
+        return str(path) not in self._known
+
 
 def read_content(path: Path) -> Content:
     """The file's content as it is now. Raises OSError."""

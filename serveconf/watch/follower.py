@@ -1,0 +1,213 @@
+"""One file's task: look once it has settled, decide, apply, wait. What it remembers, and decides by, is in ``memory``."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from serveconf.code.hashes import Hashes
+from serveconf.errors import AuthorError, ServeconfError, Unreachable
+from serveconf.watch.following import Following
+from serveconf.watch.look import Look, changed_files, look_at
+from serveconf.watch.memory import Fate, Memory, Outcome
+from serveconf.watch.ports import FirstFailure, Said
+from serveconf.watch.settle import Restless, settled
+
+ASK_AGAIN_S = 0.5  # between two questions what the app writes
+
+
+async def follow_one(file: Path, shared: Following) -> None:
+    """One file, for as long as it is there. Raises FirstFailed where its first apply fails, and that is to end it all."""
+    await _Follower(file, shared).run()
+
+
+class FirstFailed(Exception):
+    """The first apply of the only file came to nothing."""
+
+    def __init__(self, outcome: Outcome | None, error: ServeconfError | None) -> None:
+        super().__init__(outcome.message if outcome else str(error))
+        self.outcome = outcome
+        self.error = error
+
+
+class _Follower:
+    """One file's task: look, decide, apply, wait."""
+
+    def __init__(self, file: Path, shared: Following) -> None:
+        self.file = file
+        self.shared = shared
+        self.memory = Memory()
+        self.hashes = Hashes()
+        self.restless = Restless()
+        self.data: frozenset[str] = frozenset()
+        self.asked = 0.0
+        self.shown = ""  # the key that was last spoken of
+        self.said: set[str] = set()  # what is said once for a content
+        self.first = True
+
+    async def run(self) -> None:
+        next_drift = 0.0
+        told = self.shared.told
+        while True:
+            before = self.shared.looks.get(self.file)
+            look, heard, busy = await settled(self._look, self.shared.news, self.restless)
+            if busy:
+                self._say("restless", f"{', '.join(sorted(busy))} keeps changing: it counts again once it rests", look)
+            if before is not None and look.key != before.key:
+                self.shared.note_change(told=self.shared.told > told)
+            told = self.shared.told
+            self.shared.seen(look)
+            pause = await self._act(look, before)
+            if not self.shared.options.watching and self.memory.served == look.key:
+                return
+            if self._now() >= next_drift and self.memory.served == look.key:
+                await self._check_drift(look)
+                next_drift = self._now() + self.shared.options.drift_s
+            waits = [self.shared.poll_s, *([pause] if pause else [])]
+            await self.shared.news.wait(heard, max(0.05, min(waits)))
+
+    async def _look(self, restless: frozenset[str]) -> Look:
+        """What the files say; before a change is believed, whether it is not the app itself that has written."""
+        look = await self._read(restless)
+        if look.key != self.memory.served and look.snapshot is not None and self._now() - self.asked > ASK_AGAIN_S:
+            self.asked = self._now()
+            try:
+                data = await asyncio.to_thread(self.shared.serving.data, look)
+            except ServeconfError:
+                return look
+            if data != self.data:
+                self.data = data
+                self.shared.watch_without(look, data)
+                look = await self._read(restless)
+        return look
+
+    async def _read(self, restless: frozenset[str]) -> Look:
+        env_files = self.shared.options.env_files
+        return await asyncio.to_thread(
+            look_at, self.file, env_files=env_files, hashes=self.hashes, data=self.data, restless=restless
+        )
+
+    async def _act(self, look: Look, before: Look | None) -> float | None:
+        """Do what is due; the seconds after which something may be due without news."""
+        if look.key != self.shown:
+            if self.shown and look.key != self.memory.served:
+                files = changed_files(before, look)
+                named = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+                self._say("changed", f"changed: {named or 'what it says'}", look, files=files[:50])
+            self.shown = look.key
+            self.said.clear()
+        if look.error is not None:
+            self._refuse(look, look.error)
+            return None
+        against = self.shared.contradiction(self.file)
+        if against is not None:
+            self._refuse(look, against)
+            return None
+        due = self.memory.due_in(look.key, self._now())
+        if due is None or due > 0:
+            return due
+        await self._apply(look)
+        return self.memory.due_in(look.key, self._now())
+
+    def _refuse(self, look: Look, error: ServeconfError) -> None:
+        """Say what is wrong, once."""
+        if self._once(error.message):
+            self._say("invalid", "nothing is changed", look, error=error)
+        self._first_is_over(None, error)
+
+    async def _apply(self, look: Look) -> None:
+        refused = await asyncio.to_thread(self.shared.serving.quarantined, look)
+        if refused:
+            self.memory = replace(self.memory, refused=look.key)
+            self._say("quarantine", f"it has failed before and is not tried again: {refused}", look)
+            self._first_is_over(Outcome(fate=Fate.REFUSED, message=refused), None)
+            return
+        trying = asyncio.create_task(asyncio.to_thread(self.shared.serving.apply, look, first=self.first))
+        try:
+            outcome = await asyncio.shield(trying)
+        except asyncio.CancelledError:
+            await asyncio.to_thread(self.shared.serving.cancel, look)
+            await asyncio.gather(trying, return_exceptions=True)
+            raise
+        except ServeconfError as error:
+            outcome = _outcome_of_error(error)
+            if self._once(error.message):
+                self._say("error", "what is served is unchanged", look, error=error)
+        self.memory = self.memory.after(look.key, outcome.fate, self._now(), spread=random.uniform(0.8, 1.2))
+        self._tell_fate(look, outcome)
+
+    def _tell_fate(self, look: Look, outcome: Outcome) -> None:
+        match outcome.fate:
+            case Fate.SERVED:
+                self.shared.lost.discard(self.file)
+                self.shared.live[self.file] = look.stack or ""
+                self._say("served", "as the file says", look, result=outcome.result)
+            case Fate.REFUSED:
+                self._say("quarantine", "not tried again until a byte of it changes (or --retry)", look)
+            case Fate.STUCK:
+                pause = self.memory.not_before - self._now()
+                self._say("waiting", f"{outcome.message}; next try in {pause:.0f} s", look, seconds=round(pause, 1))
+            case Fate.PINNED if self._once("pinned"):
+                self._say("pinned", f"{outcome.message}: waiting for 'serveconf resume'", look)
+            case Fate.PINNED:
+                return
+        self._first_is_over(outcome, None)
+
+    def _first_is_over(self, outcome: Outcome | None, error: ServeconfError | None) -> None:
+        """The first try has ended; where it came to nothing, and that is to end the watcher, so it does."""
+        served = outcome is not None and outcome.fate is Fate.SERVED
+        wrong = outcome is None or outcome.fate is Fate.REFUSED
+        match self.shared.options.first_failure:
+            case FirstFailure.ENDS if self.first and not served:
+                raise FirstFailed(outcome, error)
+            case FirstFailure.ENDS_WHERE_WRONG if self.first and wrong:
+                raise FirstFailed(outcome, error)
+        self.first = False
+        self.shared.settled.add(self.file)
+
+    async def _check_drift(self, look: Look) -> None:
+        """Whether somebody has changed the stack behind the file's back."""
+        try:
+            drift = await asyncio.to_thread(self.shared.serving.drift, look)
+        except Unreachable as error:
+            self.shared.lost.add(self.file)
+            if self._once(error.message):
+                self._say("waiting", f"{error.message}; looking again", look)
+            return
+        except ServeconfError as error:
+            if self._once(error.message):
+                self._say("error", "whether it is still as it was applied can't be told", look, error=error)
+            return
+        self.shared.lost.discard(self.file)
+        if drift is None:
+            self.said.clear()
+        elif not self.shared.options.self_heal:
+            if self._once(drift):
+                self._say("drift", f"{drift}; left as it is (--no-self-heal)", look)
+        else:
+            self._say("drift", f"{drift}; bringing it back", look)
+            self.memory = replace(self.memory, served="", stuck="")
+            self.shared.news.ring()
+
+    def _once(self, what: str) -> bool:
+        """Whether it is said for the first time of this content."""
+        if what in self.said:
+            return False
+        self.said.add(what)
+        return True
+
+    def _say(self, kind: str, message: str, look: Look, error: ServeconfError | None = None, **data: Any) -> None:
+        stack = look.stack or self.shared.live.get(self.file)
+        self.shared.tell(Said(kind=kind, message=message, file=self.file, stack=stack, data=data, error=error))
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _outcome_of_error(error: ServeconfError) -> Outcome:
+    """An apply that did not even begin: its author's fault, or the cluster's."""
+    fate = Fate.REFUSED if isinstance(error, AuthorError) else Fate.STUCK
+    return Outcome(fate=fate, message=error.message)

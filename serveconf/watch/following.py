@@ -1,0 +1,168 @@
+"""Follow spec files: each one's stack is brought to what its file says, again whenever that has changed and settled.
+
+Every file has a task of its own, so that none waits for another's apply and none falls over another's mistake. What is
+served, and how, is behind ``Serving``; who wants to show what happens gets it as ``Said``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
+
+from serveconf.errors import ServeconfError
+from serveconf.spec.problems import SpecInvalid
+from serveconf.watch.contradictions import contradictions
+from serveconf.watch.look import Look
+from serveconf.watch.news import News
+from serveconf.watch.notice import Notice, tells_nothing
+from serveconf.watch.places import joined
+from serveconf.watch.ports import Options, Said, Serving
+from serveconf.watch.sources import find_specs, without_included
+
+POLL_S = 2.0  # how often it looks by itself where the system tells of changes
+SILENT_POLL_S = 0.4  # … where it does not
+GONE_S = 0.4  # a file that is away for so long has been taken away
+
+
+class Following:
+    """Everything that the tasks of one watcher share. Made and used on one event loop."""
+
+    def __init__(
+        self,
+        sources: Sequence[Path],
+        serving: Serving,
+        tell: Callable[[Said], None],
+        options: Options,
+        follow: Callable[[Path, Following], Coroutine[None, None, None]],
+    ) -> None:
+        """``follow`` does the work for one file, until it is cancelled."""
+        self.sources = tuple(sources)
+        self.serving = serving
+        self.tell = tell
+        self.options = options
+        self.news = News()
+        self.looks: dict[Path, Look] = {}  # the newest settled ones
+        self.live: dict[Path, str] = {}  # file -> the stack that it has brought about
+        self.settled: set[Path] = set()  # files of which the first try is over, however it ended
+        self._known_silent = any(tells_nothing(str(source)) for source in self.sources)
+        self._untold = 0
+        self.silent = self._known_silent  # no news comes: it is on its own looks
+        self.data: dict[Path, frozenset[str]] = {}
+        self.lost: set[Path] = set()  # files whose stack nobody can be asked about just now
+        self._follow = follow
+        self._notice = Notice(self.news.ring)
+        self._tasks: dict[Path, asyncio.Task[None]] = {}
+        self._found = find_specs(self.sources)
+
+    @property
+    def poll_s(self) -> float:
+        """Seconds between two looks without news."""
+        return SILENT_POLL_S if self.silent or self._notice.failed or not self.options.events else POLL_S
+
+    @property
+    def told(self) -> int:
+        """How many changes the system has told of."""
+        return self._notice.heard
+
+    @property
+    def ready(self) -> bool:
+        """Whether every file's stack serves, and can be asked about."""
+        return bool(self._tasks) and self._tasks.keys() <= self.live.keys() and not self.lost
+
+    async def run(self) -> None:
+        """Until it is cancelled, or a first apply has failed and that is to end it (FirstFailed)."""
+        try:
+            while True:
+                heard = self.news.count
+                self._watch()
+                await self._keep_tasks()
+                await self.news.wait(heard, self.poll_s)
+        finally:
+            self._notice.close()
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def seen(self, look: Look) -> None:
+        """A settled look: what it is made of is watched from now on, and the others are compared with it."""
+        before = self.looks.get(look.file)
+        self.looks[look.file] = look
+        if before is None or before.places != look.places or before.key != look.key:
+            self._watch()
+            self.news.ring()
+
+    def watch_without(self, look: Look, data: frozenset[str]) -> None:
+        """What the app itself writes is no news any more."""
+        root = str(look.loaded.app_dir) if look.loaded else ""
+        self.data[look.file] = frozenset(f"{root}/{path}" for path in data)
+        self._watch()
+
+    def note_change(self, *, told: bool) -> None:
+        """A change was found, and the system had ``told`` of it or not. Twice not: it never does here."""
+        self._untold = 0 if told else self._untold + 1
+        self.silent = self._untold > 1 or self._known_silent
+
+    def contradiction(self, file: Path) -> ServeconfError | None:
+        """What stands against applying this file, because of another one."""
+        loaded = [look.loaded for other, look in self.looks.items() if look.loaded and other in self._tasks]
+        problems = contradictions(loaded).get(file)
+        return SpecInvalid(problems) if problems else None
+
+    def _watch(self) -> None:
+        if not (self.options.watching and self.options.events):
+            return
+        places = joined([self._found.places, *(look.places for look in self.looks.values())])
+        self._notice.watch(places, frozenset().union(*self.data.values()))
+
+    async def _keep_tasks(self) -> None:
+        """One task for each file that there is."""
+        self._found = await asyncio.to_thread(find_specs, self.sources)
+        included = [
+            Path(file)
+            for look in self.looks.values()
+            for file in look.files
+            if look.loaded is not None and file != str(look.file) and Path(file).is_absolute()
+        ]
+        files = without_included(self._found.files, included)
+        for file in files:
+            if file not in self._tasks:
+                self._tasks[file] = asyncio.create_task(self._follow(file, self), name=f"follow {file}")
+        for file in [file for file in self._tasks if file not in files]:
+            await self._gone(file)
+        for task in self._tasks.values():
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        if self.options.prune:
+            await self._prune()
+
+    async def _gone(self, file: Path) -> None:
+        """A file that was there is not: unless it comes back at once, nobody follows it any more."""
+        await asyncio.sleep(GONE_S)
+        if file in find_specs(self.sources).files and file not in _included(self.looks.values()):
+            return
+        task = self._tasks.pop(file)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        self.looks.pop(file, None)
+        stack = self.live.pop(file, None)
+        if stack is not None and not self.options.prune:
+            message = f"{file.name} is gone; stack '{stack}' goes on serving (--prune would take it away)"
+            self.tell(Said(kind="gone", message=message, file=file, stack=stack))
+
+    async def _prune(self) -> None:
+        """Only where every file that is there is understood: one that is broken just now may claim anything."""
+        files = self._found.files
+        looks = [self.looks.get(file) for file in files]
+        if self._found.missing or not files or any(look is None or look.loaded is None for look in looks):
+            return
+        claimed = frozenset(look.stack for look in looks if look and look.stack)
+        try:
+            for stack in await asyncio.to_thread(self.serving.prune, files, claimed):
+                self.tell(Said(kind="pruned", message=f"stack '{stack}' is taken away: no file claims it", stack=stack))
+        except ServeconfError as error:
+            self.tell(Said(kind="waiting", message=f"nothing can be taken away now: {error.message}"))
+
+
+def _included(looks: Iterable[Look]) -> set[Path]:
+    return {Path(file) for look in looks if look.loaded for file in look.files if file != str(look.file)}

@@ -1,0 +1,98 @@
+"""Wait until files have settled, and give what they say then.
+
+A lone save is believed after a short quiet, one of a burst after a longer one, and what does not even parse after one
+longer still, as its writer is most likely not done. What never rests (an app or a job that keeps writing a file) does not hold
+everything else up: it is named, and does not count until it has been quiet for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from serveconf.watch.look import Look
+from serveconf.watch.news import News
+
+LONE_S = 0.12
+BURST_S = 0.4
+BROKEN_S = 0.6
+BREATH_S = 0.05  # between two looks, however much news there is
+LONGEST_S = 5.0  # a file that was written in each of so many seconds is restless
+REST_S = 4.0  # quiet for so long, it counts again
+
+Looking = Callable[[frozenset[str]], Awaitable[Look]]  # with the files that do not count just now
+
+
+@dataclass
+class Restless:
+    """Files that keep changing: what they held at the last look, and when that was first seen (seconds of the loop)."""
+
+    held: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Their names."""
+        return frozenset(self.held)
+
+    def add(self, files: frozenset[str], look: Look, now: float) -> None:
+        """From now on they do not count."""
+        self.held |= {file: (look.files.get(file, ""), now) for file in files}
+
+    def seen(self, look: Look, now: float) -> bool:
+        """Note what they hold now. True where one has been quiet for long enough, and counts again."""
+        rested = []
+        for file, (content, since) in list(self.held.items()):
+            found = look.files.get(file, "")
+            if found != content:
+                self.held[file] = (found, now)
+            elif now - since >= REST_S:
+                rested.append(file)
+        for file in rested:
+            del self.held[file]
+        return bool(rested)
+
+
+async def settled(look: Looking, news: News, restless: Restless) -> tuple[Look, int, frozenset[str]]:
+    """What the files say once they are quiet, the count of news it is good for, and those found restless just now."""
+    now = asyncio.get_running_loop().time
+    heard = news.count
+    found = await look(restless.files)
+    if restless.seen(found, now()):
+        found = await look(restless.files)
+    began = changed = now()
+    writes: dict[str, list[float]] = {}
+    while (rest := changed + _quiet(found, len(writes)) - now()) > 0:
+        if now() - began > LONGEST_S:
+            busy = frozenset(file for file, times in writes.items() if _never_rests(times, began, now()))
+            if busy and found.snapshot is not None and not busy.isdisjoint(found.snapshot.files):
+                restless.add(busy, found, now())
+                return await look(restless.files), heard, busy
+            if now() - began > 4 * LONGEST_S:  # the spec itself never rests: better a state of it than none
+                return found, heard, frozenset()
+        if await news.wait(heard, rest):
+            await asyncio.sleep(BREATH_S)
+        heard = news.count
+        again = await look(restless.files)
+        restless.seen(again, now())
+        if again.key != found.key:
+            for file in _differing(found, again):
+                writes.setdefault(file, []).append(now())
+            found, changed = again, now()
+    return found, heard, frozenset()
+
+
+def _quiet(found: Look, written: int) -> float:
+    if found.half_written:
+        return BROKEN_S
+    return BURST_S if written else LONE_S
+
+
+def _never_rests(times: list[float], began: float, now: float) -> bool:
+    """Whether it was written in nearly each second since it began."""
+    return len({int(time - began) for time in times}) >= LONGEST_S - 1 and now - times[-1] < 1.0
+
+
+def _differing(one: Look, other: Look) -> list[str]:
+    names = one.files.keys() | other.files.keys()
+    return [name for name in names if one.files.get(name) != other.files.get(name)]

@@ -1,0 +1,232 @@
+"""Every way in which files change ends in one apply of what they say once they have settled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from watching import SPEC, FakeServing, lay_out, rename_over, watching
+
+from serveconf.watch import following as following_module
+
+
+@pytest.fixture(params=["told", "silent"])
+def events(request: pytest.FixtureRequest) -> bool:
+    """Whether the system tells of changes; each promise holds where it does not."""
+    return bool(request.param == "told")
+
+
+def test_fifty_saves_in_a_second_are_one_apply(tmp_path: Path, events: bool) -> None:
+    file = lay_out(tmp_path / "app")
+    with watching(file, events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        for number in range(50):
+            (file.parent / "web.py").write_text(f"save = {number}")
+            time.sleep(0.02)
+        assert watcher.rests() == [("shop", "one"), ("shop", "save = 49")]
+
+
+def test_a_save_between_the_first_look_and_the_watch_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = lay_out(tmp_path / "app")
+    serving = FakeServing()
+    monkeypatch.setattr(following_module, "POLL_S", 60.0)  # else it would be found by chance
+
+    class Slow(following_module.Notice):
+        def watch(self, *args: object) -> None:
+            if not (file.parent / "saved").exists():
+                (file.parent / "web.py").write_text("two")
+                (file.parent / "saved").touch()
+            super().watch(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(following_module, "Notice", Slow)
+    with watching(file, serving=serving) as watcher:
+        watcher.until(lambda: ("shop", "two") in serving.applied, "the save is applied")
+
+
+def test_a_file_that_is_renamed_over_is_followed_on(tmp_path: Path, events: bool) -> None:
+    file = lay_out(tmp_path / "app")
+    with watching(file, events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        for word in ("two", "three"):
+            rename_over(file.parent / "web.py", word)
+            watcher.until(lambda word=word: ("shop", word) in watcher.serving.applied, word)
+        rename_over(file, file.read_text().replace("name: shop", "name: market"))
+        watcher.until(lambda: ("market", "three") in watcher.serving.applied, "the spec that was renamed over")
+        assert len(watcher.rests()) == 4
+
+
+def test_a_touch_a_comment_and_a_save_of_the_same_are_nothing(tmp_path: Path, events: bool) -> None:
+    file = lay_out(tmp_path / "app")
+    with watching(file, events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        (file.parent / "web.py").touch()
+        rename_over(file.parent / "web.py", "one")
+        file.write_text(file.read_text() + "# a comment\n")
+        (file.parent / ".web.py.swp").write_text("an editor's")
+        (file.parent / "web.py~").write_text("an editor's")
+        (file.parent / "app.db").write_text("the app's")
+        assert watcher.rests() == [("shop", "one")]
+
+
+def test_half_a_file_is_not_applied(tmp_path: Path, events: bool) -> None:
+    file = lay_out(tmp_path / "app", word="x = 1")
+    with watching(file, events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        whole = "def f():\n    return (1,\n            2)\n"
+        (file.parent / "web.py").write_text(whole[:24])
+        time.sleep(0.3)
+        (file.parent / "web.py").write_text(whole)
+        spec = file.read_text()
+        file.write_text(spec[:30])
+        time.sleep(0.3)
+        file.write_text(spec + "    num_replicas: 2\n".replace("    ", "# "))
+        assert watcher.rests() == [("shop", "x = 1"), ("shop", whole)]
+        assert watcher.kinds("invalid") == []
+
+
+def test_a_configmap_that_swaps_its_link_is_seen(tmp_path: Path, events: bool) -> None:
+    mount = tmp_path / "mount"
+    for version in ("one", "two"):
+        (mount / f"..{version}").mkdir(parents=True)
+        (mount / f"..{version}" / "serve.yaml").write_text(SPEC.format(name="shop"))
+        (mount / f"..{version}" / "web.py").write_text(version)
+    (mount / "..data").symlink_to("..one")
+    for name in ("serve.yaml", "web.py"):
+        (mount / name).symlink_to(f"..data/{name}")
+    with watching(mount / "serve.yaml", events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        (mount / "..data_tmp").symlink_to("..two")
+        (mount / "..data_tmp").rename(mount / "..data")
+        shutil.rmtree(mount / "..one")
+        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+
+
+def test_a_folder_behind_a_link_that_is_swapped_is_seen(tmp_path: Path, events: bool) -> None:
+    for version in ("one", "two"):
+        lay_out(tmp_path / "releases" / version, word=version)
+    (tmp_path / "current").symlink_to("releases/one")
+    with watching(tmp_path / "current" / "serve.yaml", events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        (tmp_path / "next").symlink_to("releases/two")
+        (tmp_path / "next").rename(tmp_path / "current")
+        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+
+
+def test_a_folder_that_vanishes_and_comes_back_is_followed_on(tmp_path: Path, events: bool) -> None:
+    file = lay_out(tmp_path / "app")
+    with watching(file, events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        for word in ("two", "three"):
+            shutil.rmtree(tmp_path / "app")
+            watcher.until(lambda: watcher.kinds("invalid"), "it says that the file is gone")
+            lay_out(tmp_path / "app", word=word)
+            watcher.until(lambda word=word: ("shop", word) in watcher.serving.applied, word)
+        (file.parent / "web.py").write_text("four")
+        watcher.until(lambda: ("shop", "four") in watcher.serving.applied, "an edit in the folder that came back")
+
+
+def test_a_checkout_of_500_files_is_one_apply(tmp_path: Path, events: bool) -> None:
+    file = lay_out(tmp_path / "app")
+    with watching(file, events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        for number in range(500):
+            folder = file.parent / f"package{number % 25}"
+            folder.mkdir(exist_ok=True)
+            (folder / f"module{number}.py").write_text(f"n = {number}\n")
+        (file.parent / "web.py").write_text("two")
+        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+        (file.parent / "package24" / "module24.py").write_text("n = -1\n")
+        watcher.until(lambda: len(watcher.serving.applied) == 3, "an edit in a new folder")
+
+
+def test_an_env_file_is_part_of_what_is_watched(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "app")
+    env_file = tmp_path / "elsewhere" / "values.env"
+    env_file.parent.mkdir()
+    env_file.write_text("PREFIX=/a\n")
+    file.write_text(file.read_text().replace("'web:app'", "'web:app', route_prefix: '${PREFIX}'"))
+    with watching(file, env_files=(env_file,)) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        env_file.write_text("PREFIX=/b\nUNUSED=1\n")
+        watcher.until(lambda: len(watcher.serving.applied) == 2, "the value is applied")
+        env_file.write_text("PREFIX=/b\nUNUSED=2\n")
+        assert len(watcher.rests()) == 2
+
+
+def test_while_an_apply_runs_changes_wait_and_the_newest_wins(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "app")
+    with watching(file) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        watcher.serving.hold.clear()
+        (file.parent / "web.py").write_text("two")
+        watcher.until(lambda: len(watcher.serving.started) == 2, "an apply runs")
+        for word in ("three", "four", "five"):
+            (file.parent / "web.py").write_text(word)
+            time.sleep(0.3)
+        assert len(watcher.serving.started) == 2
+        watcher.serving.hold.set()
+        assert [word for _, word in watcher.rests()][-1] == "five"
+        assert len(watcher.serving.applied) == 3
+
+
+def test_a_file_that_is_always_being_written_is_named_and_holds_nothing_up(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "app")
+    with watching(file) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        writer = subprocess.Popen(["sh", "-c", "while :; do date +%N > feed.json; sleep 0.05; done"], cwd=file.parent)
+        try:
+            watcher.until(lambda: watcher.kinds("restless"), "the file is named")
+            assert "feed.json" in watcher.kinds("restless")[0][1]
+            (file.parent / "web.py").write_text("two")
+            watcher.until(lambda: ("shop", "two") in watcher.serving.applied, "an edit is applied all the same")
+        finally:
+            writer.kill()
+            writer.wait()
+        many = len(watcher.serving.applied)
+        watcher.until(lambda: len(watcher.serving.applied) > many, "what it held at last is applied once it rests")
+
+
+def test_what_the_app_is_seen_to_write_is_no_change(tmp_path: Path, events: bool) -> None:
+    file = lay_out(tmp_path / "app")
+    with watching(file, events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        watcher.serving.written["shop"] = frozenset({"results.csv"})
+        for number in range(3):
+            (file.parent / "results.csv").write_text(f"{number}\n")
+            time.sleep(0.7)
+        assert watcher.rests() == [("shop", "one")]
+        (file.parent / "web.py").write_text("two")
+        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+
+
+def test_where_the_system_tells_nothing_that_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(following_module.Notice):
+        def _counts(self, *change: object) -> bool:
+            return False
+
+    monkeypatch.setattr(following_module, "Notice", Deaf)
+    file = lay_out(tmp_path / "app")
+    with watching(file) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        for word in ("two", "three"):
+            (file.parent / "web.py").write_text(word)
+            watcher.until(lambda word=word: ("shop", word) in watcher.serving.applied, word)
+        assert watcher.following is not None
+        assert watcher.following.silent
+
+
+def test_a_watched_tree_leaves_out_what_is_never_code(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "app")
+    (file.parent / "node_modules" / "x").mkdir(parents=True)
+    with watching(file) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        watcher.until(lambda: watcher.following and watcher.following.looks, "it has looked")
+        assert watcher.following is not None
+        look = watcher.following.looks[Path(os.path.abspath(file))]
+        assert not [place for place in look.places if "node_modules" in place]
