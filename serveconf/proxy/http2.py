@@ -16,9 +16,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
 from uvicorn.server import ServerState
 
+from serveconf.proxy.clocks import Stall, Wait, seconds_for, taken_by
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.middleware import plain_body
-from serveconf.proxy.rules import HOP_BY_HOP, is_request_id, make_request_id
+from serveconf.proxy.rules import HOP_BY_HOP, Refused, check_size, is_request_id, make_request_id
 from serveconf.proxy.system import send_text
 from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
 
@@ -34,6 +35,8 @@ class Http2Protocol(ZttpH2Protocol):
         state.tasks = edge.tasks
         super().__init__(config=config, server_state=state, app_state={}, _loop=loop)
         self.app: Any = Http2Request(edge)
+        self._edge = edge
+        self._taken = Stall()
         self.timeout_keep_alive: Any = edge.front.keep_alive_timeout_s
 
     def handle_request(self, event: Any) -> None:
@@ -45,7 +48,10 @@ class Http2Protocol(ZttpH2Protocol):
             cycle.message_event.set()
 
     def sweep(self, now: float) -> None:
-        """uvicorn's own timer closes it when it is idle."""
+        """Cut a client that takes nothing; uvicorn's own timer closes the connection when it is idle."""
+        taken = taken_by(self.transport)
+        if taken is not None and self._taken.seconds(taken, now) >= seconds_for(Wait.TAKE, self._edge):
+            self.transport.abort()
 
     def drain(self, code: int = 0, /) -> None:
         """Streams that began finish, then the connection says GOAWAY."""
@@ -84,6 +90,11 @@ class Http2Request:
             await send(plain_body(message))
 
         try:
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                trail.reason = Reason.TOO_LARGE if refusal.status in (414, 431) else Reason.MALFORMED
+                await send_text(scope, counted_send, refusal.status, f"{refusal.reason}\n")
+                return
             if limit is not None and length is not None and length > limit:
                 trail.reason = Reason.TOO_LARGE
                 await send_text(scope, counted_send, 413, "The request body is too large\n")
@@ -109,11 +120,26 @@ class Http2Request:
                 trail.reason = trail.reason or Reason.CLIENT_LEFT
             tally.ended(scope, trail, status, body.received, sent)
 
+    def _refusal(self, scope: Scope) -> Refused | None:
+        """What HTTP/1.1 is refused for: the size of its head, a method and a target that are none."""
+        query = scope["query_string"]
+        target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
+        try:
+            check_size(target, scope["headers"], self._edge.front)
+        except Refused as refused:
+            return refused
+        if scope["method"] == "CONNECT":
+            return Refused(501, "CONNECT is not supported")
+        if not target.startswith(b"/") and not (target == b"*" and scope["method"] == "OPTIONS"):
+            return Refused(400, "The request target is malformed")
+        return None
+
     def _take_headers(self, scope: Scope) -> tuple[bytes, int | None, bool]:
         request_id, length, is_forwarded = b"", None, False
         kept = []
+        id_name = self._edge.request_id_name
         for name, value in scope["headers"]:
-            if name == b"x-request-id":
+            if name == id_name:
                 if not request_id and is_request_id(value):
                     request_id = value
                 continue
@@ -123,8 +149,10 @@ class Http2Request:
                 length = int(value)
             is_forwarded = is_forwarded or name in (b"x-forwarded-for", b"x-forwarded-proto")
             kept.append((name, value))
-        request_id = request_id or make_request_id()
-        scope["headers"] = [*kept, (b"x-request-id", request_id)]
+        if id_name:
+            request_id = request_id or make_request_id()
+            kept.append((id_name, request_id))
+        scope["headers"] = kept
         scope.pop("state", None)
         return request_id, length, is_forwarded
 
@@ -134,8 +162,8 @@ class Http2Request:
         fields = [field for field in fields if field[0] not in HOP_BY_HOP]
         if b"date" not in names:
             fields.append((b"date", self._edge.date_line[6:-2]))
-        if b"x-request-id" not in names:
-            fields.append((b"x-request-id", request_id))
+        if request_id and self._edge.request_id_name not in names:
+            fields.append((self._edge.request_id_name, request_id))
         return fields
 
 

@@ -20,7 +20,7 @@ from websockets.sync.client import connect as connect_websocket
 
 from serveconf.cluster.logs import KeyFormatter
 from serveconf.proxy.clocks import Budget, Wait
-from serveconf.proxy.edge import Limits
+from serveconf.proxy.edge import Edge, Limits
 from serveconf.proxy.tls import TlsFiles
 from serveconf.routing import Front, PrefixTable
 
@@ -453,3 +453,31 @@ def test_a_client_that_leaves_while_it_is_not_read_from_is_noticed(size, is_rese
             if is_reset:
                 client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert cancelled.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"raw_path": b"/" + b"a" * 70_000}, 414),
+        ({"headers": [(b"x", b"v")] * 1_100}, 431),
+        ({"headers": [(b"x", b"v" * 70_000)]}, 431),
+        ({"method": "CONNECT"}, 501),
+        ({"raw_path": b"path"}, 400),
+        ({}, 200),
+    ],
+)
+def test_the_head_of_an_http2_request_is_held_to_the_same_limits(changed, status):
+    http2 = pytest.importorskip("serveconf.proxy.http2", reason="the extra http2 is not installed")
+    edge = Edge()
+    edge.serve(lambda scope, receive, send: respond(send, b"ok"))
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    asyncio.run(http2.Http2Request(edge)({**scope, **changed}, receive, send))
+    assert sent[0]["status"] == status
