@@ -6,25 +6,31 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from serveconf import __version__
 from serveconf.admin import models
-from serveconf.admin.dashboard import PAGE_HEADERS, page
 from serveconf.admin.events import events_router
 from serveconf.admin.guard import LOOPBACK, Guard
+from serveconf.admin.live import live_router
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
+from serveconf.admin.nodes import nodes_router
+from serveconf.admin.page import page_router
+from serveconf.admin.sessions import Sessions
+from serveconf.admin.sign_in import sign_in_router
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.logs import check_deployment
 from serveconf.reconcile.prepare import CodeRefused
+from serveconf.reconcile.pulse import Pulse
 from serveconf.reconcile.records import Revision
 from serveconf.reconcile.requests import ApplyRequest
 from serveconf.reconcile.result import code_failures, problem_of
@@ -46,41 +52,57 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(
-    plane: ControlPlane, *, token: str, address: str, host: str, on_shutdown: Shutdown, events: EventLog | None = None
+    plane: ControlPlane,
+    *,
+    token: str,
+    address: str,
+    host: str,
+    on_shutdown: Shutdown,
+    events: EventLog | None = None,
+    pulse: Pulse | None = None,
 ) -> FastAPI:
     """The control API of one controller."""
+    sessions = Sessions(token, name=f"serveconf_{urlsplit(address).port}")
+    hosts = LOOPBACK if host in LOOPBACK else frozenset()
     app = FastAPI(
         title="serveconf control API",
         version=__version__,
-        middleware=[Middleware(Guard, token=token, hosts=LOOPBACK if host in LOOPBACK else frozenset())],
+        middleware=[Middleware(Guard, token=token, hosts=hosts, sessions=sessions)],
         responses=_ERRORS,
     )
     app.add_exception_handler(ServeconfError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_fault)
-    app.include_router(_measuring(plane))
+    app.include_router(page_router())
+    app.include_router(sign_in_router(sessions))
+    app.include_router(_measuring(plane, pulse))
     app.include_router(_looking(plane, address), prefix="/api/v1")
     app.include_router(_changing(plane, on_shutdown), prefix="/api/v1")
     if events is not None:
         app.include_router(events_router(events), prefix="/api/v1")
+    if pulse is not None:
+        app.include_router(live_router(pulse, lambda: _status(plane, address)), prefix="/api/v1")
+    app.include_router(nodes_router(plane.cluster), prefix="/api/v1")
     return app
 
 
-def _measuring(plane: ControlPlane) -> APIRouter:
+def _measuring(plane: ControlPlane, pulse: Pulse | None) -> APIRouter:
     router = APIRouter(tags=["look"])
 
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         """Requests, failures, replicas, generation and applies, as Prometheus text."""
-        return PlainTextResponse(await read_metrics(plane.cluster, plane.ledger), media_type=MEDIA_TYPE)
-
-    @router.get("/", response_class=HTMLResponse)
-    async def dashboard() -> HTMLResponse:
-        """A page that shows the status live. It asks for the token, and needs none itself."""
-        return HTMLResponse(page(), headers=PAGE_HEADERS)
+        return PlainTextResponse(
+            await read_metrics(plane.cluster, plane.ledger, pulse.kept if pulse else None), media_type=MEDIA_TYPE
+        )
 
     return router
+
+
+async def _status(plane: ControlPlane, address: str) -> dict[str, Any]:
+    await plane.cluster.refresh_load()
+    return make_status(plane.ledger, plane.cluster.observe(), pid=os.getpid(), address=address)
 
 
 def _looking(plane: ControlPlane, address: str) -> APIRouter:
@@ -94,8 +116,7 @@ def _looking(plane: ControlPlane, address: str) -> APIRouter:
     @router.get("/status", response_model=models.StatusModel)
     async def status() -> dict[str, Any]:
         """Stacks, deployments, replicas, proxies, their states and generation."""
-        await plane.cluster.refresh_load()
-        return make_status(plane.ledger, plane.cluster.observe(), pid=os.getpid(), address=address)
+        return await _status(plane, address)
 
     @router.get("/routes")
     async def routes() -> dict[str, str]:

@@ -1,7 +1,11 @@
-"""Who may talk to the control API: a bearer token on everything but health, no foreign Host, no cross-origin browser call."""
+"""Who may talk to the control API: a bearer token or a browser's session, no foreign Host, no call from another page.
+
+Open to everyone are health and the dashboard's page, which holds nothing until its reader has signed in.
+"""
 
 from __future__ import annotations
 
+import re
 import secrets
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -10,7 +14,12 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OPEN_PATHS = frozenset({"/", "/api/v1/health"})  # the dashboard is an empty page until it is given the token
+from serveconf.admin.sessions import KEY_HEADER, Role, Sessions
+
+OPEN_PATHS = frozenset({"/", "/sign-in", "/api/v1/health"})
+OPEN_FOLDER = "/assets/"
+LOOKS = re.compile(r"/api/v1/(?:stacks/[^/]+/plan|sign-in|sign-out)")  # what changes nothing although it is no GET
+ROLE = "serveconf.role"  # the scope key of what the caller may do
 CODE_PATH = "/api/v1/code/"
 MAX_BODY_BYTES = 16_000_000  # of a spec with its file list; code packages have a limit of their own
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -19,17 +28,18 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class Guard:
     """ASGI middleware in front of the control API. ``hosts``: names by which it may be addressed; empty: any."""
 
-    def __init__(self, app: ASGIApp, *, token: str, hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, *, token: str, hosts: frozenset[str], sessions: Sessions) -> None:
         self._app = app
         self._token = token.encode()
         self._hosts = hosts
+        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403 or 401, or pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refused = self._refuse(scope["path"], Headers(scope=scope))
+        refused = self._refuse(scope, Headers(scope=scope))
         if refused is not None:
             await refused(scope, receive, send)
         elif scope["path"].startswith(CODE_PATH):
@@ -37,20 +47,32 @@ class Guard:
         else:
             await _within_limit(self._app, scope, receive, send)
 
-    def _refuse(self, path: str, headers: Headers) -> JSONResponse | None:
+    def _refuse(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        path = scope["path"]
         host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
         if self._hosts and host not in self._hosts:
             return _error(403, "foreign_host", f"this API does not answer for the host '{host}'")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
             return _error(403, "cross_origin", f"calls from pages of {origin} are refused")
-        if path in OPEN_PATHS:
+        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
             return None
+        role = scope[ROLE] = self._role(headers)
+        if role is None:
+            hint = "give --token or SERVECONF_TOKEN; on the machine that started it the commands find it by themselves"
+            return _error(401, "unauthorized", "the control API needs its token", hint)
+        if role is Role.READ and scope["method"] not in ("GET", "HEAD") and not LOOKS.fullmatch(path):
+            return _error(403, "read_only", "this token may look, and change nothing", "use the token that may write")
+        return None
+
+    def _role(self, headers: Headers) -> Role | None:
+        """What the caller may do: by its token, or by its session."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), self._token):
-            return None
-        hint = "give --token or SERVECONF_TOKEN; on the machine that started it the commands find it by themselves"
-        return _error(401, "unauthorized", "the control API needs its token", hint)
+            return Role.WRITE
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return None  # an app on another port of this host is the same site, and has the cookie
+        return self._sessions.role(headers.get("cookie", ""), headers.get(KEY_HEADER, ""))
 
 
 class _TooLarge(Exception):

@@ -31,7 +31,8 @@ from serveconf.figures import (
 )
 from serveconf.plan.state import Observed
 from serveconf.reconcile.kept_figures import KeptFigures
-from serveconf.reconcile.ports import Cluster, Totals
+from serveconf.reconcile.ports import Cluster
+from serveconf.reconcile.pulse import look_at_proxies
 from serveconf.reconcile.records import Ledger
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -61,17 +62,6 @@ async def read_metrics(cluster: Cluster, ledger: Ledger, kept: KeptFigures | Non
     }
     moment = Moment(observed=cluster.observe(), generation=ledger.generation.number, desired=desired)
     return await asyncio.to_thread(render, families(kept, moment))
-
-
-async def look_at_proxies(cluster: Cluster, kept: KeptFigures) -> None:
-    """Ask every proxy what it has counted."""
-    proxies = cluster.observe().proxies
-    read = await asyncio.gather(*(cluster.totals(p.id) for p in proxies), return_exceptions=True)
-    for proxy, totals in zip(proxies, read, strict=True):
-        if isinstance(totals, Totals):
-            kept.saw_proxy(proxy.id, totals.figures)
-    observed = cluster.observe()
-    kept.keep_only((p.id for p in observed.proxies), (r.id for r in observed.replicas))
 
 
 def render(found: Iterable[Metric | Buckets]) -> bytes:

@@ -190,6 +190,51 @@ class EventModel(BaseModel):
     count: int
 
 
+class PlacedModel(BaseModel):
+    """A process on a node."""
+
+    id: str
+    state: str
+    stack: str | None = None
+    deployment: str | None = None
+
+
+class NodeModel(BaseModel):
+    """One node."""
+
+    id: str
+    is_head: bool
+    total: dict[str, float]
+    """Its resources, by Ray's names; memory in bytes."""
+    available: dict[str, float]
+    """What is free of them."""
+    replicas: list[PlacedModel]
+    proxies: list[PlacedModel]
+
+
+class Invitation(BaseModel):
+    """An address that signs a browser in, once and soon."""
+
+    address: str
+
+
+class SessionModel(BaseModel):
+    """Who calls."""
+
+    role: Literal["read", "write"]
+
+
+class FiguresModel(BaseModel):
+    """Of one deployment."""
+
+    bounds_s: list[float]
+    """Upper bounds of the buckets."""
+    buckets: list[int]
+    """How many requests of the last minutes took so long; the last: longer than all bounds."""
+    answers: dict[str, dict[str, int]]
+    """Since it exists: by method, by status."""
+
+
 class ControllerModel(BaseModel):
     """The controller."""
 

@@ -119,6 +119,10 @@ class KeptFigures:
             for proxy_id in sorted(ids)
         }
 
+    def live_proxies(self) -> dict[str, ProxyFigures]:
+        """What each proxy process that lives has counted itself."""
+        return self._book.proxies
+
     def replicas(self) -> dict[str, ReplicaFigures]:
         """The figures of each deployment's replicas, as ``stack/deployment``, the ended ones included."""
         parts: dict[str, list[ReplicaFigures]] = {key: [one] for key, one in self._book.ended_replicas.items()}

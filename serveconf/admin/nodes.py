@@ -1,0 +1,37 @@
+"""``GET /api/v1/nodes``: what is placed where, and what is free."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from serveconf.admin import models
+from serveconf.reconcile.ports import Cluster
+
+
+def nodes_router(cluster: Cluster) -> APIRouter:
+    """Its one route."""
+    router = APIRouter(tags=["look"])
+
+    @router.get("/nodes")
+    async def nodes() -> list[models.NodeModel]:
+        """Every node with its resources, and the replicas and proxies on it."""
+        observed = cluster.observe()
+        return [
+            models.NodeModel(
+                id=node.id,
+                is_head=node.is_head,
+                total=node.total,
+                available=node.available,
+                replicas=[
+                    models.PlacedModel(id=r.id, state=r.phase.value, stack=r.stack, deployment=r.deployment)
+                    for r in observed.replicas
+                    if r.node_id == node.id
+                ],
+                proxies=[
+                    models.PlacedModel(id=p.id, state=p.phase.value) for p in observed.proxies if p.node_id == node.id
+                ],
+            )
+            for node in cluster.nodes()
+        ]
+
+    return router
