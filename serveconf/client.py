@@ -111,6 +111,10 @@ class Client:
         """What an operation tells, to its end."""
         return self._lines(f"/operations/{operation}/events")
 
+    def invite(self) -> str:
+        """An address that signs a browser in to the dashboard, once."""
+        return str(self._json("POST", "/sign-in")["address"])
+
     def recent_events(self, *, stack: str | None = None, since: str | None = None) -> list[Json]:
         """The log of events, the oldest first; from a time (ISO 8601) on."""
         found: list[Json] = self._json("GET", "/events", params=_given(stack=stack, since=since))

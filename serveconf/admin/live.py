@@ -29,7 +29,9 @@ def live_router(pulse: Pulse, read_status: ReadStatus) -> APIRouter:
     @router.get(
         "/live",
         response_class=StreamingResponse,
-        responses={200: {"content": {EVENT_STREAM: {}}, "description": "Events ``status``, ``curves`` and ``points``."}},
+        responses={
+            200: {"content": {EVENT_STREAM: {}}, "description": "Events ``status``, ``curves`` and ``points``."}
+        },
     )
     async def live(kept: Kept = True) -> StreamingResponse:
         """Status and figures as they change.

@@ -13,6 +13,7 @@ from serveconf.cli.apply import apply, plan
 from serveconf.cli.change import delete, resume, rollback, shutdown
 from serveconf.cli.common import Output, chosen, show_error
 from serveconf.cli.convert import convert
+from serveconf.cli.dashboard import dashboard
 from serveconf.cli.events import events
 from serveconf.cli.explain import explain
 from serveconf.cli.init import init
@@ -56,7 +57,7 @@ def options(
 
 COMMANDS = (
     *(validate, plan, apply, run, watch, sync),
-    *(status, events, routes, logs, history),
+    *(status, events, dashboard, routes, logs, history),
     *(rollback, resume, delete, shutdown),
     *(init, convert, explain, schema),
 )

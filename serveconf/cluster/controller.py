@@ -39,8 +39,11 @@ from serveconf.cluster.settings import (
 from serveconf.errors import OperatorError, ServeconfError
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.events import EventLog
+from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.packages import Packages
+from serveconf.reconcile.pulse import Pulse
 from serveconf.reconcile.records import Ledger
 
 log = get_logger("controller")
@@ -108,9 +111,21 @@ class Controller:
         self._background.append(asyncio.create_task(reconciler.run()))
         url = f"http://{self._settings.host}:{server.port}"
         self._address = ControllerAddress(url=url, token=token, pid=os.getpid())
+        events, kept = EventLog(self._store, clock), KeptFigures(self._store)
+        await events.load()
+        await kept.load()
+        pulse = Pulse(cluster, kept, clock)
         app = make_app(
-            plane, token=token, address=url, host=self._settings.host, on_shutdown=lambda: self._shutdown(plane)
+            plane,
+            token=token,
+            address=url,
+            host=self._settings.host,
+            on_shutdown=lambda: self._shutdown(plane),
+            events=events,
+            pulse=pulse,
         )
+        self._background += [asyncio.create_task(events.keep()), asyncio.create_task(pulse.run())]
+        events.note(kind="controller", message="the controller is ready", data={"pid": os.getpid()})
         self._background.append(asyncio.create_task(server.serve(app)))
         log.info("controller ready", address=url, stacks=len(ledger.heads))
 
