@@ -44,7 +44,11 @@ class Client:
         self.token = token
         headers = {"authorization": f"Bearer {token}"}
         # the control API is reached directly, whatever proxy the environment names for the web
-        self._http = httpx.Client(base_url=f"{self.address}/api/v1", headers=headers, timeout=ANSWER_S, trust_env=False)
+        # reading the authorities' certificates takes longer than a command's whole request: only where they are needed
+        secure = self.address.startswith("https:")
+        self._http = httpx.Client(
+            base_url=f"{self.address}/api/v1", headers=headers, timeout=ANSWER_S, trust_env=False, verify=secure
+        )
 
     def close(self) -> None:
         """Close its connections."""

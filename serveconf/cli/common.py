@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from serveconf.errors import Conflict, ServeconfError
-from serveconf.spec.load import Loaded, load_file
 from serveconf.spec.problems import SpecInvalid
+
+if TYPE_CHECKING:
+    from serveconf.spec.load import Loaded
 
 EXIT_OF = {"applied": 0, "unchanged": 0, "rolled_back": 3, "failed": 4, "timeout": 5, "conflict": 6}
 
@@ -106,6 +108,8 @@ def show_problems(invalid: SpecInvalid, output: Output) -> None:
 
 def load(file: Path, env_files: list[Path] | None) -> Loaded:
     """The spec of a file; its warnings are shown."""
+    from serveconf.spec.load import load_file  # what looks at a running cluster reads no spec
+
     loaded = load_file(file, env=os.environ, env_files=env_files or ())
     if loaded.warnings:
         from serveconf.cli.problems_view import text

@@ -1,38 +1,92 @@
-"""The ``serveconf`` command: one line per command, each in a module of its own. Imports no Ray."""
+"""The ``serveconf`` command. Its commands are imported when they are called; this module knows their names and a line of each.
+
+A command that only prints should be there at once, so nothing is imported here but typer: no Ray, no pydantic, no httpx.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from serveconf import __version__
-from serveconf.cli.apply import apply, plan
-from serveconf.cli.change import delete, resume, rollback, shutdown
 from serveconf.cli.common import Output, chosen, show_error
-from serveconf.cli.convert import convert
-from serveconf.cli.dashboard import dashboard
-from serveconf.cli.events import events
-from serveconf.cli.explain import explain
-from serveconf.cli.init import init
-from serveconf.cli.logs import logs
-from serveconf.cli.look import history, routes, status
-from serveconf.cli.run import run, watch
-from serveconf.cli.schema import schema
-from serveconf.cli.sync import sync
-from serveconf.cli.validate import validate
 from serveconf.errors import InternalError
 
-app = typer.Typer(
-    name="serveconf",
-    help="Serve FastAPI apps and models on Ray, as a YAML file says.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# name -> its module in serveconf.cli, where a function has the same name, and the first line of that function's help
+COMMANDS: dict[str, tuple[str, str]] = {
+    "validate": ("validate", "Check spec files and report all their problems."),
+    "plan": ("apply", "Show what apply would do, each line with its cost and its reason."),
+    "apply": ("apply", "Make the spec so, and wait until it is."),
+    "run": ("run", "Start what is missing, apply, watch file and code, show what happens."),
+    "watch": ("run", "Apply to a running cluster, and again whenever the spec or the code has changed."),
+    "sync": ("sync", "Apply what a git branch says, and again whenever it says something else."),
+    "status": ("look", "Show stacks, deployments, replicas and proxies, their states and the generation."),
+    "events": ("events", "Show what was done and what the system did by itself, with why."),
+    "dashboard": (
+        "dashboard",
+        "Print an address that signs a browser in to the dashboard; it works once, within five minutes.",
+    ),
+    "routes": ("look", "Show the live routing table, or who would take a request."),
+    "logs": ("logs", "Show what the replicas of a deployment write to stdout and stderr."),
+    "history": ("look", "Show the revisions of a stack, or one of them with its spec."),
+    "rollback": ("change", "Go back to an earlier revision and pin it."),
+    "resume": ("change", "End the pin that a rollback leaves."),
+    "delete": ("change", "Take deployments, or a whole stack, away."),
+    "shutdown": ("change", "Stop proxies, replicas and the controller, and the Ray that apply or run started."),
+    "init": (
+        "init",
+        "Write a commented spec for the given import paths, or for the FastAPI apps found below the folder.",
+    ),
+    "convert": ("convert", "Print a Ray Serve config, or the one in a RayService manifest, as a serveconf spec."),
+    "explain": (
+        "explain",
+        "Explain a field of the spec: its type, its default, its meaning, and what changing it costs.",
+    ),
+    "schema": ("schema", "Print the JSON Schema of spec files, for editors and other tools."),
+}
+
+
+class LazyCommands(TyperGroup):
+    """A group whose commands are imported one at a time, when they are called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Imported()  # type: ignore[assignment]  # nobody adds one later
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list of commands in ``--help``, for which none of them is imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+class _Imported(Mapping[str, Any]):
+    """Names of commands -> the commands, imported when they are asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        module = importlib.import_module(f"serveconf.cli.{COMMANDS[name][0]}")
+        single = typer.Typer(**_SETTINGS, add_completion=False)
+        single.command(name)(getattr(module, name))
+        return typer.main.get_command(single)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+_SETTINGS: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(name="serveconf", cls=LazyCommands, no_args_is_help=True, **_SETTINGS)
 
 
 def _version(wanted: bool) -> None:
@@ -55,19 +109,10 @@ def options(
     chosen.address, chosen.token = address, token
 
 
-COMMANDS = (
-    *(validate, plan, apply, run, watch, sync),
-    *(status, events, dashboard, routes, logs, history),
-    *(rollback, resume, delete, shutdown),
-    *(init, convert, explain, schema),
-)
-
-for command in COMMANDS:
-    app.command()(command)
-
-
 def main() -> None:
     """The console script. A fault of serveconf itself is one line, too; SERVECONF_DEBUG=1 shows where it is."""
+    # httpx has a command of its own, which imports rich and a second click; it does without where they can't be imported
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         app()
     except Exception as error:  # the last edge: nobody is left to tell it to but the user
