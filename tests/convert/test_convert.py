@@ -190,6 +190,9 @@ def test_the_first_api_of_kuberay_wrote_camel_case_and_yaml_in_texts() -> None:
             "user_config": {"price": 4},
             "num_replicas": 3,
             "ray_actor_options": {"num_cpus": 0.5, "runtime_env": {"env_vars": {"MODE": "fast"}}},
+            "overrides": {
+                "Pear": {"num_replicas": 9, "ray_actor_options": {"runtime_env": {"env_vars": {"MODE": "fast"}}}}
+            },
         }
     ]
 
@@ -361,6 +364,10 @@ def test_one_application_with_the_route_on_its_deployment() -> None:
         "route_prefix": "/market",
         "num_replicas": 2,
         "ray_actor_options": {"runtime_env": {"env_vars": {"A": "1", "B": "true"}}},
+        "overrides": {
+            "Stand": {"num_replicas": 4, "ray_actor_options": {"runtime_env": {"env_vars": {"A": "1", "B": "true"}}}},
+            "Pear": {"num_replicas": 5, "ray_actor_options": {"runtime_env": {"env_vars": {"A": "1", "B": "true"}}}},
+        },
     }
     assert not any("wait_loop" in note or "host" in note for note in notes)
 
