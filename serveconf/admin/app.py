@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -29,6 +28,7 @@ from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, Ser
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.logs import check_deployment
+from serveconf.reconcile.packages import check_digest
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.pulse import Pulse
 from serveconf.reconcile.records import Revision
@@ -162,17 +162,18 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
     @router.get("/code/{digest}")
     async def has_code(digest: str) -> models.CodeModel:
         """Whether the store has a code package."""
-        return models.CodeModel(present=await plane.packages.has(_digest(digest)))
+        return models.CodeModel(present=await plane.packages.has(digest))
 
     @router.put("/code/{digest}")
     async def put_code(digest: str, request: Request) -> models.CodeModel:
-        """Upload a code package: the zip that the commands make."""
+        """Upload a code package: the zip that the commands make. What does not hold what its digest says is refused."""
+        check_digest(digest)
         data = bytearray()
         async for chunk in request.stream():
             data += chunk
             if len(data) > MAX_PACKAGE_BYTES:
                 raise AuthorError("the code package is larger than 100 MB", code="code_too_large")
-        await plane.packages.put(_digest(digest), bytes(data))
+        await plane.packages.put(digest, bytes(data))
         return models.CodeModel(present=True)
 
     @router.post("/stacks/{stack}/plan", response_model=models.PlanModel, response_model_exclude_unset=True)
@@ -249,12 +250,6 @@ def _base(if_match: str | None) -> int | None:
     if not number.isdigit():
         raise AuthorError("If-Match must be a revision number", code="bad_request")
     return int(number)
-
-
-def _digest(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{16,64}", text):
-        raise AuthorError("not a digest", code="bad_request")
-    return text
 
 
 async def _lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:

@@ -35,8 +35,8 @@ class ApplyBody(Origin):
     """The spec with only the keys that were said, values filled in."""
     masks: dict[str, str] = {}
     """What to show instead of a value that came from a variable: path of the value to the text of the file."""
-    code: str = ""
-    """Digest of the code package; upload it first."""
+    code: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    """Digest of the code package, 64 hexadecimal digits; upload it first."""
     files: dict[str, str] = {}
     """Content hash of each file of the package, by path."""
     app_dir: str | None = None

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from serveconf.code.ignore import OUR_FILE
 from serveconf.code.snapshot import MAX_BYTES, MAX_FILES, Snapshot, digest_of
@@ -125,8 +125,8 @@ def unpack(data: bytes, folder: Path, *, digest: str | None = None) -> None:
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         found = _extract(data, draft)
-        if digest is not None and found != digest:
-            raise BadPackage(f"package {found[:12]} was given where {digest[:12]} was wanted")
+        if digest is not None:
+            _check_digest(found, digest)
         try:
             os.rename(draft, folder)
         except OSError:
@@ -136,8 +136,18 @@ def unpack(data: bytes, folder: Path, *, digest: str | None = None) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _extract(data: bytes, folder: Path) -> str:
-    """Write the files below ``folder``; gives the digest of what was written."""
+def verify(data: bytes, digest: str) -> None:
+    """Whoever takes a package looks at it once before it is kept. Raises ``BadPackage`` where it is not what ``digest`` says."""
+    _check_digest(_extract(data, None), digest)
+
+
+def _check_digest(found: str, wanted: str) -> None:
+    if found != wanted:
+        raise BadPackage(f"package {found[:12]} was given where {wanted[:12]} was wanted")
+
+
+def _extract(data: bytes, folder: Path | None) -> str:
+    """Write the files below ``folder``, or nowhere; gives the digest of what was read."""
     files: dict[str, str] = {}
     executables: set[str] = set()
     try:
@@ -145,14 +155,15 @@ def _extract(data: bytes, folder: Path) -> str:
             for entry in _checked(archive):
                 content = archive.read(entry)
                 executable = bool((entry.external_attr >> 16) & stat.S_IXUSR)
-                _write(folder / entry.filename, content, 0o555 if executable else 0o444)
-                changed = calendar.timegm(entry.date_time)
-                os.utime(folder / entry.filename, (changed, changed))
+                if folder is not None:
+                    _write(folder / entry.filename, content, 0o555 if executable else 0o444)
+                    changed = calendar.timegm(entry.date_time)
+                    os.utime(folder / entry.filename, (changed, changed))
                 files[entry.filename] = hashlib.sha256(content).hexdigest()
                 if executable:
                     executables.add(entry.filename)
             claimed = archive.comment.decode(errors="replace")
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, ValueError) as error:
         raise BadPackage(f"not a code package: {error}") from error
     except RuntimeError as error:  # zipfile's answer to an encrypted entry
         raise BadPackage(f"not a code package: {error}") from error
@@ -175,7 +186,12 @@ def _checked(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         name = entry.filename
         if any(part in ("", ".", "..") for part in name.split("/")) or name in seen:
             raise BadPackage(f"the package has a path that it must not have: {name!r}")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BadPackage(f"the package has a file that is packed in a foreign way: {name!r}")
         seen.add(name)
+    for name in seen:
+        if any(str(parent) in seen for parent in PurePosixPath(name).parents):
+            raise BadPackage(f"the package has two things at one path: {name!r}")
     return entries
 
 

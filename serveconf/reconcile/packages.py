@@ -1,18 +1,30 @@
-"""Code packages: kept in the store by their digest, unpacked once on each node that needs them."""
+"""Code packages: kept in the store by their digest, unpacked once on each node that needs them.
+
+A digest becomes a key of the store and the name of a folder, so nothing else is taken for one; what is kept under it was
+looked at before, so that who names a package later gets what was sent under that name and nothing else.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from serveconf.code.package import unpack
-from serveconf.errors import NotFound
+from serveconf.code.package import unpack, verify
+from serveconf.errors import AuthorError, NotFound
 from serveconf.reconcile.ports import Store
 
 FRESH_S = 600.0  # a package that was asked for or uploaded so recently may belong to an apply that is yet to come
+
+
+def check_digest(text: str) -> str:
+    """``text``, which must be a digest in full. Raises AuthorError."""
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise AuthorError("a code package is named by its digest: 64 hexadecimal digits", code="bad_request")
+    return text
 
 
 class Packages:
@@ -26,22 +38,24 @@ class Packages:
 
     async def has(self, digest: str) -> bool:
         """Whether the store has the package."""
+        key = f"code/{check_digest(digest)}"
         self._used[digest] = self._now()
-        return bool(await self._store.keys(f"code/{digest}"))
+        return key in await self._store.keys(key)
 
     async def put(self, digest: str, data: bytes) -> None:
-        """Keep a package."""
+        """Keep a package. Raises BadPackage where it holds something else than its digest says."""
+        await asyncio.to_thread(verify, data, check_digest(digest))
         self._used[digest] = self._now()
         await self._store.put(f"code/{digest}", data)
 
     def path(self, digest: str) -> Path:
         """The folder that ``folder`` unpacks a package to."""
-        return self._folder / digest
+        return self._folder / check_digest(digest)
 
     async def folder(self, digest: str) -> Path:
         """The unpacked package. Raises NotFound where the store has none of that digest, BadPackage where it is another."""
-        self._used[digest] = self._now()
         path = self.path(digest)
+        self._used[digest] = self._now()
         if not path.is_dir():
             data = await self._store.get(f"code/{digest}")
             if data is None:

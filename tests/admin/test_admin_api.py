@@ -11,6 +11,9 @@ import pytest
 
 from serveconf.admin.app import make_app
 from serveconf.admin.guard import MAX_BODY_BYTES
+from serveconf.code.package import pack
+from serveconf.code.snapshot import take_snapshot
+from serveconf.errors import AuthorError
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.loop import Reconciler
@@ -112,6 +115,9 @@ async def test_pages_of_other_sites_and_other_names_are_refused(http: httpx.Asyn
         ("GET", "/api/v1/operations/x/events", b"", 404, "not_found"),
         ("PUT", "/api/v1/code/..%2f..%2fx", b"", 404, "not_found"),
         ("PUT", "/api/v1/code/xyz", b"", 422, "bad_request"),
+        ("GET", f"/api/v1/code/{'a' * 16}", b"", 422, "bad_request"),
+        ("PUT", f"/api/v1/code/{'a' * 64}", b"no package", 422, "bad_package"),
+        ("POST", "/api/v1/stacks/s/plan", b'{"spec": {"name": "s"}, "code": "../../etc"}', 422, "bad_request"),
     ],
 )
 async def test_what_is_wrong_is_said_in_one_form(
@@ -155,16 +161,55 @@ async def test_the_page_names_no_stack_and_runs_nothing_from_elsewhere(http: htt
     assert "innerHTML" not in answer.text
 
 
+def a_package(folder: Path, content: str) -> tuple[str, bytes]:
+    """Digest and bytes of a package of one file."""
+    folder.mkdir()
+    (folder / "app.py").write_text(content)
+    snapshot = take_snapshot(folder)
+    return snapshot.digest, pack(folder, snapshot)
+
+
 async def test_a_package_that_an_apply_may_be_about_to_name_is_kept(tmp_path: Path) -> None:
     store, clock = MemoryStore(), ManualClock()
-    packages = Packages(store, tmp_path, now=clock.now)
-    await packages.put("old", b"")
-    (tmp_path / "old").mkdir()
+    packages = Packages(store, tmp_path / "nodes", now=clock.now)
+    (old, old_data), (new, new_data) = (a_package(tmp_path / word, word) for word in ("old", "new"))
+    await packages.put(old, old_data)
+    (tmp_path / "nodes" / old).mkdir(parents=True)
     clock.advance(FRESH_S)
-    await packages.put("new", b"")
+    await packages.put(new, new_data)
     await packages.collect(set())
-    assert await store.keys("code/") == ["code/new"]
-    assert list(tmp_path.iterdir()) == []
+    assert await store.keys("code/") == [f"code/{new}"]
+    assert list((tmp_path / "nodes").iterdir()) == []
     clock.advance(FRESH_S)
-    await packages.collect({"new"})
-    assert await store.keys("code/") == ["code/new"]
+    await packages.collect({new})
+    assert await store.keys("code/") == [f"code/{new}"]
+
+
+async def test_a_package_under_the_digest_of_another_is_refused_and_not_kept(
+    api: Api, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    (good, data), (other, _) = (a_package(tmp_path / word, word) for word in ("good", "other"))
+    wrong = await http.put(f"/api/v1/code/{other}", content=data, headers=TOKEN)
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (422, "bad_package")
+    assert (await http.get(f"/api/v1/code/{other}", headers=TOKEN)).json() == {"present": False}
+    assert (await http.put(f"/api/v1/code/{good}", content=data, headers=TOKEN)).json() == {"present": True}
+    assert (await http.get(f"/api/v1/code/{good}", headers=TOKEN)).json() == {"present": True}
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a" * 63, "A" * 64, "a" * 64 + "\n", "/etc/passwd"])
+async def test_no_name_but_a_digest_becomes_a_folder_or_a_key(tmp_path: Path, name: str) -> None:
+    store = MemoryStore()
+    packages = Packages(store, tmp_path / "code")
+    with pytest.raises(AuthorError):
+        packages.path(name)
+    with pytest.raises(AuthorError):
+        await packages.folder(name)
+    with pytest.raises(AuthorError):
+        await packages.put(name, b"")
+    assert (store.values, list(tmp_path.iterdir())) == ({}, [])
+
+
+async def test_the_beginning_of_a_digest_names_no_package(tmp_path: Path) -> None:
+    store = MemoryStore()
+    await store.put(f"code/{'a' * 64}0", b"")
+    assert not await Packages(store, tmp_path).has("a" * 64)

@@ -9,9 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serveconf.code import package as package_module
-from serveconf.code.package import BadPackage, SnapshotChanged, pack, pack_as_it_is, unpack
+from serveconf.code.package import BadPackage, SnapshotChanged, pack, pack_as_it_is, unpack, verify
 from serveconf.code.snapshot import take_snapshot
 
 
@@ -30,12 +32,12 @@ def packed(app_dir: Path) -> bytes:
     return pack(app_dir, take_snapshot(app_dir))
 
 
-def a_zip(entries: list[tuple[str, bytes]], comment: bytes = b"") -> bytes:
+def a_zip(entries: list[tuple[str, bytes]], comment: bytes = b"", method: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.comment = comment
         for name, content in entries:
-            archive.writestr(zipfile.ZipInfo(name), content)
+            archive.writestr(zipfile.ZipInfo(name), content, method)
     return buffer.getvalue()
 
 
@@ -109,6 +111,29 @@ def test_a_content_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
     digest = take_snapshot(tmp_path / "app").digest
     with pytest.raises(BadPackage, match="does not hold"):
         unpack(a_zip([("a.py", b"evil")], comment=digest.encode()), tmp_path / "x", digest=digest)
+
+
+def test_a_package_is_verified_without_writing_it(app_dir: Path, tmp_path: Path) -> None:
+    snapshot = take_snapshot(app_dir)
+    data = pack(app_dir, snapshot)
+    verify(data, snapshot.digest)
+    with pytest.raises(BadPackage, match="was wanted"):
+        verify(data, "0" * 64)
+    assert list(tmp_path.iterdir()) == [app_dir]
+
+
+@given(st.integers(min_value=0), st.binary(min_size=1, max_size=8))
+def test_damaged_bytes_are_no_package_and_never_a_fault(place: int, bits: bytes) -> None:
+    data = bytearray(a_zip([("a.py", b"1" * 300), ("b/c.py", b"2")], comment=b"0" * 64, method=zipfile.ZIP_DEFLATED))
+    start = place % len(data)
+    data[start : start + len(bits)] = bits
+    with pytest.raises(BadPackage):
+        verify(bytes(data), "f" * 64)
+
+
+def test_a_file_that_is_packed_in_a_foreign_way_is_refused() -> None:
+    with pytest.raises(BadPackage, match="foreign"):
+        verify(a_zip([("a.py", b"1")], method=zipfile.ZIP_LZMA), "0" * 64)
 
 
 def test_a_folder_that_is_there_already_is_left_as_it_is(app_dir: Path, tmp_path: Path) -> None:
