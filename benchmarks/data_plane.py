@@ -1,10 +1,11 @@
 """What the proxy hop costs: one FastAPI app behind proxy and replica, against uvicorn serving it directly.
 
-    python benchmarks/data_plane.py [--rounds 5] [--seconds 3] [--only c16,c64,scale]
+    python benchmarks/data_plane.py [--rounds 5] [--seconds 3] [--only c16,c64,scale] [--beside-ray]
 
-Needs wrk. Rounds are interleaved, direct and proxied legs alternate, and the table shows the medians of the ratios of a
-round, so that a noisy machine disturbs both alike. ``us of CPU`` is what the processes of a leg spent per request.
-Memory, routing and Ray Serve (where it is installed) follow. Everything runs on 127.0.0.1 and is stopped at the end.
+Needs wrk. With ``--beside-ray`` a Ray without work runs on the machine meanwhile. Rounds are interleaved, direct and
+proxied legs alternate, and the table shows the medians of the ratios of a round, so that a noisy machine disturbs both
+alike. ``us of CPU`` is what the processes of a leg spent per request (``ms of CPU``: per 10 MB of body). Memory, routing
+and Ray Serve (where it is installed) follow. Everything runs on 127.0.0.1 and is stopped at the end.
 """
 
 from __future__ import annotations
@@ -26,19 +27,62 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import data_plane_on_ray as on_ray
 import data_plane_scale as scale
-from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi import Depends, FastAPI, Request, Response, WebSocket
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
+from starlette.responses import FileResponse, StreamingResponse
 
 from serveconf.local_ray import free_port
 
 MIB = 1 << 20
 PREFIX = "/app"
-UPLOAD = """wrk.method = "POST"; wrk.body = string.rep("x", 10 * 1024 * 1024)"""
+UPLOAD = """wrk.method = "POST"; wrk.body = string.rep("x", {bytes})"""
+SEARCH = """
+wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+wrk.headers["authorization"] = "Bearer x"
+wrk.body = [[{"text": "a lamp", "tags": ["a", "b", "c"], "limit": 100}]]
+"""
+FILE = "SERVECONF_BENCHMARK_FILE"  # where the file of 100 MiB lies
+
+
+class Query(BaseModel):
+    """What a search is asked for."""
+
+    text: str
+    tags: list[str] = []
+    limit: int = 10
+
+
+class Item(BaseModel):
+    """One of its results; a hundred of them are 20 KB of JSON."""
+
+    id: int
+    name: str
+    price: float
+    tags: list[str]
+    description: str
+
+
+class Found(BaseModel):
+    """All of them."""
+
+    user: str
+    items: list[Item]
+
+
+async def user_of(request: Request) -> str:
+    """A dependency, as apps have them."""
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+async def settings() -> dict[str, int]:
+    """Another one."""
+    return {"most": 100}
 
 
 def make_app() -> FastAPI:
@@ -53,6 +97,34 @@ def make_app() -> FastAPI:
     @app.get("/download")
     async def download() -> Response:
         return Response(payload, media_type="application/octet-stream")
+
+    @app.get("/mib")
+    async def mib() -> Response:
+        return Response(payload[:MIB], media_type="application/octet-stream")
+
+    @app.get("/pieces")
+    async def pieces_of(kib: int, total_kib: int) -> StreamingResponse:
+        piece = payload[: kib << 10]
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(total_kib // kib):
+                yield piece
+
+        return StreamingResponse(pieces())
+
+    @app.get("/file")
+    async def file() -> FileResponse:
+        return FileResponse(os.environ[FILE])
+
+    @app.post("/search")
+    async def search(
+        query: Query, user: Annotated[str, Depends(user_of)], limits: Annotated[dict[str, int], Depends(settings)]
+    ) -> Found:
+        items = [
+            Item(id=number, name=f"{query.text} {number}", price=number * 1.5, tags=query.tags, description="x" * 110)
+            for number in range(min(query.limit, limits["most"]))
+        ]
+        return Found(user=user, items=items)
 
     @app.post("/upload")
     async def upload(request: Request) -> dict[str, int]:
@@ -128,17 +200,28 @@ def no_middleware(middleware: object) -> NoReturn:
     raise LookupError(middleware)
 
 
-def wrk(url: str, connections: int, seconds: float, script: Path | None = None) -> tuple[float, float]:
-    """Requests per second and the median latency in milliseconds."""
+@dataclass(frozen=True)
+class Load:
+    """What wrk has seen."""
+
+    rate: float  # requests/s
+    p50_ms: float
+    megabytes: float  # received per second, those of answers that were not whole at the end too
+
+
+def wrk(url: str, connections: int, seconds: float, script: Path | None = None) -> Load:
+    """Load on ``url``."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
     if script is not None:
         command += ["-s", str(script)]
     out = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         raise SystemExit(f"errors from {url}:\n{out}")
+    moved, unit = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?B)", out).groups()  # type: ignore[union-attr]
+    megabytes = float(moved) * {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}[unit] / 1e6
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])  # type: ignore[index]
     value, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
-    return rate, float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+    return Load(rate, float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit], megabytes)
 
 
 def echo_round_trip(url: str, seconds: float) -> float:
@@ -155,22 +238,50 @@ def echo_round_trip(url: str, seconds: float) -> float:
     return statistics.median(times) * 1000
 
 
-def legs(seconds: float, folder: Path) -> dict[str, tuple[str, str, Callable[[str], float], bool]]:
-    """Name -> what it is, what it must reach, its measurement of a base URL, whether more is better."""
-    upload = folder / "upload.lua"
-    upload.write_text(UPLOAD)
+@dataclass(frozen=True)
+class Leg:
+    """One measurement of a base URL: what it is, and what the ratio of proxied to direct must reach."""
+
+    title: str
+    wanted: str
+    run: Callable[[str], float]
+
+
+def legs(seconds: float, folder: Path) -> dict[str, Leg]:
+    """All of them by name."""
+
+    def scripted(name: str, text: str) -> Path:
+        path = folder / f"{name}.lua"
+        path.write_text(text)
+        return path
+
+    def rate(path: str, connections: int, script: Path | None = None) -> Callable[[str], float]:
+        return lambda base: wrk(base + path, connections, seconds, script).rate
+
+    def received(path: str) -> Callable[[str], float]:
+        return lambda base: wrk(base + path, 2, seconds).megabytes
+
+    def sent(size: int) -> Callable[[str], float]:
+        script = scripted(f"upload-{size}", UPLOAD.format(bytes=size))
+        return lambda base: size / 1e6 * wrk(base + "/upload", 2, seconds, script).rate
+
+    search = scripted("search", SEARCH)
     return {
-        "c1": ("p50 at 1 connection, ms", "<= 1.5", lambda base: wrk(base + "/hello", 1, seconds)[1], False),
-        "c16": ("requests/s at 16 connections", ">= 1.0", lambda base: wrk(base + "/hello", 16, seconds)[0], True),
-        "c64": ("requests/s at 64 connections", ">= 1.1", lambda base: wrk(base + "/hello", 64, seconds)[0], True),
-        "down": ("10 MiB download, MB/s", ">= 0.6", lambda base: 10.49 * wrk(base + "/download", 2, seconds)[0], True),
-        "up": (
-            "10 MiB upload, MB/s",
-            ">= 0.6",
-            lambda base: 10.49 * wrk(base + "/upload", 2, seconds, upload)[0],
-            True,
-        ),
-        "echo": ("WebSocket echo, ms", "<= 1.6", lambda base: echo_round_trip(base + "/echo", seconds), False),
+        "c1": Leg("p50 at 1 connection, ms", "<= 1.4", lambda base: wrk(base + "/hello", 1, seconds).p50_ms),
+        "c16": Leg("requests/s at 16 connections", ">= 1.2", rate("/hello", 16)),
+        "c64": Leg("requests/s at 64 connections", ">= 1.3", rate("/hello", 64)),
+        "search": Leg("models in and 20 KB of JSON out, requests/s", "", rate("/search", 16, search)),
+        "p4": Leg("pieces of 4 KiB, MB/s", ">= 0.8", received("/pieces?kib=4&total_kib=1024")),
+        "p16": Leg("pieces of 16 KiB, MB/s", ">= 0.8", received("/pieces?kib=16&total_kib=4096")),
+        "p64": Leg("pieces of 64 KiB, MB/s", ">= 0.8", received("/pieces?kib=64&total_kib=10240")),
+        "p256": Leg("pieces of 256 KiB, MB/s", ">= 0.8", received("/pieces?kib=256&total_kib=10240")),
+        "p1024": Leg("pieces of 1 MiB, MB/s", ">= 0.8", received("/pieces?kib=1024&total_kib=10240")),
+        "file": Leg("FileResponse of 100 MiB, MB/s", ">= 1.0", received("/file")),
+        "mib": Leg("answers of 1 MiB, MB/s", ">= 0.9", received("/mib")),
+        "down": Leg("10 MiB download, MB/s", ">= 0.9", received("/download")),
+        "up": Leg("10 MiB upload, MB/s", ">= 1.0", sent(10 * MIB)),
+        "up64": Leg("64 KiB upload, MB/s", ">= 1.0", sent(64 << 10)),
+        "echo": Leg("WebSocket echo, ms", "<= 1.1", lambda base: echo_round_trip(base + "/echo", seconds)),
     }
 
 
@@ -196,6 +307,7 @@ def cpu_seconds(pids: tuple[int, ...]) -> float:
 def processes(folder: Path) -> Iterator[Running]:
     """Both, while they run."""
     path, secret = str(folder / "replica.sock"), secrets.token_hex(32)
+    os.environ[FILE] = str(on_ray.make_file(folder))
     one, two = free_port(), free_port()
     started = [start("replica", path, secret)]
     try:
@@ -232,14 +344,18 @@ def wait_for(done: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def measure(rounds: int, seconds: float, only: set[str]) -> None:
+def measure(rounds: int, seconds: float, only: set[str], beside_ray: bool) -> None:
     """Run and print the tables."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if beside_ray:
+            stack.enter_context(on_ray.idle_ray())
         running = stack.enter_context(processes(folder))
         measure_ratios(running, rounds, seconds, folder, only)
         if not only or "scale" in only:
             measure_scale(running)
+    if not only or "memory" in only:
+        measure_memory()
     for mode in on_ray.MODES if not only or "ray" in only else ():
         measure_ray_serve(mode, rounds, seconds)
 
@@ -252,26 +368,27 @@ def measure_ratios(running: Running, rounds: int, seconds: float, folder: Path, 
     found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
     spent: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
     for number in range(rounds):
-        for key, (_, _, run, _) in chosen.items():
+        for key, leg in chosen.items():
             result, cpu = [0.0, 0.0], [0.0, 0.0]
             for which in (0, 1) if number % 2 == 0 else (1, 0):
                 before = cpu_seconds(running.pids[which])
-                result[which] = run(running.bases[which])
+                result[which] = leg.run(running.bases[which])
                 cpu[which] = cpu_seconds(running.pids[which]) - before
             found[key].append((result[0], result[1]))
             spent[key].append((cpu[0], cpu[1]))
-    print(f"{'':32}{'direct':>10}{'proxied':>10}{'ratio':>8}{'wanted':>10}    us of CPU")
-    for key, (title, wanted, _, _) in chosen.items():
+    print(f"{'':46}{'direct':>10}{'proxied':>10}{'ratio':>8}{'wanted':>10}    us (or ms) of CPU")
+    for key, leg in chosen.items():
         one, two = medians(found[key])
         ratio = statistics.median(proxied / plain for plain, proxied in found[key])
+        unit, digits = (1e4, 1) if "MB/s" in leg.title else (1e6, 0)
         cpu_note = ""
-        if key in ("c16", "c64"):
+        if "/s" in leg.title:
             per = [
-                (a / (x * seconds) * 1e6, b / (y * seconds) * 1e6)
+                (a / (x * seconds) * unit, b / (y * seconds) * unit)
                 for (a, b), (x, y) in zip(spent[key], found[key], strict=True)
             ]
-            cpu_note = "{:.0f} / {:.0f}".format(*medians(per))
-        print(f"{title:32}{one:10.2f}{two:10.2f}{ratio:8.2f}{wanted:>10}    {cpu_note}")
+            cpu_note = " / ".join(f"{spent:.{digits}f}" for spent in medians(per))
+        print(f"{leg.title:46}{one:10.2f}{two:10.2f}{ratio:8.2f}{leg.wanted:>10}    {cpu_note}")
 
 
 def medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
@@ -294,6 +411,16 @@ def measure_scale(running: Running) -> None:
     print(f"routing: {few:.2f} us among 10 prefixes, {many:.2f} among 10,000: {many / few:.2f}x (wanted <= 2)")
 
 
+def measure_memory() -> None:
+    """What the processes of an applied app weigh, after requests of every kind."""
+    with on_ray.serveconf() as base:
+        for path in ("/hello", "/mib", "/pieces?kib=64&total_kib=1024"):
+            wrk(base + path, 16, 1)
+        weights = on_ray.weights()
+    for role, mib in weights.items():
+        print(f"resident memory of the {role}: {mib:.0f} MiB ({mib * MIB / 1e6:.0f} MB)")
+
+
 def measure_ray_serve(mode: str, rounds: int, seconds: float) -> None:
     """serveconf as it is used against Ray Serve, at 16 connections; each with a Ray of its own, one after the other."""
     reason = on_ray.why_not(mode)
@@ -308,27 +435,28 @@ def measure_ray_serve(mode: str, rounds: int, seconds: float) -> None:
             found.append((theirs, warm_rate(base, seconds)))
     ratio = statistics.median(ours / theirs for theirs, ours in found)
     one, two = medians(found)
-    wanted = {"Ray Serve": 12, "Ray Serve, HAProxy": 3.5}[mode]
+    wanted = {"Ray Serve": 30, "Ray Serve, HAProxy": 4}[mode]
     print(f"{mode}: {one:.0f} requests/s at 16 connections, serveconf {two:.0f}: {ratio:.1f}x (wanted >= {wanted})")
 
 
 def warm_rate(base: str, seconds: float) -> float:
     """Requests per second at 16 connections, after a while."""
     wrk(base + "/hello", 16, 2)
-    return wrk(base + "/hello", 16, seconds)[0]
+    return wrk(base + "/hello", 16, seconds).rate
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--only", default="", help="comma-separated: c1,c16,c64,down,up,echo,scale,ray")
+    parser.add_argument("--only", default="", help="comma-separated: c1,c16,…,scale,memory,ray")
+    parser.add_argument("--beside-ray", action="store_true", help="with a Ray without work on the machine")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role is None:
         if shutil.which("wrk") is None:
             raise SystemExit("wrk is not installed")
-        measure(arguments.rounds, arguments.seconds, set(filter(None, arguments.only.split(","))))
+        measure(arguments.rounds, arguments.seconds, set(filter(None, arguments.only.split(","))), arguments.beside_ray)
         return
     role, *rest = arguments.role
     match role:

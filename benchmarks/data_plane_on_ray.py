@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -19,8 +20,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_plane_scale import resident_mib
+
 from serveconf.local_ray import free_port
 
+_environment: dict[str, str] = {}  # of the serveconf that runs
 SERVECONF = str(Path(sys.executable).parent / "serveconf")
 SPEC = """
 app_dir: {here}
@@ -77,6 +81,7 @@ def serveconf() -> Iterator[str]:
             "SERVECONF_ADDRESS": f"http://127.0.0.1:{free_port()}",
             "RAY_TMPDIR": folder,
         }
+        _environment.update(environment)
         spec = Path(folder) / "serve.yaml"
         spec.write_text(SPEC.format(port=port, here=Path(__file__).parent))
         try:
@@ -84,6 +89,39 @@ def serveconf() -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             subprocess.run([SERVECONF, "shutdown"], env=environment, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def idle_ray() -> Iterator[None]:
+    """A Ray that does nothing, while it runs."""
+    code = "import ray, sys; ray.init(address='local', include_dashboard=False); print(1, flush=True); sys.stdin.read()"
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        environment = {**os.environ, "RAY_TMPDIR": folder}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)  # type: ignore[call-overload]
+        try:
+            process.stdout.readline()
+            yield
+        finally:
+            process.stdin.close()
+            process.wait(60)
+
+
+def make_file(folder: Path) -> Path:
+    """A file of 100 MiB."""
+    path = folder / "file"
+    with path.open("wb") as file:
+        for _ in range(100):
+            file.write(b"x" * (1 << 20))
+    return path
+
+
+def weights() -> dict[str, float]:
+    """Resident memory, in MiB, of the proxy and the replica of what ``serveconf`` runs."""
+    told = subprocess.run([SERVECONF, "status", "-o", "json"], check=True, capture_output=True, env=_environment).stdout
+    status = json.loads(told)
+    replica = status["stacks"][0]["deployments"][0]["replicas"][0]["pid"]
+    return {"proxy": resident_mib(status["proxies"][0]["pid"]), "replica": resident_mib(replica)}
 
 
 def wait_for(base: str, process: subprocess.Popen[bytes]) -> str:
