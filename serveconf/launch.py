@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 
 from serveconf.admin.port import control_port_in_use
 from serveconf.client import Client
+from serveconf.control_port import DEFAULT_ADDRESS, LOOPBACK, choose_control_place, control_place
 from serveconf.errors import OperatorError, Unauthorized, Unreachable
 from serveconf.home import Record, forget_record, home_folder, read_record, write_record
 from serveconf.local_ray import Tell, is_running, ray_in_reach, start_local_ray, stop_local_ray
 from serveconf.proxy.ports import port_in_use, port_is_free
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8001"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BOOTSTRAP_S = 120.0
 
 
@@ -60,8 +59,7 @@ def find_or_start(address: str | None, token: str | None, *, http: tuple[str, in
 
 def start(address: str | None, running: str | None, *, http: tuple[str, int] | None, tell: Tell) -> Found:
     """Start the controller on the Ray at ``running``; None: on a local Ray, which is started for it."""
-    url = urlsplit(address or DEFAULT_ADDRESS)
-    control = (url.hostname or "127.0.0.1", url.port or 8001)
+    control = control_place(address) if address else choose_control_place(http, tell)
     if not running:
         _check_ports(control, http)
     bootstrap = Bootstrap(control)  # it imports Ray while Ray itself may still be starting

@@ -25,11 +25,12 @@ class FolderPreflight:
         self._app_dir = app_dir
 
     async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
-        """What each target and each middleware is; a runtime environment is the cluster's to make and is not made here."""
+        """What each target and each middleware is. A runtime environment is the cluster's to make: its variables alone hold here."""
+        env_vars = question.runtime_env.get("env_vars") or {}
         found = look_at_code(
             code_dir=self._app_dir,
             cwd=self._app_dir,
-            targets=question.targets,
+            targets=[{**target, "env_vars": env_vars} for target in question.targets],
             middlewares=question.middlewares,
             timeout_s=question.timeout_s,
         )

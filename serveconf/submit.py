@@ -15,6 +15,7 @@ from serveconf.client import Client
 from serveconf.code.ignore import OUR_FILE
 from serveconf.code.package import Packed, listed, pack_as_it_is
 from serveconf.code.snapshot import Snapshot, take_snapshot
+from serveconf.control_port import check_apart
 from serveconf.errors import InternalError, NotFound, OperatorError, Unreachable
 from serveconf.spec.load import Loaded
 from serveconf.spec.models import as_wire
@@ -88,6 +89,7 @@ def spec_as_sent(loaded: Loaded) -> dict[str, Any]:
 
 def submit(loaded: Loaded, client: Client, **options: Any) -> Submission:
     """Snapshot and upload; once more where a file changed in between. What never rests is taken as it is read."""
+    check_apart(loaded, client.address)
     submission = make_submission(loaded, **options)
     for last in (False, False, True):
         if client.has_code(submission.snapshot.digest):

@@ -147,8 +147,11 @@ def _stop_started() -> None:
 
 def reach(loaded: Loaded) -> Found:
     """The control API, started where there is none, after a look at the ports that the spec will need."""
+    from serveconf.control_port import check_apart
     from serveconf.launch import find_or_start
 
+    if chosen.address:
+        check_apart(loaded, chosen.address)
     http = loaded.spec.http_options
     wanted = None if http.location is Location.NO_SERVER else (http.host, http.port)
     return find_or_start(chosen.address, chosen.token, http=wanted, tell=tell)

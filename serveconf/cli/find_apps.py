@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from serveconf.cli.import_roots import root_of
+
+_KINDS = ("FastAPI", "Starlette")
 _SKIPPED = {"node_modules", "__pycache__", "site-packages", "venv", "env", "build", "dist", "tests", "test"}
 _MOST_FILES = 2000
 _MOST_BYTES = 1024 * 1024
 
 
-def find_apps(folder: Path) -> Iterator[str]:
-    """The import path of every module-level FastAPI or Starlette app, sub-apps that another one mounts left out."""
+class App(NamedTuple):
+    """What can be served, and from where it is imported."""
+
+    root: Path  # the folder where its imports start
+    import_path: str
+    factory: bool = False
+
+
+def find_apps(folder: Path) -> list[App]:
+    """Every module-level FastAPI or Starlette app, sub-apps that another one mounts left out. ``folder`` is absolute.
+
+    Where there is no such app, functions that make one count, if they can be called without arguments.
+    """
+    apps, makers = [], []
     for number, file in enumerate(_python_files(folder)):
-        if number >= _MOST_FILES:
-            return
-        module = _module(file.relative_to(folder))
-        tree = _parsed(file)
-        if module and tree:
-            yield from (f"{module}:{name}" for name in _apps(tree))
+        tree = _parsed(file) if number < _MOST_FILES else None
+        if tree is None:
+            continue
+        root = root_of(file, folder, tree)
+        module = module_of(file.relative_to(root))
+        if module:
+            apps += [App(root, f"{module}:{name}") for name in _apps(tree)]
+            makers += [
+                App(root, f"{module}:{name}", factory=True) for name in _makers(tree) if _is_callable_bare(name, tree)
+            ]
+    return apps or makers
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
@@ -30,7 +52,15 @@ def _python_files(folder: Path) -> Iterator[Path]:
         yield from (Path(root, name) for name in sorted(names) if name.endswith(".py"))
 
 
-def _module(path: Path) -> str | None:
+def python_folders(folder: Path) -> list[Path]:
+    """The folders below with Python files, those near the top first."""
+    found = {place for file in itertools.islice(_python_files(folder), _MOST_FILES) for place in file.parents}
+    return sorted(
+        (place for place in found if place.is_relative_to(folder)), key=lambda place: (len(place.parts), place)
+    )
+
+
+def module_of(path: Path) -> str | None:
     """``shop/main.py`` is ``shop.main``; None where a part of the path cannot be imported."""
     parts = [*path.parts[:-1], path.stem]
     if parts[-1] == "__init__":
@@ -51,7 +81,7 @@ def _parsed(file: Path) -> ast.Module | None:
 
 
 def _apps(tree: ast.Module) -> Iterator[str]:
-    """Names that are set to ``FastAPI(…)`` or ``Starlette(…)`` at the module's level."""
+    """Names that are set to ``FastAPI(…)``, ``Starlette(…)``, or what a function of the module makes so, at its level."""
     mounted = {
         argument.id
         for node in ast.walk(tree)
@@ -59,21 +89,62 @@ def _apps(tree: ast.Module) -> Iterator[str]:
         for argument in [*node.args, *(keyword.value for keyword in node.keywords)]
         if isinstance(argument, ast.Name)
     }
+    makers = {*_KINDS, *_makers(tree)}
     for node in tree.body:
         match node:
             case (
-                ast.Assign(targets=[ast.Name(id=name)], value=value)
-                | ast.AnnAssign(target=ast.Name(id=name), value=value)
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as call)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Call() as call)
             ):
-                if isinstance(value, ast.Call) and _called(value) in ("FastAPI", "Starlette") and name not in mounted:
+                if _called(call) in makers and name not in mounted:
                     yield name
             case _:
                 pass
 
 
+def _makers(tree: ast.Module) -> Iterator[str]:
+    """Functions at the module's level that say, or show, that they return an app."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            said = node.returns
+            if said is not None:
+                if _last_name(said) in _KINDS:
+                    yield node.name
+            elif _returns_app(node):
+                yield node.name
+
+
+def _returns_app(function: ast.FunctionDef) -> bool:
+    made = {
+        target.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _called(node.value) in _KINDS
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+    return any(
+        (isinstance(value, ast.Name) and value.id in made) or (isinstance(value, ast.Call) and _called(value) in _KINDS)
+        for value in returned
+    )
+
+
+def _is_callable_bare(name: str, tree: ast.Module) -> bool:
+    function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    arguments = function.args
+    positional = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
+    return positional <= 0 and all(default is not None for default in arguments.kw_defaults)
+
+
 def _called(call: ast.Call) -> str:
-    match call.func:
+    return _last_name(call.func)
+
+
+def _last_name(node: ast.expr) -> str:
+    match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
+        case ast.Constant(value=str(text)):  # an annotation in quotes
+            return text.rpartition(".")[2]
         case _:
             return ""

@@ -5,7 +5,7 @@ In: a loaded spec, or import paths. Out: problems at the import_path's place, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,13 @@ def import_problems(loaded: Loaded, timeout: float) -> Iterator[Problem]:
     for index, deployment in enumerate(loaded.spec.deployments):
         places.append(f"deployments[{index}].import_path")
         targets.append(
-            target(deployment.import_path, deployment.factory, deployment.init_args, deployment.init_kwargs),
+            target(
+                deployment.import_path,
+                deployment.factory,
+                deployment.init_args,
+                deployment.init_kwargs,
+                deployment.ray_actor_options.runtime_env.get("env_vars"),
+            )
         )
     layers = [("http_options", loaded.spec.http_options.middlewares)]
     layers += [(f"deployments[{i}]", entry.middlewares) for i, entry in enumerate(loaded.spec.deployments)]
@@ -47,9 +53,18 @@ def import_problems(loaded: Loaded, timeout: float) -> Iterator[Problem]:
             yield loaded.problem(place, outcome.error or "cannot be imported", "import_failed", details or None)
 
 
-def target(import_path: str, factory: bool = False, args: Any = (), kwargs: Any = None) -> Asked:
-    """One object to look at."""
-    return {"import_path": import_path, "factory": factory, "init_args": list(args), "init_kwargs": kwargs or {}}
+def target(
+    import_path: str,
+    factory: bool = False,
+    args: Any = (),
+    kwargs: Any = None,
+    env_vars: Mapping[str, str] | None = None,
+) -> Asked:
+    """One object to look at, with the variables that hold while it is imported."""
+    return {
+        "import_path": import_path, "factory": factory, "init_args": list(args), "init_kwargs": kwargs or {},
+        "env_vars": dict(env_vars or {}),
+    }  # fmt: skip
 
 
 def inspect(code_dir: Path, targets: list[Asked], middlewares: list[Asked], timeout: float) -> list[Outcome]:

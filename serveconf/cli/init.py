@@ -1,20 +1,27 @@
 """``serveconf init``: a first spec for apps that exist already.
 
 Import paths are looked at in a child process; without any, the code below the folder is read (not run) for FastAPI apps.
+Where imports start is found out from the code too; apps that start in different folders get a file, a stack, for each.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from serveconf.cli.find_apps import App, find_apps, python_folders
 from serveconf.cli.import_check import Outcome, inspect, target
+from serveconf.cli.import_roots import find_module
+from serveconf.cli.spec_text import Entry, names_for, spec_text, write_schema
+
+Found = tuple[App, Outcome]
+Variables = Mapping[str, str]
 
 
 def init(
@@ -24,106 +31,133 @@ def init(
     file: Annotated[Path, typer.Option("--file", "-f", help="The spec to write.")] = Path("serve.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that each import may take.")] = 60,
+    env_file: Annotated[
+        list[Path] | None,
+        typer.Option("--env-file", help="File with NAME=value lines that the code needs; the spec then names them."),
+    ] = None,
 ) -> None:
     """Write a commented spec for the given import paths, or for the FastAPI apps found below the folder.
 
     What an import path names is found out by importing it in a child process. Exit code 1: the file is there already,
     or nothing was found.
     """
-    folder = file.parent
+    folder = Path(os.path.abspath(file.parent))
     if file.exists() and not force:
-        raise _failed(f"{file} is there already", "give --force to write over it, or --file for another one")
-    given = [*dict.fromkeys(import_paths or [])]
-    wrong = [path for path in given if not re.fullmatch(r"[\w.]+:[\w.]+", path)]
-    if wrong:
-        raise _failed(f"'{wrong[0]}' is no import path", "write module:attribute, such as main:app")
-    if given:
-        outcomes = inspect(folder.resolve(), [target(path) for path in given], [], timeout)
+        raise failed(f"{file} is there already", "give --force to write over it, or --file for another one")
+    (kept, texts), values = _variables_of(file), _read(env_file or [])
+    if import_paths:
+        check_paths(import_paths)
+        found = look([*dict.fromkeys(import_paths)], folder, kept, values, timeout)
     else:
-        from serveconf.cli.find_apps import find_apps
-
-        given = list(find_apps(folder))
-        outcomes = [Outcome(ok=True, kind="asgi")] * len(given)
-    if not given:
-        raise _failed("no FastAPI app was found below this folder", "name one: serveconf init main:app")
-    file.write_text(spec_text(zip(given, outcomes, strict=True), schema=_write_schema(folder)), encoding="utf-8")
-    typer.echo(f"wrote {file}: {', '.join(given)}")
-    for path, outcome in zip(given, outcomes, strict=True):
+        found = [(app, Outcome(ok=True, kind="asgi")) for app in find_apps(folder)]
+    if not found:
+        raise failed("no FastAPI app was found below this folder", "name one: serveconf init main:app")
+    named = {name: f"${{{name}}}" for name in values}
+    _write(found, {path: {**said, **named} for path, said in texts.items()}, named, file, force=force)
+    for app, outcome in found:
         if not outcome.ok:
-            print(f"warning: {path} does not import yet: {outcome.error}", file=sys.stderr)
-    typer.echo(f"next: serveconf run {file}")
+            print(f"warning: {app.import_path} does not import yet: {outcome.error}", file=sys.stderr)
+    if not values and any("KeyError" in (outcome.error or "") for _, outcome in found):
+        print("  hint: give it the variables that it needs with --env-file FILE", file=sys.stderr)
+    typer.echo("next: " + " ".join(["serveconf run", str(file), *(f"--env-file {one}" for one in env_file or [])]))
 
 
-def _failed(message: str, hint: str) -> typer.Exit:
+def failed(message: str, hint: str) -> typer.Exit:
+    """The error, shown; to be raised."""
     print(f"error: {message}\n  hint: {hint}", file=sys.stderr)
     return typer.Exit(1)
 
 
-def spec_text(found: Iterable[tuple[str, Outcome]], *, schema: str) -> str:
-    """The spec as one would write it by hand."""
-    entries = list(found)
-    names = list(_names([path for path, _ in entries]))
-    lines = [
-        f"# yaml-language-server: $schema={schema}",
-        "# What is served, and where. `serveconf explain` tells what may stand here; `serveconf validate` checks it.",
-        "",
-        "http_options:",
-        "  host: 127.0.0.1            # 0.0.0.0 to be reached from other machines",
-        "  port: 8000",
-        "",
-        "deployments:",
-    ]
-    for name, (path, outcome) in zip(names, entries, strict=True):
-        only = len(entries) == 1
-        lines += [
-            f"  - name: {name}",
-            f"    import_path: {path:<23}# {_kind_words(outcome)}",
-            f"    route_prefix: {'/' if only else '/' + name:<22}# below which requests reach it",
-            "    num_replicas: 1",
-            *_arguments(outcome),
-            "",
-        ]
-    return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _kind_words(outcome: Outcome) -> str:
-    if not outcome.ok:
-        return "could not be imported when this was written"
-    kinds = {"asgi": "an ASGI app", "class": "a class", "function": "a function", "deployment": "a deployment"}
-    return kinds.get(outcome.kind or "", "an object")
-
-
-def _arguments(outcome: Outcome) -> list[str]:
-    if outcome.ok and outcome.kind == "class":
-        return [
-            "    init_kwargs: {}            # arguments of the class",
-            "    user_config: null          # for reconfigure(user_config)",
-        ]
-    if outcome.ok and outcome.kind == "function":
-        return ["    # factory: true             # if the function returns an app instead of answering requests"]
-    return []
-
-
-def _names(paths: list[str]) -> Iterator[str]:
-    """A name for each import path: its module's last part, or more of it where that is taken."""
-    taken: set[str] = set()
+def check_paths(paths: list[str]) -> None:
+    """Raises typer.Exit where one is no import path."""
     for path in paths:
-        module, _, attribute = path.partition(":")
-        last = module.rpartition(".")[2]
-        candidates = [last if last not in ("main", "app", "api") else module.replace(".", "-"), f"{last}-{attribute}"]
-        candidates += [path.replace(":", "-").replace(".", "-")]
-        name = next((one.strip("-._") for one in candidates if one.strip("-._") not in taken), candidates[-1])
-        while name in taken or not name:
-            name += "2"
-        taken.add(name)
-        yield name
+        if not re.fullmatch(r"[\w.-]+:[\w.]+", path):
+            raise failed(f"'{path}' is no import path", "write module:attribute, such as main:app")
 
 
-def _write_schema(folder: Path) -> str:
-    """Puts the schema of this version beside the spec, for editors; its path from there."""
-    from serveconf.spec.schema import json_schema
+def look(
+    paths: list[str], folder: Path, kept: Mapping[str, Variables], values: Variables, timeout: float
+) -> list[Found]:
+    """Where each is imported from, and what it is. ``kept``, ``values``: variables of each, and of all of them."""
+    folders = python_folders(folder)
+    apps = [App(find_module(path.partition(":")[0], folder, folders) or folder, path) for path in paths]
+    outcomes: dict[App, Outcome] = {}
+    for root in dict.fromkeys(app.root for app in apps):
+        mine = [app for app in apps if app.root == root]
+        asked = [target(app.import_path, env_vars={**kept.get(app.import_path, {}), **values}) for app in mine]
+        outcomes |= zip(mine, inspect(root, asked, [], timeout), strict=True)
+    return [(app, outcomes[app]) for app in apps]
 
-    schema = folder / ".serveconf" / "serveconf.schema.json"
-    schema.parent.mkdir(exist_ok=True)
-    schema.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return schema.relative_to(folder).as_posix()
+
+def _read(files: list[Path]) -> dict[str, str]:
+    from serveconf.spec.envfile import read_env_file
+
+    values: dict[str, str] = {}
+    for file in files:
+        more, problems = read_env_file(file)
+        if problems:
+            raise failed(str(problems[0]), "write NAME=value, a line for each")
+        values |= more
+    return values
+
+
+def _variables_of(file: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """What the spec that is to be written over sets for each import path: the values, and the texts as written there."""
+    from serveconf.spec.load import load_file
+    from serveconf.spec.problems import SpecInvalid
+
+    values: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, str]] = {}
+    try:
+        loaded = load_file(file, env=os.environ)
+    except SpecInvalid:  # it is not there, or no help
+        return values, texts
+    for index, deployment in enumerate(loaded.spec.deployments):
+        path = f"deployments[{index}].ray_actor_options.runtime_env.env_vars"
+        said = deployment.ray_actor_options.runtime_env.get("env_vars") or {}
+        values[deployment.import_path] = dict(said)
+        texts[deployment.import_path] = {
+            name: loaded.masks.get(f"{path}.{name}", value.replace("$", "$$")) for name, value in said.items()
+        }
+    return values, texts
+
+
+def _write(
+    found: list[Found], variables: Mapping[str, Variables], named: Variables, file: Path, *, force: bool
+) -> None:
+    """A file for each folder where imports start; the one with the most apps is ``file``."""
+    folder = Path(os.path.abspath(file.parent))
+    roots: dict[Path, list[Entry]] = {}
+    for name, (app, outcome) in zip(names_for([app.import_path for app, _ in found]), found, strict=True):
+        entry = Entry(
+            name=name,
+            import_path=app.import_path,
+            kind=outcome.kind if outcome.ok else None,
+            factory=app.factory,
+            env_vars=variables.get(app.import_path, named),
+        )
+        roots.setdefault(app.root, []).append(entry)
+    stacks: list[str] = []
+    for root, entries in sorted(roots.items(), key=lambda item: (-len(item[1]), item[0])):
+        app_dir = os.path.relpath(root, folder)
+        stack = _stack_name(app_dir, folder, stacks) if len(roots) > 1 else None
+        path = file if len(stacks) <= 1 else file.with_name(f"{file.stem}-{stack}{file.suffix}")
+        if path.exists() and not force:
+            raise failed(f"{path} is there already", "give --force to write over it")
+        text = spec_text(
+            entries,
+            schema=write_schema(folder),
+            alone=len(found) == 1,
+            stack=stack,
+            app_dir=None if app_dir == "." else app_dir,
+        )
+        path.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {path}: {', '.join(entry.import_path for entry in entries)}")
+
+
+def _stack_name(app_dir: str, folder: Path, taken: list[str]) -> str:
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.name if app_dir == "." else app_dir).strip("-") or "stack"
+    while name in taken:
+        name += "2"
+    taken.append(name)
+    return name

@@ -1,17 +1,19 @@
 """What a replica runs: any served object behind one ASGI app, with its start, its health, its reconfiguration and its end.
 
 The replica calls ``build`` and then ``startup`` on the loop that will serve, so that what a constructor makes for
-asyncio belongs to that loop. Order: ``__init__``, ``reconfigure``, lifespan startup; the end runs backwards.
+asyncio belongs to that loop. Order: ``__init__``, ``reconfigure``, lifespan startup; the end runs backwards. An
+``async def __init__`` is begun by ``startup``, which awaits it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ValidationError
@@ -35,7 +37,15 @@ class ServedApp:
     """One served object. ``app`` answers http and websocket scopes; its lifespan is run from here."""
 
     def __init__(
-        self, *, app: ASGIApp, kind: Kind, name: str, instance: object | None, is_asgi: bool, user_config: Any
+        self,
+        *,
+        app: ASGIApp,
+        kind: Kind,
+        name: str,
+        instance: object | None,
+        is_asgi: bool,
+        user_config: Any,
+        init: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.app = _Slot(app, routes=is_asgi)
         self.kind = kind
@@ -43,10 +53,14 @@ class ServedApp:
         self._name = name
         self._instance = instance
         self._user_config = user_config
+        self._init = init  # of a class whose constructor is to be awaited
         self._lifespan = Lifespan(app, self.state) if is_asgi else None
 
     async def startup(self) -> None:
         """Raises ``CodeFailed`` or ``AuthorError``; then nothing of it is to be served."""
+        init, self._init = self._init, None
+        if init is not None:
+            await _initialize(init, self._name)
         if self._user_config is not None:
             await self.reconfigure(self._user_config)
         if self._lifespan is not None:
@@ -152,7 +166,10 @@ def build(
     by_handle = bool(bound) and has_only_methods(target)
     shape: Shape = "class" if by_handle else shape_of(target)
     instance: object = target
-    if shape == "class":
+    init: Callable[[], Awaitable[None]] | None = None
+    if shape == "class" and inspect.iscoroutinefunction(getattr(target, "__init__")):  # noqa: B009 - any type
+        instance, init = _begin(target, init_args, init_kwargs)
+    elif shape == "class":
         instance = _construct(target, init_args, init_kwargs)
     elif init_args or init_kwargs:
         refuse_arguments(target)
@@ -164,6 +181,7 @@ def build(
         instance=instance,
         is_asgi=is_asgi,
         user_config=user_config,
+        init=init,
     )
 
 
@@ -253,6 +271,24 @@ def _construct(target: Any, init_args: Sequence[Any], init_kwargs: Mapping[str, 
         raise
     except BaseException as exc:  # user code: it may raise anything, SystemExit too
         raise code_failed(f"{name_of(target)}()", exc) from exc
+
+
+def _begin(
+    cls: Any, init_args: Sequence[Any], init_kwargs: Mapping[str, Any]
+) -> tuple[object, Callable[[], Awaitable[None]]]:
+    """The instance of a class with an ``async def __init__``, and what is to be awaited before it is used."""
+    instance = _construct(functools.partial(cls.__new__, cls), init_args, init_kwargs)
+    return instance, functools.partial(cls.__init__, instance, *init_args, **init_kwargs)
+
+
+async def _initialize(init: Callable[[], Awaitable[None]], name: str) -> None:
+    """Await an ``async def __init__``, as Ray Serve does."""
+    try:
+        await init()
+    except (ServeconfError, asyncio.CancelledError, KeyboardInterrupt):
+        raise
+    except BaseException as exc:  # user code: it may raise anything, SystemExit too
+        raise code_failed(f"{name}()", exc) from exc
 
 
 def _asgi_app(target: object, instance: Any, shape: Shape) -> tuple[ASGIApp, bool]:

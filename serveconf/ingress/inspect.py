@@ -4,7 +4,8 @@ One JSON object on stdin, one on stdout; the user's own output goes to stderr. E
 of its own. Factories are called, because what they return is what is served; classes are not constructed.
 
 in:  {"code_dir": str|null, "cwd": str|null, "timeout_s": number|null,
-      "targets": [{"import_path", "factory", "init_args", "init_kwargs"}], "middlewares": [{"import_path", "args", "kwargs"}]}
+      "targets": [{"import_path", "factory", "init_args", "init_kwargs", "env_vars"}],
+      "middlewares": [{"import_path", "args", "kwargs"}]}
 out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "operations", "options"}],
       "middlewares": [{"ok", "error", "traceback", "hint", "modules"}]}
 """
@@ -73,6 +74,7 @@ def _report(
     look: Callable[[Path | None, Mapping[str, Any]], dict[str, Any]], code_dir: Path | None, asked: Mapping[str, Any]
 ) -> dict[str, Any]:
     report = {**_EMPTY, "ok": True}
+    os.environ.update(asked.get("env_vars") or {})  # this process is the target's own
     try:
         report |= look(code_dir, asked)
     except AuthorError as error:

@@ -48,11 +48,11 @@ def expand(
                 raise AuthorError(
                     f"deployment {name} is a part of the application {entry.name}: give the other one another name"
                 )
-            start = f"deployments[{index}].init_"
+            start = f"deployments[{index}]."
             all_masks |= {
-                path.replace(start, f"deployments[{len(deployments)}].init_", 1): mask
+                path.replace(start, f"deployments[{len(deployments)}].", 1): mask
                 for path, mask in masks.items()
-                if path.startswith(start)
+                if path.startswith((f"{start}init_", f"{start}ray_actor_options.runtime_env"))
             }
             deployments.append(_inner_spec(entry, name, node))
             inner[name] = Inner(entry=entry.name, bound=str(node["name"]))
@@ -74,8 +74,18 @@ def _inner_spec(entry: DeploymentSpec, name: str, node: Mapping[str, Any]) -> De
     said = entry.model_dump(mode="json", include=set(_ENTRY_S))
     options = {key: value for key, value in node["options"].items() if key not in _NOT_THEIRS}
     data = {**options, **entry.overrides.get(str(node["name"]), {}), **said, "name": name, "route_prefix": None}
+    environment = _environment(entry, data.get("ray_actor_options") or {})
+    if environment:
+        data["ray_actor_options"] = {**(data.get("ray_actor_options") or {}), "runtime_env": environment}
     try:
         return DeploymentSpec.model_validate_json(msgspec.json.encode(data))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise AuthorError(f"deployment {name}: {wrong}") from error
+
+
+def _environment(entry: DeploymentSpec, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry's runtime environment, under the deployment's own: all of an application is imported from one place."""
+    outer, inner = entry.ray_actor_options.runtime_env, own.get("runtime_env") or {}
+    env_vars = {**(outer.get("env_vars") or {}), **(inner.get("env_vars") or {})}
+    return {**outer, **inner, **({"env_vars": env_vars} if env_vars else {})}

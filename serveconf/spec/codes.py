@@ -55,6 +55,7 @@ CODES: dict[str, str] = {
     "unreachable": "A deployment, or a part of its match, that no request can reach: another always comes first.",
     "mirror": "A mirror that names no other deployment of the stack.",
     "conflict": "Values that contradict each other.",
+    "port_conflict": "The HTTP port is the one that the control API has.",
     "too_many_problems": "Stands for the problems past the first 200.",
     # with --import
     "import_failed": "Code that cannot be imported or built.",

@@ -300,3 +300,67 @@ def test_a_health_path_is_asked_below_the_prefix_with_the_lifespan_state():
         assert await probe_path(returns_on_lifespan, "/x", "/") == "GET /x gave no answer"
 
     run(main())
+
+
+class Loaded:
+    async def __init__(self, *, rate=1.0, fail=False):
+        self.log = ["begun"]
+        await asyncio.sleep(0)
+        if fail:
+            raise ValueError("no weights")
+        self.log.append(f"rate {rate}")
+
+
+class Warmed(Loaded):
+    def reconfigure(self, config):
+        self.log.append(f"config {config}")
+
+    async def __call__(self):
+        return self.log
+
+
+class Heir(Warmed):
+    async def __init__(self):
+        await super().__init__(rate=2.0)
+        self.log.append("heir")
+
+
+def test_an_async_constructor_is_awaited_before_anything_else():
+    api = FastAPI()
+
+    @ingress(api)
+    class Api(Loaded):
+        @api.get("/log")
+        def told(self):
+            return self.log
+
+    async def main():
+        logs = []
+        for target, options in (
+            (Warmed, {"init_kwargs": {"rate": 0.5}, "user_config": {"t": 1}}),
+            (deployment(Heir), {}),
+            (deployment(Api).bind(rate=3.0), {}),
+            (lambda kind: Heir, {"factory": True, "init_args": ["x"]}),
+        ):
+            served = build(target, **options)
+            await served.startup()
+            logs.append(getattr(served.servable, "log", "the class itself"))
+            await served.shutdown()
+        return logs
+
+    assert run(main()) == [
+        ["begun", "rate 0.5", "config {'t': 1}"],
+        ["begun", "rate 2.0", "heir"],
+        ["begun", "rate 3.0"],
+        ["begun", "rate 2.0", "heir"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"fail": True}, "Warmed(): ValueError: no weights"), ({"rat": 1}, "unexpected keyword argument 'rat'")],
+)
+def test_an_async_constructor_that_fails_is_the_codes_fault(arguments, message):
+    with pytest.raises(CodeFailed) as failed:
+        run(build(Warmed, init_kwargs=arguments).startup())
+    assert message in str(failed.value)

@@ -52,6 +52,30 @@ def test_the_application_is_found_with_its_entry_s_arguments_and_secrets_among_t
 
 
 @pytest.mark.parametrize(
+    ("outer", "own", "together"),
+    [
+        ({"env_vars": {"A": "1"}}, {}, {"env_vars": {"A": "1"}}),
+        ({"env_vars": {"A": "1", "B": "2"}}, {"env_vars": {"B": "3"}}, {"env_vars": {"A": "1", "B": "3"}}),
+        ({"pip": ["a"]}, {"pip": ["b"]}, {"pip": ["b"]}),
+        ({}, {}, {}),
+    ],
+)
+def test_an_application_s_deployments_have_its_entry_s_runtime_environment_under_their_own(
+    outer: dict[str, Any], own: dict[str, Any], together: dict[str, Any]
+) -> None:
+    given = spec(
+        ray_actor_options={"runtime_env": outer, "num_cpus": 2},
+        overrides={"Prices": {"ray_actor_options": {"runtime_env": own}}} if own else {},
+    )
+    path = "ray_actor_options.runtime_env.env_vars.A"
+    expanded, _, masks = expand(given, GRAPH, {f"deployments[0].{path}": "${A}"})
+    prices = next(d for d in expanded.deployments if d.name == "shop.Prices")
+    assert prices.ray_actor_options.runtime_env == together
+    assert prices.ray_actor_options.num_cpus == 0.1
+    assert set(masks) == {f"deployments[{index}].{path}" for index in (0, 2, 3)}
+
+
+@pytest.mark.parametrize(
     ("entry", "message"),
     [
         ({"overrides": {"Price": {"num_replicas": 2}}}, "there is no deployment 'Price'"),

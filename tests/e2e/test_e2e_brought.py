@@ -1,0 +1,90 @@
+"""What people bring with them, served as it is: awaited constructors, variables, the control API's port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import Stack
+from place import Place, ask
+
+ASYNC_INIT = """
+    import asyncio
+    import os
+    from serveconf import serve
+
+    WORD = os.environ["WORD"]
+
+    class Model:
+        async def __init__(self, extra=""):
+            await asyncio.sleep(0.01)
+            self.state = WORD + extra
+
+        async def __call__(self, request):
+            return self.state
+
+    @serve.deployment
+    class Inner:
+        async def __init__(self):
+            await asyncio.sleep(0.01)
+            self.word = "inner"
+
+        def say(self):
+            return self.word
+
+    @serve.deployment
+    class Outer:
+        async def __init__(self, inner):
+            await asyncio.sleep(0.01)
+            self.inner = inner
+
+        async def __call__(self, request):
+            return await self.inner.say.remote()
+
+    bound = Outer.bind(Inner.bind())
+
+    class Fails:
+        async def __init__(self):
+            raise LookupError("no weights")
+
+        def __call__(self):
+            return ""
+    """
+
+
+def test_an_async_constructor_is_awaited(stack: Stack) -> None:
+    stack.code("models", ASYNC_INIT)
+    env = "ray_actor_options: {runtime_env: {env_vars: {WORD: ready}}}"
+    stack.spec(
+        f"name: plain, import_path: 'models:Model', route_prefix: /$/plain, {env}",
+        f"name: more, import_path: 'models:Model', route_prefix: /$/more, init_kwargs: {{extra: '!'}}, {env}",
+        f"name: bound, import_path: 'models:bound', route_prefix: /$/bound, {env}",
+    )
+    stack.apply()
+    assert [ask(f"{stack.url}/{name}")[1] for name in ("plain", "more", "bound")] == ["ready", "ready!", "inner"]
+    stack.spec(f"name: plain, import_path: 'models:Fails', route_prefix: /$/plain, {env}")
+    failed = stack.try_apply("-o", "json")
+    assert failed.code == 3
+    assert "Fails(): LookupError: no weights" in failed.json["problems"][0]["message"]
+    assert ask(f"{stack.url}/plain")[1] == "ready"
+
+
+def test_a_spec_with_the_control_apis_port_is_served_and_the_control_api_moves(tmp_path: Path) -> None:
+    place = Place()
+    (tmp_path / "web.py").write_text("from fastapi import FastAPI\napp = FastAPI()\napp.get('/')(lambda: 'hi')\n")
+    file = tmp_path / "serve.yaml"
+    file.write_text("http_options: {port: 8001}\ndeployments: [{name: web, import_path: 'web:app', route_prefix: /}]\n")
+    del place.env["SERVECONF_ADDRESS"]
+    try:
+        done = place.ok("apply", file)
+        assert "port 8001 is the spec's own (http_options.port): the control API starts at port" in done.err
+        assert ask("http://127.0.0.1:8001/") == (200, '"hi"')
+        assert place.ok("status", "-o", "json").json["stacks"][0]["state"] == "Healthy"
+        control = place.status()["controller"]["address"].rpartition(":")[2]
+        file.write_text(file.read_text().replace("8001", control))
+        refused = place.run("apply", file)
+        assert (
+            refused.code == 1 and f":1:22: error: http_options.port: port {control} is the control API's" in refused.err
+        )
+    finally:
+        place.run("shutdown")
+        place.close()
