@@ -16,7 +16,8 @@ from serveconf.plan.desired import make_desired
 from serveconf.plan.diff import make_plan
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.loop import Reconciler
-from serveconf.reconcile.records import Ledger, Revision, StackHead
+from serveconf.reconcile.records import Ledger, Revision
+from serveconf.reconcile.stacks import Stacks
 from serveconf.spec.models import DeploymentSpec, StackSpec
 from serveconf.testing import FakeCluster, ManualClock, MemoryStore
 
@@ -39,14 +40,14 @@ def main() -> None:
 
 async def measure(size: int) -> None:
     """Apply and roll one stack of that size, and print two lines."""
-    ledger, cluster = Ledger(MemoryStore()), FakeCluster(max(1, size // PER_DEPLOYMENT))
-    reconciler = Reconciler(cluster, ledger, ManualClock())
+    stacks, cluster = Stacks(Ledger(MemoryStore())), FakeCluster(max(1, size // PER_DEPLOYMENT))
+    ledger, reconciler = stacks.ledger, Reconciler(cluster, stacks, ManualClock())
     for number, what in ((1, "start"), (2, "roll")):
         desired = stack(size // PER_DEPLOYMENT, number)
         plan = make_plan(ledger.current("big"), desired, cluster.observe())
-        await ledger.put_revision(Revision(number=number, stack="big", time=0, desired=desired))
-        head = ledger.heads.get("big") or StackHead(name="big")
-        await ledger.put_head(StackHead(name="big", current=head.current, target=number, last=number))
+        head = ledger.heads.get("big")
+        revision = Revision(number=number, stack="big", time=0, desired=desired)
+        await stacks.begin(revision, base=head.current if head else None, deleting=False, pinned=False)
         steps = await converge(reconciler, cluster, ledger)
         assert len(cluster.observe().replicas) == size
         assert plan.changed

@@ -52,32 +52,37 @@ class ManualClock:
 
 
 class MemoryStore:
-    """A store that ends with the test."""
+    """A store that ends with the test. Every call yields, so that what runs beside comes in between, as with a real one."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None."""
+        await asyncio.sleep(0)
         return self.values.get(key)
 
     async def put(self, key: str, value: bytes) -> None:
         """Write the value."""
+        await asyncio.sleep(0)
         self.values[key] = value
 
     async def delete(self, key: str) -> None:
         """Forget the key."""
+        await asyncio.sleep(0)
         self.values.pop(key, None)
 
     async def keys(self, prefix: str) -> list[str]:
         """All keys that start so."""
+        await asyncio.sleep(0)
         return sorted(key for key in self.values if key.startswith(prefix))
 
 
 class FakeCluster:
     """Replicas and proxies as entries in a dict. ``settle`` lets what was asked for come true.
 
-    ``broken`` versions never start; ``refuses`` config hashes are not taken; ``log`` holds everything that was done.
+    ``broken`` versions never start; ``refuses`` config hashes are not taken; ``hung`` proxies do not answer (``settle``
+    notices); ``log`` holds everything that was done. Every call yields, so that what runs beside comes in between.
     """
 
     def __init__(self, nodes: int = 1) -> None:
@@ -86,6 +91,8 @@ class FakeCluster:
         self.broken: set[str] = set()
         self.refuses: set[str] = set()
         self.unstageable: Exception | None = None
+        self.hung: set[str] = set()
+        self.slow: dict[str, asyncio.Event] = {}  # stack -> what staging a generation with its routes waits for
         self.live: dict[str, Generation] = {}  # proxy -> what it serves
         self.answered: dict[str, Answers] = {}  # "stack/deployment" -> what its replicas have answered
         self._replicas: dict[str, ReplicaState] = {}
@@ -104,7 +111,9 @@ class FakeCluster:
             elif replica.phase is ReplicaPhase.DRAINING:
                 del self._replicas[replica.id]
         for proxy in list(self._proxies.values()):
-            if proxy.phase is ProxyPhase.STARTING:
+            if proxy.phase is not ProxyPhase.DRAINING and proxy.id in self.hung:
+                self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.UNHEALTHY)
+            elif proxy.phase in (ProxyPhase.STARTING, ProxyPhase.UNHEALTHY):
                 self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.READY)
             elif proxy.phase is ProxyPhase.DRAINING:
                 del self._proxies[proxy.id]
@@ -114,6 +123,13 @@ class FakeCluster:
         """The replica's process ends."""
         self._replicas[replica_id] = replace(self._replicas[replica_id], phase=ReplicaPhase.FAILED, message="killed")
         self.on_change()
+
+    def sicken(self, replica_id: str) -> None:
+        """The replica's health checks fail, if it is ready."""
+        replica = self._replicas[replica_id]
+        if replica.phase is ReplicaPhase.READY:
+            self._replicas[replica_id] = replace(replica, phase=ReplicaPhase.UNHEALTHY)
+            self.on_change()
 
     def kill_proxy(self, proxy_id: str) -> None:
         """The proxy's process ends; the engine is restarting it."""
@@ -135,12 +151,15 @@ class FakeCluster:
 
     async def refresh(self) -> None:
         """There is nothing to find again."""
+        await asyncio.sleep(0)
 
     async def refresh_load(self) -> None:
         """There is no load."""
+        await asyncio.sleep(0)
 
     async def start_replica(self, order: ReplicaOrder) -> None:
         """A replica is starting."""
+        await asyncio.sleep(0)
         self.log.append(("start", order.id))
         node = self._nodes[len(self._replicas) % len(self._nodes)]
         self._replicas[order.id] = ReplicaState(
@@ -157,6 +176,7 @@ class FakeCluster:
 
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """It takes the config, or refuses."""
+        await asyncio.sleep(0)
         self.log.append(("reconfigure", replica_id))
         if config_hash in self.refuses:
             raise CodeFailed("ValueError: no such threshold")
@@ -165,6 +185,7 @@ class FakeCluster:
 
     async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
         """A replica drains; one that has ended is forgotten."""
+        await asyncio.sleep(0)
         self.log.append(("stop", replica_id))
         replica = self._replicas.get(replica_id)
         if replica is not None and replica.phase is ReplicaPhase.FAILED:
@@ -175,6 +196,7 @@ class FakeCluster:
 
     async def start_proxy(self, order: ProxyOrder) -> None:
         """A proxy is starting."""
+        await asyncio.sleep(0)
         self.log.append(("start_proxy", order.id))
         self._proxies[order.id] = ProxyState(
             id=order.id,
@@ -187,6 +209,7 @@ class FakeCluster:
 
     async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:
         """A proxy drains."""
+        await asyncio.sleep(0)
         self.log.append(("stop_proxy", proxy_id))
         proxy = self._proxies.get(proxy_id)
         if proxy is not None:
@@ -195,39 +218,56 @@ class FakeCluster:
 
     async def stage(self, proxy_id: str, generation: Generation) -> None:
         """It builds the generation, or can't."""
+        await self._answer_of(proxy_id)
+        for stack, free in self.slow.items():
+            if any(route.stack == stack for route in generation.routes):
+                await free.wait()
         if self.unstageable is not None:
             raise self.unstageable
-        if proxy_id not in self._proxies:
-            raise OperatorError(f"proxy {proxy_id} is gone")
         self._staged[proxy_id, generation.number] = generation
 
     async def commit(self, proxy_id: str, number: int) -> None:
-        """It serves what it staged."""
+        """It serves what it staged; it never goes back to an older one."""
+        await self._answer_of(proxy_id)
+        if number <= self._proxies[proxy_id].generation:
+            return
         self.log.append(("commit", f"{proxy_id}:{number}"))
         self.live[proxy_id] = self._staged.pop((proxy_id, number))
         self._proxies[proxy_id] = replace(self._proxies[proxy_id], generation=number)
 
     async def abort(self, proxy_id: str, number: int) -> None:
         """It forgets what it staged."""
+        await self._answer_of(proxy_id)
         self._staged.pop((proxy_id, number), None)
 
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
         """Nothing was asked, nothing failed."""
+        await asyncio.sleep(0)
         return Counters()
 
     async def totals(self, proxy_id: str) -> Totals:
         """What a test says that was answered (``answered``)."""
+        await asyncio.sleep(0)
         return Totals(deployments=dict(self.answered))
 
     async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
         """One line, once."""
+        await asyncio.sleep(0)
         return LogPart(lines=(f"hello from {replica_id}",) if position is None else (), position={"out": 1})
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Somewhere."""
+        await asyncio.sleep(0)
         address = f"10.0.0.1:{sum(map(ord, replica_id)) % 60000 + 1024}"
         self._replicas[replica_id] = replace(self._replicas[replica_id], tcp=address)
         return address
+
+    async def _answer_of(self, proxy_id: str) -> None:
+        await asyncio.sleep(0)
+        while proxy_id in self.hung:  # noqa: ASYNC110 - a test says when it goes on
+            await asyncio.sleep(0.01)
+        if proxy_id not in self._proxies:
+            raise OperatorError(f"proxy {proxy_id} is gone", code="no_answer")
 
 
 class FakePreflight:

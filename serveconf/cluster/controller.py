@@ -45,6 +45,7 @@ from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.pulse import Pulse
 from serveconf.reconcile.records import Ledger
+from serveconf.reconcile.stacks import Stacks
 
 log = get_logger("controller")
 
@@ -98,17 +99,18 @@ class Controller:
         token = (await self._value("token", lambda: secrets.token_urlsafe(32).encode())).decode()
         server = AdminServer(self._settings.host, self._settings.port)
         server.bind()
-        ledger = Ledger(self._store)
-        await ledger.load()
+        stacks = Stacks(Ledger(self._store))
+        await stacks.load()
         clock = WallClock()
         cluster = RayCluster(identity)
         await cluster.refresh()
         self._background = [asyncio.create_task(cluster.keep_nodes_fresh())]
-        reconciler = Reconciler(cluster, ledger, clock)
+        reconciler = Reconciler(cluster, stacks, clock)
         packages = Packages(self._store, node_folder(identity.cluster_id) / "code")
-        deps = Deps(reconciler=reconciler, cluster=cluster, ledger=ledger, clock=clock)
+        deps = Deps(reconciler=reconciler, cluster=cluster, stacks=stacks, clock=clock)
         plane = ControlPlane(deps, packages=packages, preflight=RayPreflight(identity.cluster_id, packages))
         self._background.append(asyncio.create_task(reconciler.run()))
+        plane.resume_operations()
         url = f"http://{self._settings.host}:{server.port}"
         self._address = ControllerAddress(url=url, token=token, pid=os.getpid())
         events, kept = EventLog(self._store, clock), KeptFigures(self._store)
@@ -127,7 +129,7 @@ class Controller:
         self._background += [asyncio.create_task(events.keep()), asyncio.create_task(pulse.run())]
         events.note(kind="controller", message="the controller is ready", data={"pid": os.getpid()})
         self._background.append(asyncio.create_task(server.serve(app)))
-        log.info("controller ready", address=url, stacks=len(ledger.heads))
+        log.info("controller ready", address=url, stacks=len(stacks.names()))
 
     async def _identity(self) -> ClusterSettings:
         """The cluster's id and secret: made once, then found in the store."""

@@ -141,7 +141,7 @@ class RayCluster:
     def _replica(self, replica_id: str) -> WatchedReplica:
         watched = self._replicas.get(replica_id)
         if watched is None:
-            raise OperatorError(f"replica {replica_id} is gone")
+            raise OperatorError(f"replica {replica_id} is gone", code="no_answer")
         return watched
 
     # -- proxies ------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class RayCluster:
     def _proxy(self, proxy_id: str) -> WatchedProxy:
         watched = self._proxies.get(proxy_id)
         if watched is None:
-            raise OperatorError(f"proxy {proxy_id} is gone")
+            raise OperatorError(f"proxy {proxy_id} is gone", code="no_answer")
         return watched
 
 

@@ -15,7 +15,7 @@ from serveconf.spec.models import Cost, HttpOptions, Location
 
 _ACTION_OF = {Cost.PROXY: "proxy", Cost.ROUTE: "route"}
 _DEFAULTS: dict[str, Any] = HttpOptions().model_dump(mode="json")
-_LIVE = (ProxyPhase.STARTING, ProxyPhase.READY)
+_LIVE = (ProxyPhase.STARTING, ProxyPhase.READY, ProxyPhase.UNHEALTHY)
 
 
 def diff_front(

@@ -103,6 +103,7 @@ class ProxyPhase(StrEnum):
 
     STARTING = "Starting"
     READY = "Ready"
+    UNHEALTHY = "Unhealthy"  # it does not answer
     DRAINING = "Draining"
     FAILED = "Failed"
 

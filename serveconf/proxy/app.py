@@ -7,7 +7,6 @@ Around a request stand the front's middlewares, then the table, then the route's
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -54,7 +53,6 @@ class ProxyApp:
         )
         self._live = self._builder.empty()
         self._staged: dict[int, Staged] = {}
-        self._staging = asyncio.Lock()
 
     @property
     def generation(self) -> int:
@@ -65,20 +63,25 @@ class ProxyApp:
         """Build a generation beside the one that is served.
 
         Raises CodeFailed (a middleware) or OperatorError (a replica that cannot be reached); then nothing has changed.
-        Staging the live generation again is harmless; staging another one under a staged number replaces it.
+        Staging the live generation again is harmless; staging another one under a staged number replaces it. Several
+        may be staged side by side, as one with a middleware that takes its time holds up no other.
         """
-        async with self._staging:
-            number = generation.number
-            if number == self._live.number:
-                return
-            if number < self._live.number:
-                raise InternalError(f"generation {number} is older than the live one, {self._live.number}")
+        number = generation.number
+        if number == self._live.number:
+            return
+        if number < self._live.number:
+            raise InternalError(f"generation {number} is older than the live one, {self._live.number}")
+        self.abort(number)
+        self._staged[number] = await self._builder.build(generation, self._live)
+        if number <= self._live.number:  # a newer one was committed meanwhile
             self.abort(number)
-            self._staged[number] = await self._builder.build(generation, self._live)
 
     def commit(self, number: int) -> None:
-        """Serve the staged generation from the next request on. Raises InternalError if it was not staged."""
-        if number == self._live.number:
+        """Serve the staged generation from the next request on; never an older one than is live.
+
+        Raises InternalError if it was not staged.
+        """
+        if number <= self._live.number:
             return
         if number not in self._staged:
             raise InternalError(f"generation {number} is not staged")

@@ -168,16 +168,19 @@ class Builder:
     async def _mount(self, route: Route) -> Mount:
         """The mount that serves exactly this route already, or a new one, with the old one's middlewares where it can."""
         mine = [mount for mount in self._mounts if _is_same_deployment(mount.route, route)]
-        for mount in mine:
-            if mount.route == route and not mount.over:
-                return mount
         stack = next((mount.stack for mount in mine if mount.route.middlewares == route.middlewares), None)
-        if stack is None:
+        if stack is None and self._same_mount(route) is None:
             stack = await self._build_stack(route.middlewares, enter_backend)
+        mount = self._same_mount(route)  # perhaps of another generation that was built meanwhile
+        if mount is not None:
+            return mount
         key = f"{route.stack}/{route.deployment}"
         answers = self.answers.setdefault(key, Answers())
         figures = self._figures.setdefault(key, DeploymentFigures())
         return Mount(route, self._make_backend(route), stack, self._on_free, answers, figures)
+
+    def _same_mount(self, route: Route) -> Mount | None:
+        return next((mount for mount in self._mounts if mount.route == route and not mount.over), None)
 
     def figures(self) -> dict[str, DeploymentFigures]:
         """What was counted of each deployment, as ``stack/deployment``, and what is going on now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,19 @@ from serveconf.errors import AuthorError, Conflict, ServeconfError
 from serveconf.plan.actions import Plan
 from serveconf.plan.diff import make_plan
 from serveconf.plan.shadow import shadowed
-from serveconf.plan.state import DesiredStack
+from serveconf.plan.state import DesiredStack, ProxyPhase
 from serveconf.plan.summary import summarise
 from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, said_by, wanted_proxies
 from serveconf.reconcile.loop import Reconciler
-from serveconf.reconcile.operation import Event, Operation
+from serveconf.reconcile.operation import Event, Operation, Standing
 from serveconf.reconcile.placement import DoesNotFit, check_placement, fit_in
 from serveconf.reconcile.ports import Clock, Cluster, Counters, NodeState
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.receipt import add_up
-from serveconf.reconcile.records import Failure, Ledger, Revision, StackHead
+from serveconf.reconcile.records import Failure, Ledger, Revision
 from serveconf.reconcile.requests import ApplyRequest
 from serveconf.reconcile.result import code_failures, make_result
+from serveconf.reconcile.stacks import Stacks
 from serveconf.spec.models import Location
 
 log = logging.getLogger("serveconf.control")
@@ -52,24 +54,33 @@ class Deps:
 
     reconciler: Reconciler
     cluster: Cluster
-    ledger: Ledger
+    stacks: Stacks
     clock: Clock
 
+    @property
+    def ledger(self) -> Ledger:
+        """To read."""
+        return self.stacks.ledger
 
-async def perform(deps: Deps, operation: Operation, ask: Ask) -> None:
-    """Run the apply to its end; whatever happens, the operation gets its result."""
+
+async def perform(
+    deps: Deps, operation: Operation, ask: Ask, turn: Callable[[], AbstractAsyncContextManager[None]]
+) -> None:
+    """Run the apply to its end, when its ``turn`` has come; whatever happens, the operation gets its result."""
     began = deps.clock.now()
     try:
-        result = await _apply(deps, operation, ask)
+        async with turn():
+            began = deps.clock.now()
+            operation.standing = Standing.PREPARING
+            result = await _apply(deps, operation, ask)
     except asyncio.CancelledError:
-        failure = Failure(code="cancelled", message="the apply was cancelled before anything was touched")
-        result = make_result(operation.stack, outcome="rolled_back", failures=[failure])
+        result = cancelled(operation)
     except CodeRefused as refused:
-        await _note_invalid(deps, operation.stack, refused.message)
+        await deps.stacks.note_invalid(operation.stack, refused.message)
         result = make_result(operation.stack, outcome="rolled_back", failures=code_failures(refused))
     except ServeconfError as error:
         if isinstance(error, AuthorError):
-            await _note_invalid(deps, operation.stack, error.message)
+            await deps.stacks.note_invalid(operation.stack, error.message)
         outcome = "conflict" if isinstance(error, Conflict) else "failed"
         failure = Failure(code=error.code, message=error.message, hint=error.hint)
         result = make_result(operation.stack, outcome=outcome, failures=[failure])
@@ -83,11 +94,13 @@ async def perform(deps: Deps, operation: Operation, ask: Ask) -> None:
     operation.finish(result)
 
 
-async def _note_invalid(deps: Deps, stack: str, why: str) -> None:
-    """For the status, until something valid is sent. A stack that was never applied has no status."""
-    head = deps.ledger.heads.get(stack)
-    if head is not None and head.invalid != why:
-        await deps.ledger.put_head(replace(head, invalid=why))
+def cancelled(operation: Operation) -> Event:
+    """The result of an apply whose task was cancelled, before it had begun or in the middle."""
+    message = "the apply was cancelled before anything was touched"
+    if operation.standing is Standing.APPLYING:
+        message = "serveconf was shut down before the apply was complete"
+    failure = Failure(code="cancelled", message=message)
+    return make_result(operation.stack, outcome="rolled_back", failures=[failure])
 
 
 async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
@@ -98,49 +111,48 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
         raise stale(stack, request.base_revision, current)
     desired = await ask.desired(current, deps.ledger.next_number(stack))
     desired, plan = await fitted(deps, current, desired)
-    await _note_invalid(deps, stack, "")
     operation.tell({"event": "plan", **plan.as_json()})
     if not plan.changed and current is not None and not ask.deleting:
-        await _set_pin(deps, ask, stack)
+        await deps.stacks.note_invalid(stack, "")
+        await deps.stacks.pin(stack, pinned=ask.pin)
         return make_result(stack, outcome="unchanged", revision=current.revision)
     await _count(deps, operation, begin=True)
-    await _write_target(deps, operation, ask, desired, plan)
+    await _begin(deps, operation, ask, desired, plan)
     operation.tell({"event": "phase", "phase": "starting", "message": f"revision {desired.revision} of stack {stack}"})
     await _wait(deps, operation, request)
-    return await _settled(deps, operation, desired.revision)
+    return await _result(deps, operation, desired.revision)
 
 
 async def see_through(deps: Deps, operation: Operation, number: int) -> None:
     """Wait for a revision that a former controller began to apply, and give its result."""
-    if _is_target(deps, operation.stack, number):
+    operation.standing, operation.revision = Standing.APPLYING, number
+    head = deps.ledger.heads.get(operation.stack)
+    if head is not None and head.target == number:
         message = f"the controller has come back and goes on with revision {number} of stack {operation.stack}"
         operation.tell({"event": "phase", "phase": "starting", "message": message})
-    while _is_target(deps, operation.stack, number):
-        await deps.clock.sleep(0.05)
-    operation.finish(await _settled(deps, operation, number))
+    await deps.stacks.reached(operation.stack, number)
+    operation.finish(await _result(deps, operation, number))
 
 
-def _is_target(deps: Deps, stack: str, number: int) -> bool:
-    head = deps.ledger.heads.get(stack)
-    return head is not None and head.target == number
-
-
-async def _settled(deps: Deps, operation: Operation, number: int) -> Event:
-    """The result of a revision that serves, or was given up."""
+async def _result(deps: Deps, operation: Operation, number: int) -> Event:
+    """The result of a revision that serves, or was given up. What it did to the traffic is counted once."""
     revision = deps.ledger.revision(operation.stack, number)
-    assert revision is not None
-    receipt = add_up(await _count(deps, operation, begin=False), duration_s=0)
-    receipt_json = msgspec.to_builtins(receipt)
-    await deps.ledger.put_revision(replace(revision, receipt=receipt_json))
-    failures = [revision.failure] if revision.failure else []
+    if revision is None:  # of a stack that is gone
+        failure = Failure(code="not_found", message=f"revision {number} is not kept any more")
+        return make_result(operation.stack, outcome="failed", revision=number, failures=[failure])
+    if not revision.receipt:
+        counted, proxies = await _count(deps, operation, begin=False)
+        receipt = msgspec.to_builtins(add_up(counted, proxies=proxies, duration_s=0))
+        await deps.stacks.note_receipt(operation.stack, number, receipt)
+        revision = deps.ledger.revision(operation.stack, number) or replace(revision, receipt=receipt)
     return make_result(
         operation.stack,
         outcome=revision.outcome,
         revision=number,
         changed=revision.outcome == "applied",
         actions=revision.actions,
-        receipt=receipt_json,
-        failures=failures,
+        receipt=revision.receipt,
+        failures=[revision.failure] if revision.failure else [],
     )
 
 
@@ -191,11 +203,11 @@ def other_goals(deps: Deps, stack: str) -> list[DesiredStack]:
     return [goal for goal in goals if goal is not None]
 
 
-async def _write_target(deps: Deps, operation: Operation, ask: Ask, desired: DesiredStack, plan: Plan) -> None:
+async def _begin(deps: Deps, operation: Operation, ask: Ask, desired: DesiredStack, plan: Plan) -> None:
     """From here on a controller that comes back goes on with it."""
-    head = deps.ledger.heads.get(desired.name, StackHead(name=desired.name))
+    head = deps.ledger.heads.get(desired.name)
     actions = plan.as_json()["actions"]
-    before = deps.ledger.revision(desired.name, head.current)
+    before = deps.ledger.revision(desired.name, head.current) if head else None
     revision = Revision(
         number=desired.revision,
         stack=desired.name,
@@ -209,22 +221,23 @@ async def _write_target(deps: Deps, operation: Operation, ask: Ask, desired: Des
         operation=operation.id,
         actions=actions,
     )
-    await deps.ledger.put_revision(revision)
-    await deps.ledger.put_head(
-        replace(head, target=desired.revision, last=desired.revision, deleting=ask.deleting, pinned=ask.pin)
-    )
-    deps.reconciler.look_again()
+    operation.standing, operation.revision = Standing.APPLYING, revision.number
+    base = before.number if before else None
+    await deps.stacks.begin(revision, base=base, deleting=ask.deleting, pinned=ask.pin)
 
 
 async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None:
-    """Until the reconciler has settled the target or given it up; past the deadline it is given up here."""
+    """Until the target is settled or given up; past the deadline it is given up here. Then until what it replaced is gone."""
+    number = operation.revision
+    assert number is not None
     try:
-        await asyncio.wait_for(operation.resolved.wait(), request.timeout_s)
+        async with asyncio.timeout(request.timeout_s):
+            await deps.stacks.reached(operation.stack, number)
     except TimeoutError:
         failure = Failure(
             code="deadline", message=f"not done after {request.timeout_s:g} s; what was started is removed"
         )
-        await deps.reconciler.fail_target(operation.stack, failure, outcome="timeout")
+        await deps.stacks.give_up(operation.stack, number, failure, outcome="timeout")
     deadline = deps.clock.now() + SETTLE_S
     while deps.clock.now() < deadline and _unsettled(deps, operation.stack):
         await deps.clock.sleep(0.02)
@@ -245,18 +258,13 @@ def _unsettled(deps: Deps, stack: str) -> bool:
     return any(left < 0 for left in versions.values())
 
 
-async def _count(deps: Deps, operation: Operation, *, begin: bool) -> list[Counters]:
-    proxies = deps.cluster.observe().proxies
+async def _count(deps: Deps, operation: Operation, *, begin: bool) -> tuple[list[Counters], int]:
+    """What the proxies that answer have counted, and how many proxies there are."""
+    proxies = [p for p in deps.cluster.observe().proxies if p.phase is not ProxyPhase.STARTING]
     counted = await asyncio.gather(
         *(deps.cluster.count(p.id, operation.id, begin=begin) for p in proxies), return_exceptions=True
     )
-    return [c for c in counted if isinstance(c, Counters)]
-
-
-async def _set_pin(deps: Deps, ask: Ask, stack: str) -> None:
-    head = deps.ledger.heads[stack]
-    if head.pinned != ask.pin:
-        await deps.ledger.put_head(replace(head, pinned=ask.pin))
+    return [c for c in counted if isinstance(c, Counters)], len(proxies)
 
 
 def stale(stack: str, base: int, current: DesiredStack | None) -> Conflict:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from msgspec.structs import replace
 
+from serveconf.background import Tasks
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.state import DesiredStack
-from serveconf.reconcile.apply import Ask, Deps, fitted, perform, see_through, stale
+from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see_through, stale
 from serveconf.reconcile.logs import read_logs
 from serveconf.reconcile.merge import merged_spec, merged_stack, spec_without
-from serveconf.reconcile.operation import Event, Operation
+from serveconf.reconcile.operation import Event, Operation, Standing
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Preflight
 from serveconf.reconcile.prepare import prepare
@@ -28,6 +30,7 @@ from serveconf.reconcile.result import masked
 
 KEPT_OPERATIONS = 100
 SHUTDOWN_DRAIN_S = 10.0  # for requests that are being answered
+SHUTDOWN_GRACE_S = 10.0  # then whatever is left is stopped at once
 
 
 class ControlPlane:
@@ -35,13 +38,14 @@ class ControlPlane:
 
     def __init__(self, deps: Deps, *, packages: Packages, preflight: Preflight) -> None:
         self.packages = packages
-        self.ledger = deps.ledger
+        self.ledger = deps.stacks.ledger
         self.cluster = deps.cluster
         self._deps = deps
         self._preflight = preflight
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._operations: OrderedDict[str, Operation] = OrderedDict()
         self._running: dict[str, Operation] = {}
+        self._tasks = Tasks()
         deps.reconciler.on_event = self._tell
 
     async def plan(self, request: ApplyRequest) -> Plan:
@@ -99,12 +103,7 @@ class ControlPlane:
 
     async def resume(self, stack: str) -> bool:
         """End the pin that a rollback left. False where there was none."""
-        head = self.ledger.heads.get(stack)
-        if head is None:
-            raise NotFound(f"there is no stack '{stack}'", hint="'serveconf status' lists the stacks")
-        if head.pinned:
-            await self.ledger.put_head(replace(head, pinned=False))
-        return head.pinned
+        return await self._deps.stacks.pin(stack, pinned=False)
 
     def operation(self, operation_id: str) -> Operation:
         """A running or recent operation, also one that a former controller began."""
@@ -116,20 +115,25 @@ class ControlPlane:
     async def cancel(self, operation_id: str) -> Cancelled:
         """Stop an apply: undone if it has not switched yet, else completed."""
         operation = self.operation(operation_id)
-        if operation.result is not None or operation.resolved.is_set():
-            return Cancelled(undone=False, message="the switch had been made; the apply is complete")
-        head = self.ledger.heads.get(operation.stack)
-        if head is not None and head.baking_until is not None and self._running.get(operation.stack) is operation:
-            return Cancelled(
-                undone=False, message="the switch has been made; the apply completes when its errors have been watched"
-            )
-        if self._running.get(operation.stack) is operation and self.ledger.target(operation.stack) is not None:
-            failure = Failure(code="cancelled", message="the apply was cancelled before the switch")
-            await self._deps.reconciler.fail_target(operation.stack, failure)
-            return Cancelled(undone=True, message="nothing was switched; what had been started is removed")
-        if operation.task is not None:
-            operation.task.cancel()
-        return Cancelled(undone=True, message="nothing had been touched")
+        match operation.standing:
+            case Standing.QUEUED | Standing.PREPARING:
+                assert operation.task is not None
+                operation.task.cancel()
+                return Cancelled(undone=True, message="nothing had been touched")
+            case Standing.APPLYING if await self._give_up(operation):
+                return Cancelled(undone=True, message="nothing was switched; what had been started is removed")
+            case Standing.APPLYING | Standing.DONE:
+                head = self.ledger.heads.get(operation.stack)
+                if head is not None and head.target == operation.revision and head.baking_until is not None:
+                    message = "the switch has been made; the apply completes when its errors have been watched"
+                else:
+                    message = "the switch had been made; the apply is complete"
+                return Cancelled(undone=False, message=message)
+
+    async def _give_up(self, operation: Operation) -> bool:
+        assert operation.revision is not None
+        failure = Failure(code="cancelled", message="the apply was cancelled before the switch")
+        return await self._deps.stacks.give_up(operation.stack, operation.revision, failure, unless_it_serves=True)
 
     def history(self, stack: str) -> list[Revision]:
         """The kept revisions of a stack, the newest first."""
@@ -149,13 +153,23 @@ class ControlPlane:
 
     async def stop_everything(self) -> None:
         """Drain and stop every replica and every proxy; nothing is started any more. Returns when they are gone."""
-        self._deps.reconciler.stopped = True
+        await self._tasks.close()
+        await self._deps.reconciler.stop()
+        deadline = self._deps.clock.now() + SHUTDOWN_DRAIN_S + SHUTDOWN_GRACE_S
         while (observed := self.cluster.observe()).proxies or observed.replicas:
+            drain_s = SHUTDOWN_DRAIN_S if self._deps.clock.now() < deadline else 0.0
             for proxy in observed.proxies:
-                await self.cluster.stop_proxy(proxy.id, drain_s=SHUTDOWN_DRAIN_S)
-            for replica in observed.replicas if not observed.proxies else ():
-                await self.cluster.stop_replica(replica.id, drain_s=SHUTDOWN_DRAIN_S)
+                await self.cluster.stop_proxy(proxy.id, drain_s=drain_s)
+            for replica in observed.replicas if not observed.proxies or not drain_s else ():
+                await self.cluster.stop_replica(replica.id, drain_s=drain_s)
             await self._deps.clock.sleep(0.02)
+
+    def resume_operations(self) -> None:
+        """See the applies through that a former controller had begun."""
+        for name, head in self.ledger.heads.items():
+            revision = self.ledger.revision(name, head.target)
+            if revision is not None and revision.operation:
+                self._taken_over(revision.operation)
 
     async def _prepare(self, request: ApplyRequest, current: DesiredStack | None, number: int) -> DesiredStack:
         desired = await prepare(request, revision=number, current=current, preflight=self._preflight)
@@ -163,26 +177,41 @@ class ControlPlane:
 
     def _begin(self, stack: str, ask: Ask) -> Operation:
         operation = Operation(stack)
-        self._operations[operation.id] = operation
-        while len(self._operations) > KEPT_OPERATIONS:
-            self._operations.popitem(last=False)
-        operation.task = asyncio.create_task(self._queue(operation, ask))
+        self._remember(operation)
+        operation.task = self._tasks.start(self._run(operation, ask), name=f"apply {operation.id}")
+        operation.task.add_done_callback(lambda _: self._see_finished(operation))
         return operation
 
-    async def _queue(self, operation: Operation, ask: Ask) -> None:
-        """One apply per stack at a time; a target that a former controller began is settled first."""
-        lock = self._locks[operation.stack]
-        if lock.locked() or self.ledger.target(operation.stack) is not None:
-            operation.tell({"event": "wait", "message": f"another apply of stack '{operation.stack}' is running"})
-        async with lock:
-            while self.ledger.target(operation.stack) is not None:
-                await self._deps.clock.sleep(0.05)
-            self._running[operation.stack] = operation
-            try:
-                await perform(self._deps, operation, ask)
-            finally:
-                del self._running[operation.stack]
+    def _see_finished(self, operation: Operation) -> None:
+        """A task that is cancelled before its first step runs nothing, not even a handler."""
+        if operation.result is None:
+            operation.finish(cancelled(operation))
+
+    def _remember(self, operation: Operation) -> None:
+        """With the others; the oldest that are done go."""
+        self._operations[operation.id] = operation
+        done = [known.id for known in self._operations.values() if known.standing is Standing.DONE]
+        for operation_id in done[: max(0, len(self._operations) - KEPT_OPERATIONS)]:
+            del self._operations[operation_id]
+
+    async def _run(self, operation: Operation, ask: Ask) -> None:
+        await perform(self._deps, operation, ask, lambda: self._turn(operation))
         await self.packages.collect(self.ledger.code_in_use())
+
+    @asynccontextmanager
+    async def _turn(self, operation: Operation) -> AsyncIterator[None]:
+        """One apply per stack at a time; a target that a former controller began is settled first."""
+        stacks, name = self._deps.stacks, operation.stack
+        lock = self._locks[name]
+        if lock.locked() or self.ledger.target(name) is not None:
+            operation.tell({"event": "wait", "message": f"another apply of stack '{name}' is running"})
+        async with lock:
+            await stacks.free(name)
+            self._running[name] = operation
+            try:
+                yield
+            finally:
+                del self._running[name]
 
     def _taken_over(self, operation_id: str) -> Operation | None:
         """The operation of a kept revision: followed anew, as the one who began it has died."""
@@ -191,9 +220,21 @@ class ControlPlane:
         if revision is None:
             return None
         operation = Operation(revision.stack, operation_id)
-        self._operations[operation_id] = operation
-        operation.task = asyncio.create_task(see_through(self._deps, operation, revision.number))
+        self._remember(operation)
+        work = self._see_through(operation, revision.number)
+        operation.task = self._tasks.start(work, name=f"see apply {operation_id} through")
         return operation
+
+    async def _see_through(self, operation: Operation, number: int) -> None:
+        head = self.ledger.heads.get(operation.stack)
+        goes_on = head is not None and head.target == number
+        if goes_on:
+            self._running.setdefault(operation.stack, operation)
+        try:
+            await see_through(self._deps, operation, number)
+        finally:
+            if self._running.get(operation.stack) is operation:
+                del self._running[operation.stack]
 
     def _tell(self, stack: str, event: Event) -> None:
         operation = self._running.get(stack)

@@ -1,28 +1,36 @@
-"""The next routing table from what each stack serves: pure."""
+"""The next routing table from the one that is live and what one stack serves: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from msgspec.structs import replace
+
 from serveconf.plan.state import DesiredDeployment, DesiredStack, ReplicaState
 from serveconf.reconcile.front import HttpFront
 from serveconf.routing import Generation, Mirror, ReplicaAddress, Route, as_match
 
-Serving = Mapping[tuple[str, str], tuple[ReplicaState, ...]]  # (stack, deployment) -> the replicas that answer for it
+Serving = Mapping[str, tuple[ReplicaState, ...]]  # deployment -> the replicas that answer for it
 
 
-def build_generation(number: int, front: HttpFront, stacks: Iterable[DesiredStack], serving: Serving) -> Generation:
-    """Everything the proxies serve, in one piece; routes sorted by prefix so that equal content is equal data."""
+def with_stack(
+    base: Generation, front: HttpFront, routed: Iterable[DesiredStack], mine: str, serving: Serving
+) -> Generation:
+    """``base`` with the routes of one stack made anew; those of the other stacks stay, under the new front.
+
+    ``routed``: what every stack has in the table, ``mine`` the name of the one, ``serving`` the replicas that answer for
+    its deployments. Routes are sorted by prefix, so that equal content is equal data.
+    """
+    stacks = {stack.name: stack for stack in routed}
     routes = [
-        make_route(stack.name, deployment, serving.get((stack.name, deployment.name), ()), front)
-        for stack in stacks
-        for deployment in stack.deployments
+        _with_front(route, deployment, front)
+        for route in base.routes
+        if route.stack != mine and (deployment := _deployment(stacks, route)) is not None
     ]
-    return Generation(
-        number=number,
-        front=front.as_front(),
-        routes=tuple(sorted(routes, key=lambda r: (r.prefix, r.stack, r.deployment))),
-    )
+    if mine in stacks:
+        routes += [make_route(mine, d, serving.get(d.name, ()), front) for d in stacks[mine].deployments]
+    ordered = tuple(sorted(routes, key=lambda r: (r.prefix, r.stack, r.deployment, r.share is not None)))
+    return Generation(number=base.number, front=front.as_front(), routes=ordered)
 
 
 def make_route(
@@ -30,7 +38,6 @@ def make_route(
 ) -> Route:
     """One deployment's route, served by these replicas."""
     spec = deployment.spec
-    timeout = spec.get("request_timeout_s")
     return Route(
         prefix=deployment.prefix or "",
         stack=stack,
@@ -43,11 +50,26 @@ def make_route(
         middlewares=deployment.middlewares,
         max_ongoing_requests=spec.get("max_ongoing_requests", 100),
         max_queued_requests=spec.get("max_queued_requests", -1),
-        request_timeout_s=front.options.get("request_timeout_s") if timeout is None else timeout,
+        request_timeout_s=_timeout_s(deployment, front),
         graceful_shutdown_timeout_s=spec.get("graceful_shutdown_timeout_s", 20.0),
         match=as_match(spec.get("match")),
         mirror=Mirror(**spec["mirror"]) if spec.get("mirror") else None,
     )
+
+
+def _timeout_s(deployment: DesiredDeployment, front: HttpFront) -> float | None:
+    own: float | None = deployment.spec.get("request_timeout_s")
+    return front.options.get("request_timeout_s") if own is None else own
+
+
+def _with_front(route: Route, deployment: DesiredDeployment, front: HttpFront) -> Route:
+    timeout_s = _timeout_s(deployment, front)
+    return route if route.request_timeout_s == timeout_s else replace(route, request_timeout_s=timeout_s)
+
+
+def _deployment(stacks: Mapping[str, DesiredStack], route: Route) -> DesiredDeployment | None:
+    stack = stacks.get(route.stack)
+    return stack.deployment(route.deployment) if stack is not None else None
 
 
 def same_content(one: Generation, other: Generation) -> bool:

@@ -10,7 +10,10 @@ from serveconf.reconcile.ports import Counters
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """The contract's ``receipt``. ``max_gap_ms``: the longest time between two answers while requests were waiting."""
+    """The contract's ``receipt``. ``max_gap_ms``: the longest time between two answers while requests were waiting.
+
+    ``proxies`` of them there were, ``counted`` of them said what they had counted.
+    """
 
     requests: int = 0
     failed: int = 0
@@ -19,10 +22,12 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     streams_kept: int = 0
     streams_closed: int = 0
     duration_s: float = 0.0
+    proxies: int = 0
+    counted: int = 0
 
 
-def add_up(counted: Iterable[Counters], *, duration_s: float) -> Receipt:
-    """One receipt from what every proxy counted."""
+def add_up(counted: Iterable[Counters], *, proxies: int, duration_s: float) -> Receipt:
+    """One receipt from what every proxy counted that answered, of so many."""
     counted = list(counted)
     return Receipt(
         requests=sum(c.requests for c in counted),
@@ -32,4 +37,6 @@ def add_up(counted: Iterable[Counters], *, duration_s: float) -> Receipt:
         streams_kept=sum(c.streams_kept for c in counted),
         streams_closed=sum(c.streams_closed for c in counted),
         duration_s=round(duration_s, 3),
+        proxies=proxies,
+        counted=len(counted),
     )

@@ -2,19 +2,26 @@
 
 ``stacks/NAME/head`` says which revision serves and which is being applied; ``stacks/NAME/revisions/N`` holds each
 revision with all that is needed to serve it again; ``generation`` is the routing table that was committed last.
+
+Everybody reads the ``Ledger``. Two write it: ``stacks.Stacks`` heads and revisions, ``table.Table`` the generation.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from serveconf.errors import OperatorError
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.ports import Store
 from serveconf.routing import Generation, decode, encode
 
+FORMAT = 1  # of heads and revisions; a newer one is refused, an older one understood
 KEPT_REVISIONS = 50
+KEPT_OF_DELETED = 3  # revisions of a stack that is gone
+
+T = TypeVar("T")
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +52,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = "applying"
     receipt: dict[str, Any] = {}
     failure: Failure | None = None
+    format: int = FORMAT
 
 
 class StackHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +66,16 @@ class StackHead(msgspec.Struct, frozen=True, kw_only=True):
     deleting: bool = False
     invalid: str = ""  # why what was sent last could not even be tried; what serves is untouched
     baking_until: float | None = None  # the target serves already, and is watched until then (seconds since the epoch)
+    format: int = FORMAT
+
+    @property
+    def ends(self) -> bool:
+        """The stack is going, and nothing is being applied to it that could keep it."""
+        return self.deleting and self.target is None
+
+
+class _Format(msgspec.Struct):
+    format: int = FORMAT
 
 
 class Ledger:
@@ -70,42 +88,51 @@ class Ledger:
         self.generation = Generation(number=0)
 
     async def load(self) -> None:
-        """Read everything from the store: at the controller's start."""
+        """Read everything from the store: at the controller's start. Raises OperatorError on what it can't understand."""
         for key in await self._store.keys("stacks/"):
             data = await self._store.get(key)
             if data is None:
                 continue
             _, name, kind, *_ = key.split("/")
             if kind == "head":
-                self.heads[name] = msgspec.json.decode(data, type=StackHead)
+                self.heads[name] = _decode(key, data, StackHead)
             else:
-                revision = msgspec.json.decode(data, type=Revision)
+                revision = _decode(key, data, Revision)
                 self.revisions.setdefault(name, {})[revision.number] = revision
         data = await self._store.get("generation")
         if data is not None:
             self.generation = decode(data)
 
-    async def put_head(self, head: StackHead) -> None:
-        """Write where a stack stands."""
-        await self._store.put(f"stacks/{head.name}/head", msgspec.json.encode(head))
-        self.heads[head.name] = head
+    async def write(self, *, head: StackHead | None = None, revision: Revision | None = None) -> None:
+        """Both to the store, the revision first, and only then both to memory: readers see all of a change or nothing.
 
-    async def put_revision(self, revision: Revision) -> None:
-        """Write a revision; the oldest beyond KEPT_REVISIONS go, but never one that serves or is being applied."""
-        await self._store.put(_revision_key(revision.stack, revision.number), msgspec.json.encode(revision))
-        kept = self.revisions.setdefault(revision.stack, {})
-        kept[revision.number] = revision
-        head = self.heads.get(revision.stack)
-        needed = {head.current, head.target} if head else set()
-        for number in sorted(kept)[:-KEPT_REVISIONS]:
-            if number not in needed:
-                await self._store.delete(_revision_key(revision.stack, number))
-                del kept[number]
+        A controller that dies between the two finds a revision that says how it ended, and a head that does not know
+        it yet: ``Stacks.load`` brings that to its end.
+        """
+        if revision is not None:
+            await self._store.put(_revision_key(revision.stack, revision.number), msgspec.json.encode(revision))
+        if head is not None:
+            await self._store.put(f"stacks/{head.name}/head", msgspec.json.encode(head))
+            self.heads[head.name] = head
+        if revision is not None:
+            self.revisions.setdefault(revision.stack, {})[revision.number] = revision
+            await self._thin_out(revision.stack, KEPT_REVISIONS)
 
     async def forget_stack(self, name: str) -> None:
-        """Take the stack's head away; its history stays readable until the last revision is pushed out."""
+        """Take the stack's head away; of its history the end stays readable."""
         await self._store.delete(f"stacks/{name}/head")
         self.heads.pop(name, None)
+        await self._thin_out(name, KEPT_OF_DELETED)
+
+    async def _thin_out(self, stack: str, most: int) -> None:
+        """The oldest revisions go, but never one that serves or is being applied."""
+        kept = self.revisions.get(stack, {})
+        head = self.heads.get(stack)
+        needed = {head.current, head.target} if head else set()
+        for number in sorted(kept)[:-most]:
+            if number not in needed:
+                kept.pop(number, None)
+                await self._store.delete(_revision_key(stack, number))
 
     async def put_generation(self, generation: Generation) -> None:
         """Write the table that a restarted proxy begins with."""
@@ -142,6 +169,17 @@ class Ledger:
             for digest in [*(d.code for d in revision.desired.deployments), *_middleware_code(revision.desired)]
             if digest
         }
+
+
+def _decode(key: str, data: bytes, kind: type[T]) -> T:
+    try:
+        if msgspec.json.decode(data, type=_Format).format > FORMAT:
+            raise OperatorError(
+                f"the record {key} was written by a newer serveconf", hint="use that version, or a newer one"
+            )
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise OperatorError(f"the record {key} can't be read: {error}", code="bad_record") from error
 
 
 def _middleware_code(desired: DesiredStack) -> list[str]:

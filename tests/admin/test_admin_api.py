@@ -19,6 +19,7 @@ from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.packages import FRESH_S, Packages
 from serveconf.reconcile.records import Ledger
+from serveconf.reconcile.stacks import Stacks
 from serveconf.testing import FakeCluster, FakePreflight, ManualClock, MemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -36,11 +37,11 @@ class Api:
     """The API over fakes."""
 
     def __init__(self, folder: Path) -> None:
-        self.cluster, self.ledger, clock = FakeCluster(), Ledger(MemoryStore()), ManualClock()
+        self.cluster, stacks, clock = FakeCluster(), Stacks(Ledger(MemoryStore())), ManualClock()
         deps = Deps(
-            reconciler=Reconciler(self.cluster, self.ledger, clock),
+            reconciler=Reconciler(self.cluster, stacks, clock),
             cluster=self.cluster,
-            ledger=self.ledger,
+            stacks=stacks,
             clock=clock,
         )
         plane = ControlPlane(deps, packages=Packages(MemoryStore(), folder), preflight=FakePreflight())

@@ -359,6 +359,42 @@ async def test_unreachable_replica_fails_the_stage_and_changes_nothing(bench):
 
 
 @run
+async def test_a_generation_whose_middleware_takes_its_time_holds_up_no_other(bench):
+    await bench.serve(route("/a", version="1"))
+    opened, slow = bench.pool.open, asyncio.Event()
+
+    async def open_pool(addresses):
+        addresses = list(addresses)
+        if any(address.id == "slow" for address in addresses):
+            await slow.wait()
+        await opened(addresses)
+
+    bench.pool.open = open_pool
+    hangs = asyncio.create_task(
+        bench.app.stage(Generation(number=2, routes=(route("/a", version="1"), route("/b", "b", replicas=("slow",)))))
+    )
+    await asyncio.sleep(0)
+    await bench.serve(route("/a", version="2", replicas=("a2",)), number=3)
+    assert (await bench.get("/a")).json()["version"] == "2"
+    slow.set()
+    await hangs
+    bench.app.commit(2)  # older than what is live: nothing happens, and nothing of it is left
+    assert bench.app.generation == 3
+    assert bench.pool.opened == {"a2"}
+
+
+@run
+async def test_two_generations_built_side_by_side_share_what_is_the_same(bench):
+    both = [Generation(number=n, routes=(route("/a", middlewares=(Middleware("tag:Tag"),)),)) for n in (1, 2)]
+    await asyncio.gather(*(bench.app.stage(generation) for generation in both))
+    bench.app.commit(1)
+    await bench.get("/a")
+    bench.app.commit(2)
+    assert (await bench.get("/a")).status_code == 200
+    assert bench.pool.opened == {"a1"}
+
+
+@run
 async def test_staging_is_repeatable_and_never_goes_back(bench):
     generation = Generation(number=1, routes=(route(),))
     await bench.app.stage(generation)

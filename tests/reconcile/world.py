@@ -13,6 +13,7 @@ from serveconf.reconcile.operation import Operation
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.records import Ledger
 from serveconf.reconcile.requests import ApplyRequest
+from serveconf.reconcile.stacks import Stacks
 from serveconf.routing import Generation
 from serveconf.testing import FakeCluster, FakePreflight, ManualClock, MemoryStore
 
@@ -30,15 +31,16 @@ class World:
 
     def _build(self) -> None:
         self.ledger = Ledger(self.store)
-        self.reconciler = Reconciler(self.cluster, self.ledger, self.clock)
-        deps = Deps(reconciler=self.reconciler, cluster=self.cluster, ledger=self.ledger, clock=self.clock)
+        self.stacks = Stacks(self.ledger)
+        self.reconciler = Reconciler(self.cluster, self.stacks, self.clock)
+        deps = Deps(reconciler=self.reconciler, cluster=self.cluster, stacks=self.stacks, clock=self.clock)
         packages = Packages(self.store, self._folder)
         self.plane = ControlPlane(deps, packages=packages, preflight=self.preflight)
 
     async def restart(self) -> None:
         """A new controller finds what the old one left."""
         self._build()
-        await self.ledger.load()
+        await self.stacks.load()
 
     async def look(self) -> None:
         """One pass; then what it asked for comes true."""

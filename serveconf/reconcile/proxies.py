@@ -1,0 +1,109 @@
+"""The proxies: which processes there must be, so that all stacks are served where they ask for it.
+
+Started where one is missing, stopped where nobody needs it, brought forward where its table is old.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from serveconf.errors import Conflict, ServeconfError
+from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState
+from serveconf.reconcile.backoff import Backoff
+from serveconf.reconcile.front import is_its_turn, merge_fronts, wanted_proxies
+from serveconf.reconcile.ports import Clock, Cluster, ProxyOrder
+from serveconf.reconcile.records import Failure
+from serveconf.reconcile.stacks import Stacks
+from serveconf.reconcile.table import Table
+
+log = logging.getLogger("serveconf.reconcile")
+
+IDLE_S = 5.0
+RETRY_S = 0.25
+ALIVE = (ProxyPhase.READY, ProxyPhase.STARTING, ProxyPhase.UNHEALTHY, ProxyPhase.FAILED)
+
+
+class Proxies:
+    """Keeps the proxies that the stacks' goals need."""
+
+    def __init__(self, cluster: Cluster, stacks: Stacks, table: Table, clock: Clock) -> None:
+        self._cluster = cluster
+        self._stacks = stacks
+        self._table = table
+        self._backoff: Backoff[str] = Backoff(clock)
+
+    def are_ready(self, observed: Observed) -> bool:
+        """Whether every proxy that the goals need is up."""
+        try:
+            wanted = self._wanted(self._fronts(self._stacks.goal))
+        except Conflict:
+            return False
+        ready = {p.id for p in observed.proxies if p.phase in (ProxyPhase.READY, ProxyPhase.UNHEALTHY)}
+        return all(order.id in ready for order in wanted)
+
+    async def once(self) -> float:
+        """One look. Returns the seconds until the next one that nobody asks for."""
+        if not self._cluster.nodes():  # there is always the head: nothing is known just now
+            return RETRY_S
+        try:
+            wanted = self._wanted(self._fronts(self._stacks.goal))
+        except Conflict as conflict:  # two applies that each were right when they began
+            await self._fail_targets(Failure(code=conflict.code, message=conflict.message, hint=conflict.hint))
+            return RETRY_S
+        observed = self._cluster.observe()
+        there = {proxy.id: proxy for proxy in observed.proxies}
+        old = {order.id for order in self._wanted(self._fronts(self._stacks.ledger.current))}
+        pause = IDLE_S
+        for order in wanted:
+            pause = min(pause, await self._keep(order, there, new=order.id not in old))
+        needed = old | {order.id for order in wanted}
+        for proxy in observed.proxies:
+            if proxy.id not in needed and proxy.phase in ALIVE:
+                await self._cluster.stop_proxy(proxy.id, drain_s=self._longest_drain())
+        return min(pause, await self._bring_forward(observed))
+
+    def _fronts(self, look_up: Callable[[str], DesiredStack | None]) -> list[DesiredStack]:
+        """What each stack is, in one state or the other; one that is as good as gone wants nothing of the front."""
+        found = []
+        for name in self._stacks.names():
+            head, stack = self._stacks.head(name), look_up(name)
+            gone = head is not None and head.deleting and stack is not None and not stack.deployments
+            if stack is not None and not gone:
+                found.append(stack)
+        return found
+
+    def _wanted(self, stacks: list[DesiredStack]) -> tuple[ProxyOrder, ...]:
+        return wanted_proxies(merge_fronts(stacks), self._cluster.nodes()) if stacks else ()
+
+    async def _keep(self, order: ProxyOrder, there: Mapping[str, ProxyState], *, new: bool) -> float:
+        proxy = there.get(order.id)
+        if proxy is not None and proxy.phase is ProxyPhase.FAILED:
+            if new:
+                await self._fail_targets(Failure(code="proxy_failed", message=proxy.message))
+            self._backoff.failed(order.id)
+            await self._cluster.stop_proxy(order.id, drain_s=0)
+        elif proxy is None and is_its_turn(order, there.values()):
+            wait_s = self._backoff.wait_s(order.id)
+            if wait_s > 0:
+                return wait_s
+            await self._cluster.start_proxy(order)
+        return IDLE_S
+
+    async def _bring_forward(self, observed: Observed) -> float:
+        try:
+            await self._table.bring()
+        except ServeconfError as error:  # a replica or a middleware that is gone: its stack moves the table on
+            log.warning("a proxy could not be brought forward", extra={"reason": error.message})
+            return RETRY_S
+        return IDLE_S
+
+    async def _fail_targets(self, failure: Failure) -> None:
+        for name in self._stacks.names():
+            head = self._stacks.head(name)
+            if head is not None and head.target is not None:
+                await self._stacks.give_up(name, head.target, failure)
+
+    def _longest_drain(self) -> float:
+        routes = self._table.generation.routes
+        return max((route.graceful_shutdown_timeout_s for route in routes), default=20.0)

@@ -1,0 +1,274 @@
+"""One look at one stack, and what is next for it: level-triggered, so looking twice is harmless.
+
+Everything that a pass does it does for its own stack: one that hangs, in user code or at a node, holds up no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from serveconf.background import Tasks
+from serveconf.errors import CodeFailed, Conflict, ServeconfError
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.backoff import Backoff
+from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
+from serveconf.reconcile.decide import Decision, StackView, decide
+from serveconf.reconcile.front import merge_fronts
+from serveconf.reconcile.generation import with_stack
+from serveconf.reconcile.ports import Clock, Cluster, ReplicaOrder
+from serveconf.reconcile.proxies import Proxies
+from serveconf.reconcile.records import Failure, StackHead
+from serveconf.reconcile.stacks import Stacks
+from serveconf.reconcile.table import Table
+from serveconf.routing import Generation
+
+log = logging.getLogger("serveconf.reconcile")
+
+IDLE_S = 5.0  # a look without any reason, against whatever was missed
+RETRY_S = 0.25  # after something that should pass by itself
+SWITCH_TRIES = 20  # how often a target may fail to reach the proxies before it is given up
+
+Event = dict[str, Any]
+Tell = Callable[[str, Event], None]  # (stack, event), for who follows an apply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What all passes share."""
+
+    cluster: Cluster
+    stacks: Stacks
+    table: Table
+    proxies: Proxies
+    clock: Clock
+    tasks: Tasks
+    tell: Tell
+
+
+class StackPass:
+    """The passes over one stack, and what one leaves for the next."""
+
+    def __init__(self, name: str, room: Room, look_again: Callable[[], None]) -> None:
+        self.name = name
+        self._cluster, self._stacks, self._table, self._clock = room.cluster, room.stacks, room.table, room.clock
+        self._proxies = room.proxies
+        self._tasks = room.tasks
+        self._tell = room.tell
+        self._look_again = look_again
+        self._backoff: Backoff[tuple[str, ...]] = Backoff(room.clock)
+        self._reconfiguring: set[str] = set()
+        self._phases: dict[str, ReplicaPhase] = {}
+        self._failed_switches = 0
+        self._baking = Baking(room.cluster, room.clock)
+
+    async def once(self) -> float:
+        """Look, and do what is next. Returns the seconds until the next look that nobody asks for."""
+        head = self._stacks.head(self.name)
+        if head is None:
+            return IDLE_S
+        pause = IDLE_S if head.baking_until is None else LOOK_S
+        if head.baking_until is not None and (failure := await self._baking.look(head, self._bake(head))) is not None:
+            await self._give_up(head, failure)
+            return 0.0
+        observed = self._cluster.observe()
+        self._tell_phases(observed)
+        decision = self._decide(head, observed)
+        if decision.failure is not None:
+            await self._give_up(head, decision.failure)
+            return 0.0
+        pause = min(pause, await self._start(head, decision))
+        self._reconfigure(head, decision)
+        if not await self._switch(head, decision, observed):
+            return RETRY_S
+        await self._drain_surplus(decision, observed)
+        return pause
+
+    def _decide(self, head: StackHead, observed: Observed) -> Decision:
+        return decide(
+            StackView(
+                name=self.name,
+                current=self._desired(head.current),
+                target=self._desired(head.target),
+                observed=observed,
+                served=self._table.serving(),
+                front_ready=head.target is None or self._proxies.are_ready(observed),
+                bakes=bool(self._bake(head).limits),
+                baking=head.baking_until is not None,
+            )
+        )
+
+    async def _give_up(self, head: StackHead, failure: Failure) -> None:
+        """What served before goes on, and the next pass removes what was started for the target."""
+        if head.target is not None:
+            await self._stacks.give_up(self.name, head.target, failure)
+        self._baking.end(head)
+        self._look_again()
+
+    # -- replicas -----------------------------------------------------------------------------------------------
+
+    async def _start(self, head: StackHead, decision: Decision) -> float:
+        """Start what is missing, clear away what ended. Returns the seconds until a back-off ends."""
+        for replica in decision.failed:
+            log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
+            self._backoff.failed(("replica", replica.deployment))
+            await self._cluster.stop_replica(replica.id, drain_s=0)
+        pause = IDLE_S
+        for deployment, count in decision.start:
+            wait_s = self._backoff.wait_s(("replica", deployment.name))
+            if wait_s > 0 and head.target is None:
+                pause = min(pause, wait_s)
+                continue
+            for _ in range(count):
+                await self._cluster.start_replica(self._order(deployment))
+        return pause
+
+    def _order(self, deployment: DesiredDeployment) -> ReplicaOrder:
+        return ReplicaOrder(
+            id=f"{self.name}.{deployment.name}.{deployment.version[:8]}.{secrets.token_hex(3)}",
+            stack=self.name,
+            deployment=deployment,
+            ready_timeout_s=deployment.spec.get("rollout", {}).get("ready_timeout_s", 60.0),
+        )
+
+    def _reconfigure(self, head: StackHead, decision: Decision) -> None:
+        """Hand new user_configs to live replicas, beside the pass: user code may take its time."""
+        for replica, deployment in decision.reconfigure:
+            waits = self._backoff.wait_s(("config", replica.id, deployment.config_hash)) > 0
+            if replica.id not in self._reconfiguring and not waits:
+                self._reconfiguring.add(replica.id)
+                self._tasks.start(self._reconfigure_one(head, replica, deployment), name=f"reconfigure {replica.id}")
+
+    async def _reconfigure_one(self, head: StackHead, replica: ReplicaState, deployment: DesiredDeployment) -> None:
+        try:
+            await self._cluster.reconfigure(replica.id, deployment.spec.get("user_config"), deployment.config_hash)
+        except ServeconfError as error:  # one that is gone, or does not answer: the next looks deal with that
+            self._backoff.failed(("config", replica.id, deployment.config_hash))
+            log.warning("a replica did not take its user_config", extra={"replica": replica.id, "why": error.message})
+            if isinstance(error, CodeFailed) and head.target is not None:
+                failure = Failure(
+                    code="reconfigure_failed",
+                    message=error.message,
+                    deployment=deployment.name,
+                    traceback=error.traceback,
+                )
+                await self._stacks.give_up(self.name, head.target, failure)
+        finally:
+            self._reconfiguring.discard(replica.id)
+            self._look_again()
+
+    # -- the table ----------------------------------------------------------------------------------------------
+
+    async def _switch(self, head: StackHead, decision: Decision, observed: Observed) -> bool:
+        """Bring the table to what the decision comes to. A target that it reaches is settled, or bakes first."""
+        serving = {name: await self._reachable(replicas, observed) for name, replicas in decision.serve}
+        bake = self._bake(head)
+        if decision.final and bake.limits and head.baking_until is None:
+            await self._baking.begin(head)
+
+        def make(live: Generation) -> Generation:
+            routed = [stack for name in self._stacks.names() if (stack := self._routed(name, decision)) is not None]
+            return with_stack(live, merge_fronts(routed), routed, self.name, serving)
+
+        @asynccontextmanager
+        async def claim() -> AsyncIterator[bool]:
+            begins = bool(bake.limits) and head.baking_until is None
+            until = self._clock.wall() + bake.seconds if begins else None
+            goes_on = head.baking_until is not None and not self._baking.is_over(head)
+            reached = decision.final and not goes_on
+            async with self._stacks.switching(self.name, head.target, bake_until=until, final=reached) as mine:
+                yield mine
+            if mine and reached:
+                self._tell_reached(head, bake if begins else None)
+
+        try:
+            moved = await self._table.move(make, claim)
+        except ServeconfError as error:
+            await self._switch_failed(head, decision, error)
+            return False
+        self._failed_switches = 0
+        return moved
+
+    def _routed(self, name: str, decision: Decision) -> DesiredStack | None:
+        return decision.routes if name == self.name else self._stacks.routed(name)
+
+    async def _reachable(self, replicas: tuple[ReplicaState, ...], observed: Observed) -> tuple[ReplicaState, ...]:
+        """The replicas with an address for proxies on other nodes, where there are such proxies."""
+        places = {proxy.node_id for proxy in observed.proxies}
+        reached = []
+        for replica in replicas:
+            if replica.tcp is None and places - {replica.node_id}:
+                try:
+                    replica = replace(replica, tcp=await self._cluster.tcp_address(replica.id))
+                except ServeconfError:  # it is gone; the next look sees that
+                    continue
+            reached.append(replica)
+        return tuple(reached)
+
+    async def _switch_failed(self, head: StackHead, decision: Decision, error: ServeconfError) -> None:
+        log.warning("the proxies did not take the generation", extra={"stack": self.name, "reason": error.message})
+        self._failed_switches += 1
+        final = isinstance(error, CodeFailed | Conflict) or self._failed_switches >= SWITCH_TRIES
+        if final and decision.ready:
+            self._failed_switches = 0
+            traceback = error.traceback if isinstance(error, CodeFailed) else ""
+            failure = Failure(code=error.code, message=error.message, traceback=traceback, hint=error.hint)
+            await self._give_up(head, failure)
+
+    def _tell_reached(self, head: StackHead, bake: Bake | None) -> None:
+        live = f"generation {self._table.generation.number} is live"
+        if bake is None:
+            self._baking.end(head)
+            self._say("draining", live)
+        else:
+            self._say("baking", f"{live}; its errors are watched for {bake.seconds:g} s")
+        self._look_again()  # what the former revision needed may go now
+
+    async def _drain_surplus(self, decision: Decision, observed: Observed) -> None:
+        """Stop what nobody wants and no proxy's table names; a stack that ends is forgotten when its last replica is gone."""
+        needed = self._table.needed(self._cluster.observe())
+        for replica in observed.of_stack(self.name):
+            if replica.id in decision.wanted or replica.id in needed:
+                continue
+            if replica.phase not in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
+                await self._cluster.stop_replica(replica.id, drain_s=self._drain_s(replica))
+        head = self._stacks.head(self.name)
+        if head is not None and head.ends and not self._cluster.observe().of_stack(self.name):
+            await self._stacks.forget(self.name)
+
+    # -- looking things up ----------------------------------------------------------------------------------------
+
+    def _desired(self, number: int | None) -> DesiredStack | None:
+        revision = self._stacks.ledger.revision(self.name, number)
+        return revision.desired if revision is not None else None
+
+    def _bake(self, head: StackHead) -> Bake:
+        target = self._desired(head.target)
+        return bake_of(self._desired(head.current), target) if target else Bake(seconds=0)
+
+    def _drain_s(self, replica: ReplicaState) -> float:
+        for revision in reversed(self._stacks.ledger.revisions.get(self.name, {}).values()):
+            deployment = revision.desired.deployment(replica.deployment)
+            if deployment is not None and deployment.version == replica.version:
+                return float(deployment.spec.get("graceful_shutdown_timeout_s", 20.0))
+        return 20.0
+
+    def _say(self, phase: str, message: str) -> None:
+        self._tell(self.name, {"event": "phase", "phase": phase, "message": message})
+
+    def _tell_phases(self, observed: Observed) -> None:
+        """Report each replica that has moved on, to whoever follows an apply of the stack."""
+        mine = observed.of_stack(self.name)
+        for replica in mine:
+            if self._phases.get(replica.id) != replica.phase:
+                event = {"event": "replica", "deployment": replica.deployment, "replica": replica.id}
+                self._tell(self.name, {**event, "state": replica.phase.value, "message": replica.message})
+                if replica.phase is ReplicaPhase.UNHEALTHY:  # it is replaced, the next one later and later
+                    self._backoff.failed(("replica", replica.deployment))
+        self._phases = {replica.id: replica.phase for replica in mine}
