@@ -385,7 +385,7 @@ async def test_a_generation_whose_middleware_takes_its_time_holds_up_no_other(be
 
 @run
 async def test_two_generations_built_side_by_side_share_what_is_the_same(bench):
-    both = [Generation(number=n, routes=(route("/a", middlewares=(Middleware("tag:Tag"),)),)) for n in (1, 2)]
+    both = [Generation(number=n, routes=(route("/a", middlewares=(tag("one"),)),)) for n in (1, 2)]
     await asyncio.gather(*(bench.app.stage(generation) for generation in both))
     bench.app.commit(1)
     await bench.get("/a")
