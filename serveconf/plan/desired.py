@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from serveconf.code.versions import version_of
 from serveconf.plan.costs import canonical, field_costs, roll_fields, same
+from serveconf.plan.scaling import rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.routing import Middleware
 from serveconf.spec.models import DeploymentSpec, HttpOptions, MiddlewareSpec, StackSpec
@@ -40,7 +41,8 @@ def make_desired(
     given nobody knows, and every new code package makes new middlewares.
     ``masks``: paths in the spec, such as ``deployments[0].init_kwargs.password``, and what to show for their values.
     ``current``: what the stack is now. What is the same there keeps the code package it came from, so that a change of
-    one deployment's code leaves the others, and the middlewares that did not change, exactly as they are.
+    one deployment's code leaves the others, and the middlewares that did not change, exactly as they are. A number of
+    replicas that follows the load stays what it is, within its bounds.
     """
     masks = masks or {}
     look = middleware_files_for or (lambda _deployment: {})
@@ -68,7 +70,7 @@ def make_desired(
         code=code,
         said_app_dir=spec.app_dir,
     )
-    return made if current is None else _keep_code(made, current, middlewares=middleware_files_for is not None)
+    return made if current is None else _keep(made, current, middlewares=middleware_files_for is not None)
 
 
 def config_hash(user_config: Any) -> str:
@@ -141,7 +143,7 @@ def _below(masks: Mapping[str, str], start: str) -> dict[str, str]:
     return {path.removeprefix(start): mask for path, mask in masks.items() if path.startswith(start)}
 
 
-def _keep_code(made: DesiredStack, current: DesiredStack, *, middlewares: bool) -> DesiredStack:
+def _keep(made: DesiredStack, current: DesiredStack, *, middlewares: bool) -> DesiredStack:
     known = {deployment.name: deployment for deployment in current.deployments}
     deployments = []
     for deployment in made.deployments:
@@ -150,6 +152,8 @@ def _keep_code(made: DesiredStack, current: DesiredStack, *, middlewares: bool) 
             deployment = replace(deployment, code=before.code)
         if before is not None and middlewares and same_middlewares(deployment, before):
             deployment = replace(deployment, middlewares=before.middlewares)
+        if before is not None and (rule := rule_of(deployment.spec)) is not None and not rule.dry_run:
+            deployment = replace(deployment, num_replicas=rule.widest.clamp(before.num_replicas))
         deployments.append(deployment)
     if middlewares and same_http_middlewares(made, current):
         made = replace(made, http_middlewares=current.http_middlewares)

@@ -18,6 +18,7 @@ from serveconf.plan.desired import same_middlewares
 from serveconf.plan.fields import field_action, fields_changed, files_changed, values_after, values_before
 from serveconf.plan.front import diff_front
 from serveconf.plan.masks import shown
+from serveconf.plan.scaling import rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.spec.models import Cost, DeploymentSpec
 
@@ -194,8 +195,8 @@ def _drift(
 
 def _count_drift(deployment: DesiredDeployment, live: Replicas) -> Drift | None:
     least = most = deployment.num_replicas
-    if scaling := deployment.spec.get("autoscaling_config"):
-        least, most = scaling["min_replicas"], scaling["max_replicas"]
+    if rule := rule_of(deployment.spec):
+        least, most = rule.widest.least, rule.widest.most
     there, wanted = len(live), min(max(len(live), least), most)
     if there == wanted:
         return None

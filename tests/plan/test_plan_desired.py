@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from serveconf.plan.desired import make_desired
+from serveconf.plan.scaling import scaled
 from serveconf.plan.shadow import shadowed
 from serveconf.plan.state import DesiredStack
 from serveconf.routing import Middleware
@@ -51,6 +52,19 @@ def test_middlewares_carry_the_package_that_they_come_from() -> None:
 )
 def test_autoscaling_begins_with_its_initial_replicas(scaling: dict[str, int], replicas: int) -> None:
     assert desired({"deployments": [A | {"autoscaling_config": scaling}]}).deployments[0].num_replicas == replicas
+
+
+def test_a_number_that_follows_the_load_is_kept_by_an_apply_within_its_bounds() -> None:
+    scaling = {"min_replicas": 1, "max_replicas": 9}
+    before = scaled(desired({"deployments": [A | {"autoscaling_config": scaling}]}), {"a": 7})
+    for change, replicas in (
+        ({"user_config": 1, "autoscaling_config": scaling}, 7),
+        ({"autoscaling_config": scaling | {"max_replicas": 4}}, 4),
+        ({"autoscaling_config": scaling | {"min_replicas": 8}}, 8),
+        ({"autoscaling_config": scaling | {"dry_run": True, "initial_replicas": 2}}, 2),
+        ({"num_replicas": 3}, 3),
+    ):
+        assert desired({"deployments": [A | change]}, current=before).deployments[0].num_replicas == replicas
 
 
 def test_what_makes_no_replica_different_keeps_its_version() -> None:

@@ -236,6 +236,14 @@ def test_autoscaled_replicas_within_their_bounds_are_no_drift() -> None:
         assert make_plan(desired, desired, observed).changed is changed
 
 
+def test_what_a_schedule_allows_at_another_time_is_no_drift() -> None:
+    night = {"from": "20:00", "until": "06:00", "min_replicas": 0, "max_replicas": 9}
+    desired = stack({"name": "cart", "autoscaling_config": {"min_replicas": 1, "max_replicas": 3, "schedule": [night]}})
+    one = running(desired).replicas[0]
+    for count, changed in ((0, False), (9, False), (10, True)):
+        assert make_plan(desired, desired, Observed(replicas=(one,) * count)).changed is changed
+
+
 def test_a_proxy_that_is_gone_or_listens_elsewhere_is_drift() -> None:
     desired = stack(CART)
     replicas = running(desired).replicas
