@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from serveconf.admin.port import control_port_in_use
 from serveconf.client import Client
 from serveconf.control_port import DEFAULT_ADDRESS, LOOPBACK, choose_control_place, control_place
-from serveconf.errors import OperatorError, Unauthorized, Unreachable
+from serveconf.errors import OperatorError, ServeconfError, Unauthorized, Unreachable
 from serveconf.home import Record, forget_record, home_folder, read_record, write_record
 from serveconf.local_ray import Tell, is_running, ray_in_reach, start_local_ray, stop_local_ray
 from serveconf.proxy.ports import port_in_use, port_is_free
@@ -81,13 +81,19 @@ def start(address: str | None, running: str | None, *, http: tuple[str, int] | N
 def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
     """Stop controller, proxies and replicas, and the Ray that was started for them. False where nothing was running."""
     record = read_record()
+    stopped = False
     try:
         client = find(address, token)
-        client.shutdown()
+        try:
+            client.shutdown()
+        except ServeconfError as error:  # a Ray of ours takes it all along
+            if record.ray is None or record.address != client.address:
+                raise
+            tell(f"the controller did not stop by itself: {error.message}")
         client.close()
         stopped = True
     except Unreachable:
-        stopped = False
+        pass
     if record.ray is not None and is_running(record.ray):
         tell("stopping the local Ray")
         stop_local_ray(record.ray)

@@ -78,18 +78,23 @@ def start_local_ray(tell: Tell) -> LocalRay:
 
 @contextlib.contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """A Ctrl-C within is heard at the end: in the middle of a start it would leave a process that nobody knows."""
+    """A Ctrl-C within, or what a command takes for one, is heard at the end: in the middle of a start it would leave a
+    process that nobody knows."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     heard: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: handler for number in ends if callable(handler := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, lambda number, frame: heard.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if heard and callable(before):
-        before(*heard[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if heard:
+        before[signal.Signals(heard[0][0])](*heard[0])
 
 
 def stop_local_ray(ray: LocalRay) -> None:

@@ -6,7 +6,10 @@ While something must not be interrupted (what was started is being stopped) the 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -14,6 +17,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+SAME_S = (
+    1.0  # a signal so soon after the first is the same wish: a terminal, a wrapper and a supervisor may all send theirs
+)
+INSIST_S = 0.1
 ENDS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
@@ -25,10 +32,13 @@ class Ending:
         self.told = False
         self._on_held = on_held
         self._held = 0
+        self._first = 0.0
         self._cancel: Callable[[], object] | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._insisting: _Insisting | None = None
 
     def __enter__(self) -> Ending:
+        self._insisting = _Insisting()
         for number in ENDS:
             before = signal.getsignal(number)
             # nohup means it: who says so wants to outlive the terminal
@@ -39,6 +49,8 @@ class Ending:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._insisting is not None:
+            self._insisting.end()
         for number, before in self._before.items():
             signal.signal(number, before)
 
@@ -72,9 +84,46 @@ class Ending:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.told = self.told, True
+        if self._insisting is not None:
+            self._insisting.heard_at = time.monotonic()
+        if not again:
+            self._first = time.monotonic()
+        if again and time.monotonic() - self._first < SAME_S:
+            return
         if self._held or (again and self._cancel is not None):
             self._on_held()
         elif self._cancel is not None:
             self._cancel()
         else:
             raise KeyboardInterrupt
+
+
+class _Insisting:
+    """Sees to it that a signal is heard: one that comes just before the main thread begins to wait for something would be
+    heard only when that is over, as Python looks for signals between its own steps."""
+
+    def __init__(self) -> None:
+        self.heard_at = 0.0
+        self._main = threading.main_thread().ident or 0
+        self._ended = False
+        self._lock = threading.Lock()
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        threading.Thread(target=self._run, name="signals", daemon=True).start()
+
+    def end(self) -> None:
+        """The signals are somebody else's from here on."""
+        with self._lock:
+            self._ended = True
+        signal.set_wakeup_fd(self._before)
+        os.close(self._write)
+
+    def _run(self) -> None:
+        while number := os.read(self._read, 1):
+            came = time.monotonic()
+            time.sleep(INSIST_S)
+            with self._lock:
+                if not self._ended and self.heard_at < came - INSIST_S and number[0] in ENDS:
+                    signal.pthread_kill(self._main, number[0])
+        os.close(self._read)

@@ -80,16 +80,19 @@ class LastingStream:
 def lasting_output() -> Iterator[None]:
     """stdout and stderr, as they are, may go away from here on."""
     before = sys.stdout, sys.stderr
-    lasting = []
+    lasting: list[LastingStream] = []
     try:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             try:
                 stream.flush()
-                made = LastingStream(stream)
+                # where both are one file, what is said stays in order
+                same = next((one for one in lasting if os.path.sameopenfile(one.fileno(), stream.fileno())), None)
+                made = same or LastingStream(stream)
             except (AttributeError, OSError, ValueError):  # closed, or no file at all, as in tests
                 continue
-            lasting.append(made)
+            if same is None:
+                lasting.append(made)
             setattr(sys, name, made)
         yield
     finally:

@@ -5,10 +5,8 @@ What does not validate or start leaves the last good state serving.
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +25,8 @@ from serveconf.cli.common import (
     show_problems,
     tell,
 )
+from serveconf.cli.ending import Ending
+from serveconf.cli.lasting import lasting_output
 from serveconf.errors import ServeconfError
 from serveconf.spec.models import Location
 from serveconf.spec.problems import SpecInvalid
@@ -47,25 +47,34 @@ def run(
 
     Exit code 0 after Ctrl-C or SIGTERM, else as apply.
     """
-    with _terminate_as_interrupt(), errors_shown(Output.TEXT):
+    code = 0
+    with lasting_output(), Ending(still_stopping) as ending, errors_shown(Output.TEXT), suppress(KeyboardInterrupt):
         loaded = load(file, env_file)
         found = reach(loaded)
-        existed = any(stack["name"] == loaded.spec.name for stack in found.client.status()["stacks"])
+        existed = True
         try:
+            existed = any(stack["name"] == loaded.spec.name for stack in found.client.status()["stacks"])
             code = _serve(file, loaded, found.client, env_file, watching=not no_watch)
         finally:
-            _stop(found.client, loaded.spec.name, started=found.started, existed=existed)
-    raise typer.Exit(code)
+            with ending.held():
+                _stop(found.client, loaded.spec.name, started=found.started, existed=existed)
+    raise typer.Exit(0 if ending.told else code)
 
 
 def watch(file: SpecArgument, env_file: EnvFileOption = None) -> None:
     """Apply to a running cluster, and again whenever the spec or the code has changed. Ctrl-C only stops watching."""
     from serveconf.launch import find
 
-    with _terminate_as_interrupt(), errors_shown(Output.TEXT):
+    code = 0
+    with lasting_output(), Ending() as ending, errors_shown(Output.TEXT), suppress(KeyboardInterrupt):
         loaded = load(file, env_file)
         code = _serve(file, loaded, find(chosen.address, chosen.token), env_file, watching=True)
-    raise typer.Exit(code)
+    raise typer.Exit(0 if ending.told else code)
+
+
+def still_stopping() -> None:
+    """A second Ctrl-C, while what was started is being stopped."""
+    tell("stopping already; one moment")
 
 
 def _serve(file: Path, loaded: Loaded, client: Client, env_files: list[Path] | None, *, watching: bool) -> int:
@@ -139,19 +148,3 @@ def _stop(client: Client, stack: str, *, started: bool, existed: bool) -> None:
         tell(f"removing stack {stack}")
         operation = client.begin(stack, "delete", {"author": author()})
         follow(client, operation, lambda event: None)
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

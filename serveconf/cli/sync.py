@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 
 from serveconf.cli.apply import finish, reach, watch_apply
 from serveconf.cli.common import Output, OutputOption, errors_shown, load, show_error, tell
+from serveconf.cli.ending import Ending
+from serveconf.cli.lasting import lasting_output
 from serveconf.errors import AuthorError, ServeconfError
 
 if TYPE_CHECKING:
@@ -34,15 +37,14 @@ def sync(
     """
     from serveconf.watch.git import Checkout
 
-    checkout = Checkout(git_url, branch)
+    with errors_shown(output):
+        checkout = Checkout(git_url, branch)
     if once:
         with errors_shown(output):
             result = _apply(checkout, checkout.pull(), path)
         finish(result, output)
-    try:
+    with lasting_output(), Ending(), suppress(KeyboardInterrupt):
         _follow(checkout, path, interval)
-    except KeyboardInterrupt:
-        return
 
 
 def _follow(checkout: Checkout, path: str, interval: float) -> None:

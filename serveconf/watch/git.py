@@ -1,52 +1,153 @@
-"""A git repository as the source of a spec: what its branch says now, checked out into a folder of ours.
+"""A git repository as the source of stacks: what its branch says now, checked out into a folder of ours.
 
-``git`` itself is used, with whatever credentials the user's git has; it never asks on the terminal.
+``git`` itself is used, with whatever credentials the user's git has; it never asks on the terminal. Neither a hook nor the
+settings of the source are ever run: only its objects are taken over.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import signal
 import subprocess
-from pathlib import Path
+import threading
+from contextlib import suppress
 
 from serveconf.errors import OperatorError
 from serveconf.home import home_folder
+from serveconf.watch.address import PROTOCOLS, check_branch, parse_address
 
 GIT_S = 120.0
+FETCHED = "refs/serveconf/fetched"
+_QUIET = (
+    *("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false", "-c", "core.logAllRefUpdates=false"),
+    *("-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false", "-c", "advice.detachedHead=false"),
+)
 
 
 class Checkout:
     """One branch of one repository. ``folder`` holds its files after ``pull``."""
 
     def __init__(self, url: str, branch: str | None) -> None:
-        self._url = str(Path(url).resolve()) if Path(url).is_dir() else url  # git runs in another folder
-        self._branch = branch or "HEAD"
-        name = hashlib.sha256(f"{self._url}\0{self._branch}".encode()).hexdigest()[:12]
+        """Raises AuthorError where address or branch are none."""
+        self.address = parse_address(url)
+        self.branch = check_branch(branch) if branch is not None else None
+        name = hashlib.sha256(f"{self.address.url}\0{self.branch or 'HEAD'}".encode()).hexdigest()[:12]
         self.folder = home_folder() / "sync" / name
+        self._child: subprocess.Popen[str] | None = None
+        self._stopped = threading.Event()
 
     def pull(self) -> str:
         """Bring the folder to what the branch is now; returns the commit. Raises OperatorError with git's own words."""
-        if not (self.folder / ".git").is_dir():
+        commit = self.fetch()
+        self.check_out(commit)
+        return commit
+
+    def fetch(self) -> str:
+        """Bring what the branch is now, beside the files; returns the commit. Raises OperatorError."""
+        if not (self.folder / ".git" / "HEAD").is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._git("init", "--quiet")
-        self._git("fetch", "--quiet", "--depth", "1", "--", self._url, self._branch)
-        self._git("checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
-        return self._git("rev-parse", "HEAD")
+            self._git("init", "--quiet", "--template=", ".")
+        ref = self._ref()
+        self._git(
+            *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"),
+            *("--force", "--update-shallow", "--", self.address.url, f"{ref}:{FETCHED}"),
+        )
+        return self._git("rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}")
+
+    def check_out(self, commit: str) -> None:
+        """Bring the files to that commit. What git does not know, such as what an app has written there, stays."""
+        try:
+            self._git("checkout", "--quiet", "--force", "--detach", commit, "--")
+        except OperatorError:
+            if self._stopped.is_set():
+                raise
+            (self.folder / ".git" / "index").unlink(missing_ok=True)  # as one that was killed has left it
+            (self.folder / ".git" / "index.lock").unlink(missing_ok=True)
+            self._git("checkout", "--quiet", "--force", "--detach", commit, "--")
+
+    def stop(self) -> None:
+        """End what is running; nothing begins any more."""
+        self._stopped.set()
+        child = self._child
+        if child is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Take the folder away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _ref(self) -> str:
+        """The full name of the branch or tag, as the repository has it."""
+        if self.branch is None:
+            return "HEAD"
+        wanted = (f"refs/heads/{self.branch}", f"refs/tags/{self.branch}")
+        listed = self._git("ls-remote", "--quiet", "--", self.address.url, *wanted)
+        names = {line.partition("\t")[2] for line in listed.splitlines()}
+        for name in wanted:
+            if name in names:
+                return name
+        raise OperatorError(
+            f"there is no branch or tag '{self.branch}' in {self.address.shown}", code="git_branch_missing"
+        )
 
     def _git(self, *arguments: str) -> str:
-        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-        command = ["git", "-C", str(self.folder), *arguments]
+        environment = {
+            **os.environ,
+            **self.address.environment(),
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS),
+            "GIT_LFS_SKIP_SMUDGE": "1",
+            "LC_ALL": "C",
+        }
+        for name in (
+            "GIT_DIR",
+            "GIT_WORK_TREE",
+            "GIT_INDEX_FILE",
+            "GIT_EXTERNAL_DIFF",
+        ):  # as a hook of the user's sets them
+            environment.pop(name, None)
+        command = ["git", "-C", str(self.folder), *_QUIET, *arguments]
+        if self._stopped.is_set():
+            raise OperatorError("interrupted", code="cancelled")
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_S, env=environment, check=False)
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=environment,
+                start_new_session=True,  # a Ctrl-C is ours to act on
+            )
         except FileNotFoundError as error:
-            raise OperatorError("git is not installed", code="git_failed") from error
-        except subprocess.TimeoutExpired as error:
+            raise OperatorError("git is not installed", code="git_missing") from error
+        self._child = child
+        try:
+            out, err = child.communicate(timeout=GIT_S)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            message = f"git {arguments[0]} of {self.address.shown} took longer than {GIT_S:g} s"
+            raise OperatorError(message, code="git_failed") from None
+        finally:
+            self._child = None
+        if self._stopped.is_set() and child.returncode != 0:
+            raise OperatorError("interrupted", code="cancelled")
+        if child.returncode != 0:
             raise OperatorError(
-                f"git {arguments[0]} of {self._url} took longer than {GIT_S:g} s", code="git_failed"
-            ) from error
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["it said nothing"]
-            said = next((line for line in lines if line.startswith("fatal:")), lines[-1])
-            raise OperatorError(f"git {arguments[0]} of {self._url} failed: {said}", code="git_failed")
-        return done.stdout.strip()
+                f"git {arguments[0]} of {self.address.shown} failed: {_last_words(err)}", code="git_failed"
+            )
+        return out.strip()
+
+
+def _last_words(said: str) -> str:
+    """What git says was wrong."""
+    lines = said.strip().splitlines() or ["it said nothing"]
+    return next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
 import signal
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +43,11 @@ class Running:
         """Wait until it has said something, so many times."""
         until(lambda: self.said.count(text) >= times or self.process.poll() is not None, f"it says {text!r}")
         assert self.said.count(text) >= times, self.said
+
+    def hang_up(self) -> int:
+        """Its exit code after a SIGHUP, as when its terminal is closed."""
+        os.killpg(self.process.pid, signal.SIGHUP)
+        return self.process.wait(timeout=60)
 
     def press_ctrl_c(self) -> int:
         """Its exit code after a SIGINT to everything in the foreground, as a terminal sends it."""
@@ -120,7 +129,7 @@ def test_run_twice_in_a_row_starts_everything_and_leaves_nothing(tmp_path: Path,
         "deployments:\n  - {name: web, import_path: 'web:app', route_prefix: /}\n"
     )
     try:
-        for stop in (Running.press_ctrl_c, Running.terminate):
+        for stop in (Running.press_ctrl_c, Running.terminate, Running.hang_up):
             run = begin(place, "run", file)
             run.says("watching")
             assert ask(place.url) == (200, '"hi"')
@@ -130,6 +139,58 @@ def test_run_twice_in_a_row_starts_everything_and_leaves_nothing(tmp_path: Path,
     finally:
         place.run("shutdown")
         place.close()
+
+
+def test_a_run_whose_output_is_gone_leaves_nothing(tmp_path: Path) -> None:
+    """``run … 2>&1 | tee log`` and Ctrl-C: the reader ends first; then the same with the whole terminal."""
+    place = Place()
+    (tmp_path / "web.py").write_text("from fastapi import FastAPI\napp = FastAPI()\napp.get('/')(lambda: 'hi')\n")
+    file = tmp_path / "serve.yaml"
+    file.write_text(
+        f"http_options: {{port: {place.http_port}}}\n"
+        "deployments:\n  - {name: web, import_path: 'web:app', route_prefix: /}\n"
+    )
+    try:
+        run = subprocess.Popen(
+            ["sh", "-c", f"{COMMAND} run {file} 2>&1; echo $? > {tmp_path / 'code'}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=place.env,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert run.stdout is not None
+        until(lambda: ask(place.url) == (200, '"hi"'), "it serves", 60)
+        run.stdout.close()
+        os.killpg(run.pid, signal.SIGINT)
+        run.wait(timeout=60)
+        until(lambda: not place.processes(), "nothing is left")
+
+        outer, inner = pty.openpty()
+        run = subprocess.Popen(
+            [str(COMMAND), "run", str(file)],
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            env=place.env,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(inner)
+        until(lambda: read_all(outer) and ask(place.url) == (200, '"hi"'), "it serves", 60)
+        os.close(outer)
+        assert run.wait(timeout=60) == 0
+        until(lambda: not place.processes(), "nothing is left")
+    finally:
+        place.run("shutdown")
+        place.close()
+
+
+def read_all(terminal: int) -> bool:
+    """Read what there is on a terminal, so that nobody waits to write there."""
+    while select.select([terminal], [], [], 0)[0]:
+        os.read(terminal, 4096)
+    return True
 
 
 @pytest.mark.parametrize("moment", ["no Ray cluster in reach", "starting the controller"])
