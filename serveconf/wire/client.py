@@ -23,7 +23,6 @@ from serveconf.wire.frames import (
     Limits,
     Memory,
     Open,
-    ProtocolError,
     Refused,
     Reply,
     Room,
@@ -39,7 +38,7 @@ from serveconf.wire.requests import (
     run_http,
     run_websocket,
 )
-from serveconf.wire.shared import TheirMemory, can_share
+from serveconf.wire.shared import seen_lane
 
 log = logging.getLogger("serveconf.wire")
 
@@ -55,7 +54,7 @@ class WireClient(Connection):
     """
 
     def __init__(self, secret: bytes, limits: Limits) -> None:
-        super().__init__(ClientHandshake(secret), limits)
+        super().__init__(ClientHandshake(secret), limits, seen_lane)
         self.open = False
         self.closed = False
         self.full = False  # the replica has refused a stream, and has not said that there is room again
@@ -66,8 +65,6 @@ class WireClient(Connection):
         self._retiring = False
         self._others = 0
         self._newest = 0
-        self._was_offered = False
-        self._memory: TheirMemory | None = None  # of the replica, on this node
         self._streams: dict[int, ClientStream] = {}
         self._unwatched: list[ClientStream] = []
         self._shaken: asyncio.Future[None] = self.loop.create_future()
@@ -137,10 +134,10 @@ class WireClient(Connection):
     def is_alone(self) -> bool:
         return self.ongoing == 1
 
-    def begin(self, stream: ClientStream, first: Open) -> None:
-        """Send the request's first frame."""
+    def begin(self, stream: ClientStream, first: Open, body_follows: bool = False) -> None:
+        """Send the request's first frame; ``body_follows`` in this turn."""
         stream.opened = True
-        self.queue(first, self.ongoing == 1)
+        self.queue(first, self.ongoing == 1 and not body_follows)
 
     def watch_later(self, stream: ClientStream) -> None:
         """Watch the client of this stream if the answer is not there within ``WATCH_AFTER_S``."""
@@ -179,8 +176,11 @@ class WireClient(Connection):
     def frames_received(self, frames: Iterator[AnyFrame | Broken]) -> None:
         for frame in frames:
             kind = type(frame)
-            if kind is Room or kind is Memory:
-                self._heard(frame)  # type: ignore[arg-type]
+            if kind is Room:
+                self._has_room(frame)  # type: ignore[arg-type]
+                continue
+            if kind is Memory:
+                self.lane_heard(frame)  # type: ignore[arg-type]
                 continue
             stream = self._streams.get(frame.stream)
             if stream is None:
@@ -218,38 +218,11 @@ class WireClient(Connection):
         if frame.closing:
             self.open = False
 
-    def _heard(self, frame: Room | Memory) -> None:
-        """What is for no stream."""
-        if isinstance(frame, Memory):
-            self._map(frame)
-            return
+    def _has_room(self, frame: Room) -> None:
         self._others = frame.others
         self.full = False
         if self.on_room is not None:
             self.on_room()
-
-    def _map(self, frame: Memory) -> None:
-        assert self._transport is not None
-        sock = self._transport.get_extra_info("socket")
-        if self._was_offered or not can_share(sock, self.limits):
-            raise ProtocolError("memory where none can be, or once more")
-        self._was_offered = True
-        try:
-            self._memory = TheirMemory(sock, frame)
-        except OSError as error:  # as in another container: everything goes through the socket
-            log.debug("the replica's memory is out of reach: %s", error)
-        else:
-            self.flush()
-
-    def slot_data(self, slot: int, size: int) -> memoryview:
-        return super().slot_data(slot, size) if self._memory is None else self._memory.take(slot, size)
-
-    def flush(self, raw: memoryview | None = None) -> None:
-        if self._memory is not None:
-            free = self._memory.free()
-            if free is not None:
-                self._batch.insert(0, free)
-        super().flush(raw)
 
     def frame_unsendable(self, frame: AnyFrame, error: Exception) -> None:
         log.warning("request given up: its %s cannot be sent: %s", type(frame).__name__, error)
@@ -263,7 +236,6 @@ class WireClient(Connection):
     def disconnected(self, error: Exception | None) -> None:
         self.closed = True
         self.open = False
-        self._memory = None
         if not self._shaken.done():
             self._shaken.set_exception(error or ConnectionRefusedError("the replica closed the connection"))
         for stream in list(self._streams.values()):

@@ -2,6 +2,7 @@
 
 ``WireClient`` and the server's connections are built on it; what frames mean is theirs. Frames are read into a buffer that
 all connections of a thread share, and decoded from there at once; raw data goes straight into the buffer that it stays in.
+Pieces of one body that are sent in one turn are gathered to one frame, if they come fast enough to be worth it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any, cast
 
 from serveconf.wire.buffers import frames_buffer, raw_buffer
@@ -20,7 +22,9 @@ from serveconf.wire.frames import (
     Body,
     Broken,
     FrameTooLarge,
+    Free,
     Limits,
+    Memory,
     ProtocolError,
     StreamError,
     decode,
@@ -28,6 +32,7 @@ from serveconf.wire.frames import (
     encode_each,
 )
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
+from serveconf.wire.lane import Lane, MakeLane, Parts
 from serveconf.wire.pulse import BEAT, Pulse
 
 log = logging.getLogger("serveconf.wire")
@@ -37,13 +42,16 @@ SOCKET_BYTES = 512 << 10  # the kernel's default is less than one piece of a lar
 SMALL_READ_BYTES = 4 << 10  # holds a frame that announces raw data, and little of the data, which would be copied
 NOTHING = memoryview(b"")
 BATCH_BYTES = 512 << 10  # of body per loop turn; the streams that have more wait for the next one
+GATHER_S = 0.001  # a piece of a body that comes so long after the last one was written is not held for others
 
 
 class Connection(asyncio.BufferedProtocol):
     """What both ends have in common. Subclasses say what to do with a frame, and when it is over."""
 
-    def __init__(self, handshake: ServerHandshake | ClientHandshake, limits: Limits) -> None:
+    def __init__(self, handshake: ServerHandshake | ClientHandshake, limits: Limits, make_lane: MakeLane) -> None:
         self.limits = limits
+        self.lane = Lane()
+        self._make_lane = make_lane
         self.loop = asyncio.get_running_loop()
         self.turn = 0  # counts the writes: a frame queued in this turn may still be added to
         self.lost = False
@@ -57,6 +65,9 @@ class Connection(asyncio.BufferedProtocol):
         self._after_raw = False  # what comes next is probably the frame of the body's next piece, and raw data
         self._batch: list[AnyFrame] = []
         self._batch_bytes = 0
+        self._gathering: Body | None = None  # the last frame of the batch, if it is one whose data is ``_parts``
+        self._parts: list[bytes | memoryview] = []
+        self._piece_written_at = 0.0
         self._flushes_soon = False
         self._paused = False
         self._turns: deque[asyncio.Future[None]] = deque()
@@ -81,18 +92,6 @@ class Connection(asyncio.BufferedProtocol):
         """What came for it cannot be: end it, at both ends."""
         raise NotImplementedError
 
-    def next_piece(self, size: int) -> int:
-        """How much of ``size`` bytes goes at a time."""
-        return min(size, self.limits.piece_bytes)
-
-    def fill_slot(self, data: memoryview) -> int:
-        """Put ``data`` where the other end sees it; the slot, or 0 where it has to go through the socket."""
-        return 0
-
-    def slot_data(self, slot: int, size: int) -> memoryview:
-        """What the other end has put into ``slot``."""
-        raise ProtocolError("there are no slots here")
-
     def frame_unsendable(self, frame: AnyFrame, error: Exception) -> None:
         """``frame`` was queued, and is too large or holds what no frame can."""
         raise NotImplementedError
@@ -106,7 +105,9 @@ class Connection(asyncio.BufferedProtocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._transport = transport
         transport.set_write_buffer_limits(high=2 * BATCH_BYTES, low=BATCH_BYTES)
-        self._prepare(transport.get_extra_info("socket"))
+        sock = transport.get_extra_info("socket")
+        self._prepare(sock)
+        self.lane = self._make_lane(sock, self.limits)
         self._deadline = self.loop.call_later(self.limits.handshake_timeout_s, self._handshake_late)
         hello = self._handshake.hello()
         if hello:
@@ -160,8 +161,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._pulse is not None:
             self._pulse.stop()
         self._batch.clear()
+        self._gathering = None
+        self._parts.clear()
         self._rest.clear()
         self._raw, self._raw_data = None, NOTHING
+        self.lane.close()
         self._let_writers_go()
         self.disconnected(exc)
 
@@ -216,8 +220,9 @@ class Connection(asyncio.BufferedProtocol):
             if type(last) is Body and last.raw:
                 frames.pop()
                 self._deliver(frames)
-                if last.slot:
-                    self._hand_on(last, self.slot_data(last.slot, last.raw))
+                there = self.lane.unload(last)
+                if there is not None:
+                    self._hand_on(last, there)
                 else:
                     start += self._expect_raw(last, data[start:])
             else:
@@ -274,43 +279,97 @@ class Connection(asyncio.BufferedProtocol):
                     batch.append(frame)
                     self.flush()
                     return
-        elif len(batch) >= BATCH_FRAMES:
+        elif len(batch) >= BATCH_FRAMES or self._gathering is not None:
             self.flush()
             batch = self._batch
         batch.append(frame)
 
-    def queue_raw(self, frame: Body, data: memoryview) -> None:
-        """Send ``frame`` with what is queued, and ``data`` behind it without copying it, or through a slot."""
+    def queue_piece(self, frame: Body, data: bytes | memoryview) -> int:
+        """Send ``frame`` with ``data``; more may be added to it in the turn that this returns."""
+        size = len(data)
+        if size <= self.limits.inline_bytes:
+            frame.data = data if type(data) is bytes else bytes(data)
+            self.queue(frame)
+            return self.turn
+        turn = self.turn
         if not self.lost:
-            frame.slot = self.fill_slot(data)
-            self._batch.append(frame)
-            self.flush(None if frame.slot else data)
+            frame.raw = size
+            self.queue(frame)
+            turn = self.turn
+            self._gathering, self._parts = frame, [data]
+            self._piece_queued(frame)
+        return turn
+
+    def add_piece(self, frame: Body, data: bytes | memoryview, more: bool) -> bool:
+        """Send ``data`` in ``frame``, which was queued in this turn; False if other frames came behind, or it is full."""
+        if not self._batch or self._batch[-1] is not frame:
+            return False
+        size = len(data)
+        if frame is not self._gathering:
+            if self._gathering is not None or len(frame.data) + size > self.limits.piece_bytes:
+                return False
+            self._gathering, self._parts = frame, [frame.data]
+            frame.raw, frame.data = len(frame.data), b""
+        elif frame.raw + size > self.limits.piece_bytes:
+            return False
+        frame.raw += size
+        frame.more = more
+        self._parts.append(data)
+        self._piece_queued(frame)
+        return True
+
+    def _piece_queued(self, frame: Body) -> None:
+        if frame.raw >= self.limits.piece_bytes:
+            self.flush()
+
+    def hurry(self) -> None:
+        """A piece of a body was queued that may be the last one for a while."""
+        now = monotonic()
+        if now - self._piece_written_at >= GATHER_S:
+            self._piece_written_at = now
+            self.flush()
 
     def _end_turn(self) -> None:
         self._flushes_soon = False
         self.flush()
 
-    def flush(self, raw: memoryview | None = None) -> None:
+    def flush(self) -> None:
         """Write what is queued, now rather than at the end of the turn."""
         batch = self._batch
         if not batch:
             return
+        if self.lane.news:
+            batch.insert(0, self.lane.tell())
+        data = self._load(self._gathering) if self._gathering is not None else ()
         transport = self._transport
         assert transport is not None
         self.turn += 1
         self._batch = []
         self._batch_bytes = 0
         try:
-            data = encode(batch, self.limits)
+            frames = encode(batch, self.limits)
         except (FrameTooLarge, *CODEC_ERRORS):
-            data = b""
+            frames = b""
             self._write_each(transport, batch)
-        if raw is None:
-            transport.write(data)
+        if data:
+            transport.writelines((frames, *data))
         else:
-            transport.writelines((data, raw))
+            transport.write(frames)
         if self._turns:
             self.next_turns()
+
+    def _load(self, frame: Body) -> Parts:
+        parts, self._gathering, self._parts = self._parts, None, []
+        if frame.raw <= self.limits.inline_bytes:
+            frame.raw, frame.data = 0, b"".join(parts)
+            return ()
+        return self.lane.load(frame, parts)
+
+    def lane_heard(self, frame: Memory | Free) -> None:
+        """What is about the lane, and for no stream."""
+        self.lane.hear(frame)
+        if isinstance(frame, Memory) and self.lane.news:  # data may come that way at once
+            self.queue(self.lane.tell())
 
     def _write_each(self, transport: asyncio.Transport, batch: list[AnyFrame]) -> None:
         for frame, data in encode_each(batch, self.limits):

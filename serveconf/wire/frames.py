@@ -26,8 +26,8 @@ Raw bytes are there only if the last frame is a Body whose ``raw`` says how many
     15   Free     proxy    these slots of it may be filled
 
 Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
-stream's credit (raw data its length alone, in a slot half of it; a Reply without a body, or an Open whose body follows,
-nothing), which starts at ``Limits.window_bytes`` and is given back a quarter of that at a time.
+stream's credit (a Reply without a body, or an Open whose body follows, nothing), which starts at ``Limits.window_bytes``
+and is given back a quarter of that at a time.
 ``others`` is the replica's load in band: the streams that it handles for other connections than this one.
 """
 
@@ -41,9 +41,6 @@ import msgspec
 
 PIECE_COST = 64  # what an empty piece costs, so that a flood of small ones is bounded like a flood of bytes
 GRANT_SHIFT = 2  # what was used up is granted again when it is this part of the window: a quarter
-SLOT_SHIFT = (
-    1  # data in a slot costs this part of its size, a half: both ends share that memory, and there is not much of it
-)
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
@@ -60,8 +57,8 @@ class Limits:
     max_headers: int = 10_000
     max_streams: int = 10_000  # open at a time on one connection
     max_message_bytes: int = 64 << 20  # of one WebSocket message
-    window_bytes: int = 1 << 20  # unread data per stream and direction
-    piece_bytes: int = 512 << 10  # large bodies are cut into pieces of this size, and the streams take turns
+    window_bytes: int = (1 << 20) + 1024  # unread data per stream and direction: two pieces
+    piece_bytes: int = 512 << 10  # large bodies are cut into pieces of this size, small ones gathered up to it
     inline_bytes: int = 32 << 10  # larger pieces go as raw bytes behind their frame
     handshake_timeout_s: float = 5.0
 
@@ -261,9 +258,7 @@ CODEC_ERRORS = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, Recu
 
 def cost_of(frame: Body) -> int:
     """What it takes of the stream's credit."""
-    if frame.raw:
-        return frame.raw >> SLOT_SHIFT if frame.slot else frame.raw
-    return len(frame.data) + PIECE_COST
+    return (frame.raw or len(frame.data)) + PIECE_COST
 
 
 def encode(frames: list[AnyFrame], limits: Limits) -> bytes:

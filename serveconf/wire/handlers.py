@@ -213,7 +213,7 @@ class HttpHandler(Handler):
         trailers = bool(message.get("trailers", False)) and "extensions" in self._scope
         if trailers:
             self._trailers = []
-        self.sending(Reply(self.number, status, headers, session=session, trailers=trailers))
+        self._queue(Reply(self.number, status, headers, session=session, trailers=trailers))
 
     async def _send_body(self, body: bytes, more: bool) -> None:
         if self._head:
@@ -250,20 +250,35 @@ class HttpHandler(Handler):
     def _send_at_once(self, body: bytes, size: int, more: bool) -> bool:
         if more and not size:
             return True
+        connection = self.connection
+        if not self.spend(size, connection.limits.piece_bytes):
+            return False
         last = self._last
-        if type(last) is Reply and self._last_turn == self.connection.turn and not last.body and last.more:
-            if not self.spend(size):
-                return False
+        is_in_turn = self._last_turn == connection.turn
+        if (
+            is_in_turn
+            and type(last) is Reply
+            and last.more
+            and not last.body
+            and size <= connection.limits.inline_bytes
+        ):
             last.body = body
             last.more = more
-            return True
-        frame = Body(self.number, body, more)
-        if not self.spend(size):
-            return False
-        self.sending(frame)
+        else:
+            self.send_piece(body, more)
+        if more:
+            connection.hurry()
         return True
 
-    def sending(self, frame: Reply | Body) -> None:
+    def send_piece(self, data: bytes | memoryview, more: bool) -> None:
+        connection, last = self.connection, self._last
+        if type(last) is Body and self._last_turn == connection.turn and connection.add_piece(last, data, more):
+            self._credit += PIECE_COST  # it is one piece now
+            return
+        self._last = frame = Body(self.number, b"", more)
+        self._last_turn = connection.queue_piece(frame, data)
+
+    def _queue(self, frame: Reply) -> None:
         self.connection.queue(frame)
         self._last = frame
         self._last_turn = self.connection.turn
@@ -284,9 +299,7 @@ class HttpHandler(Handler):
             return
         self.complete = True
         if self._last is None:
-            self.sending(
-                Reply(self.number, 500, _ERROR_HEADERS, _ERROR_TEXT, more=False, others=self.connection.others)
-            )
+            self._queue(Reply(self.number, 500, _ERROR_HEADERS, _ERROR_TEXT, more=False, others=self.connection.others))
         else:
             self.connection.queue(Cut(self.number))
 

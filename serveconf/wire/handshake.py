@@ -16,7 +16,7 @@ import secrets
 
 from serveconf.wire.frames import ProtocolError
 
-MAGIC = b"scwire\x00\x02"
+MAGIC = b"scwire\x00\x03"
 NONCE_SIZE = 32
 PROOF_SIZE = 32
 GREETING_SIZE = len(MAGIC) + NONCE_SIZE

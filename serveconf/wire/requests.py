@@ -7,6 +7,7 @@ of its own, to send the rest of the body or to hear that the client left, exists
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -180,9 +181,9 @@ class ClientStream(Stream):
         if body or ends:  # it goes with the head, whatever else waits for its turn
             self._credit -= len(body) + PIECE_COST
             self.connection.count(len(body))
-        self.connection.begin(self, as_open(scope, self.number, body, not ends, self._holding))
+        self.connection.begin(self, as_open(scope, self.number, body, not ends, self._holding), rest is not None)
         if not ends:
-            self._pump = self.connection.loop.create_task(self._pump_body(rest, more))
+            self._pump = self._start_pump(self._pump_body(rest, more))
         elif running() is None:  # who runs a strand cancels it when its client leaves
             self.connection.watch_later(self)
 
@@ -196,8 +197,8 @@ class ClientStream(Stream):
                 if message["type"] == "http.disconnect":
                     return self.client_left()
                 body, more = as_bytes(message.get("body", b"")), bool(message.get("more_body", False))
-                if self.spend(len(body)):
-                    self.connection.queue(Body(self.number, body, more))
+                if self.spend(len(body), self.connection.limits.piece_bytes):
+                    self.send_piece(body, more)
                 else:
                     await self.send_body(body, more)
             for _ in range(2):  # where there is no body, the message that says so was not taken yet
@@ -217,11 +218,14 @@ class ClientStream(Stream):
         """Send the handshake on, and from then on what the client sends."""
         self._receive = receive
         self.connection.begin(self, as_open(scope, self.number, b"", False, False))
+        self._pump = self._start_pump(self._pump_messages())
+
+    def _start_pump(self, pump: Coroutine[Any, Any, None]) -> asyncio.Task[None] | Strand:
         if running() is None:
-            self._pump = self.connection.loop.create_task(self._pump_messages())
-        else:
-            self._pump = Strand(self.connection.loop, self._pump_messages(), set())
-            self._pump.start()
+            return self.connection.loop.create_task(pump)
+        strand = Strand(self.connection.loop, pump, set())
+        strand.start()
+        return strand
 
     async def _pump_messages(self) -> None:
         try:
@@ -243,7 +247,7 @@ class ClientStream(Stream):
             data, text = message["text"].encode(), True
         if len(data) > self.connection.limits.max_message_bytes:
             self._send_disconnect(TOO_BIG, "message too big")
-        elif self.spend(len(data)):
+        elif self.spend(len(data), self.connection.limits.inline_bytes):
             self.connection.queue(Message(self.number, data, text), self.connection.is_alone)
         else:
             await self.send_message(data, text)

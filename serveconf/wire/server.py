@@ -32,7 +32,7 @@ from serveconf.wire.frames import (
 from serveconf.wire.handlers import Handler, HttpHandler
 from serveconf.wire.handshake import ServerHandshake
 from serveconf.wire.polling import BusyPoll
-from serveconf.wire.shared import OwnMemory, can_share
+from serveconf.wire.shared import filled_lane
 from serveconf.wire.websockets import WebSocketHandler
 
 log = logging.getLogger("serveconf.wire")
@@ -163,12 +163,10 @@ class ServerConnection(Connection):
     """One proxy's connection."""
 
     def __init__(self, server: WireServer, handshake: ServerHandshake) -> None:
-        super().__init__(handshake, server.limits)
+        super().__init__(handshake, server.limits, filled_lane)
         self.server = server
         self._handlers: dict[int, Handler] = {}
         self._newest = 0
-        self._may_share = False
-        self._memory: OwnMemory | None = None  # for large answers; made when there is one
 
     @property
     def others(self) -> int:
@@ -181,7 +179,6 @@ class ServerConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._may_share = can_share(transport.get_extra_info("socket"), self.limits)
         self.server.joined(self)
 
     def frames_received(self, frames: Iterator[AnyFrame | Broken]) -> None:
@@ -191,7 +188,7 @@ class ServerConnection(Connection):
                 self._open(frame)  # type: ignore[arg-type]
                 continue
             if kind is Free:
-                self._freed(frame)  # type: ignore[arg-type]
+                self.lane_heard(frame)  # type: ignore[arg-type]
                 continue
             if kind is Broken:
                 raise StreamError(frame.stream, frame.why)  # type: ignore[union-attr]
@@ -239,31 +236,6 @@ class ServerConnection(Connection):
         server.began(handler)
         handler.start()
 
-    def next_piece(self, size: int) -> int:
-        room = 0 if self._memory is None or size <= self.limits.inline_bytes else self._memory.room_for(size)
-        return room or super().next_piece(size)
-
-    def fill_slot(self, data: memoryview) -> int:
-        if self._memory is not None:
-            return self._memory.put(data)
-        if self._may_share:
-            self._offer_memory()
-        return 0
-
-    def _offer_memory(self) -> None:
-        self._may_share = False
-        try:
-            self._memory = OwnMemory(self.limits)
-        except OSError as error:
-            log.debug("no memory to share: %s", error)
-        else:
-            self.queue(self._memory.offer())
-
-    def _freed(self, frame: Free) -> None:
-        if self._memory is None:
-            raise ProtocolError("there are no slots here")
-        self._memory.freed(frame.slots)
-
     def ended(self, handler: Handler) -> None:
         """The handler's coroutine has ended."""
         del self._handlers[handler.number]
@@ -285,6 +257,3 @@ class ServerConnection(Connection):
         self.server.parted(self)
         for handler in list(self._handlers.values()):
             handler.client_left()
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None

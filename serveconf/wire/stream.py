@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.frames import GRANT_SHIFT, PIECE_COST, Body, Credit, Message, StreamError, cost_of
+from serveconf.wire.frames import GRANT_SHIFT, PIECE_COST, Body, Credit, Message, StreamError
 
 if TYPE_CHECKING:
     from serveconf.wire.connection import Connection
@@ -98,11 +98,11 @@ class Stream:
                     sender.set_result(None)
             self._senders.clear()
 
-    def spend(self, size: int) -> bool:
+    def spend(self, size: int, most: int) -> bool:
         """Take the credit for ``size`` bytes that are to be queued in this turn, if they can go at once and whole."""
         connection = self.connection
         if (
-            size > connection.limits.inline_bytes
+            size > most
             or self._credit < size + PIECE_COST
             or connection.clogged
             or (self._lock is not None and self._lock.locked())
@@ -123,20 +123,14 @@ class Stream:
         async with self._lock:
             while True:
                 size = min(end - start, limits.piece_bytes)
-                await self._may_send(size if size > limits.inline_bytes else size + PIECE_COST)
+                await self._may_send(size + PIECE_COST)
                 if self.gone:
                     return
-                size = connection.next_piece(end - start)  # twice as much in a slot, for the same credit
+                self._credit -= size + PIECE_COST
+                connection.count(size)
                 piece = view[start : start + size]
                 start += size
-                if size > limits.inline_bytes:
-                    frame = Body(self.number, b"", more or start < end, raw=size)
-                    connection.queue_raw(frame, piece)
-                else:
-                    frame = Body(self.number, bytes(piece), more or start < end)
-                    connection.count(size)
-                    self.sending(frame)
-                self._credit -= cost_of(frame)
+                self.send_piece(piece, more or start < end)
                 if start >= end:
                     return
 
@@ -166,9 +160,9 @@ class Stream:
             async with self._lock:
                 pass
 
-    def sending(self, frame: Body) -> None:
-        """Queue a Body frame; the replica's end adds to the last one."""
-        self.connection.queue(frame)
+    def send_piece(self, data: bytes | memoryview, more: bool) -> None:
+        """Queue a piece that credit was taken for."""
+        self.connection.queue_piece(Body(self.number, b"", more), data)
 
     @property
     def must_wait(self) -> bool:

@@ -166,7 +166,7 @@ class WebSocketHandler(Handler):
             if data is None:
                 data, text = message["text"].encode(), True
             data = as_bytes(data)
-            if self.spend(len(data)):
+            if self.spend(len(data), self.connection.limits.inline_bytes):
                 is_alone = self.connection.is_alone
                 self.connection.queue(Message(self.number, data, text), is_alone)
                 if is_alone:
@@ -186,7 +186,7 @@ class WebSocketHandler(Handler):
         if kind != "websocket.http.response.body":
             raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'.")
         body, more = as_bytes(message.get("body", b"")), bool(message.get("more_body", False))
-        if self.spend(len(body)):
+        if self.spend(len(body), self.connection.limits.inline_bytes):
             self.connection.queue(Body(self.number, body, more))
         else:
             await self.send_body(body, more)

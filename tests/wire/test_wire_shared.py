@@ -13,15 +13,19 @@ from pathlib import Path
 import pytest
 from wire_harness import Peer, answer, get, http_scope, in_loop, pair, until
 
-from serveconf.wire import Limits
-from serveconf.wire import client as wire_client
+from serveconf.wire import Limits, shared
 from serveconf.wire.frames import Free, Memory, ProtocolError
 from serveconf.wire.shared import SLOTS, OwnMemory, TheirMemory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
 
 MIB = 1 << 20
-SOME = memoryview(bytes(100_000))
+SLOT = Limits().piece_bytes
+SOME = bytes(100_000)
+
+
+def put(own: OwnMemory, *parts: bytes) -> int:
+    return own.put(parts, sum(map(len, parts)))
 
 
 @pytest.fixture
@@ -46,43 +50,41 @@ def theirs(sock, own):
 
 
 def tell(theirs: TheirMemory, own: OwnMemory) -> list[int]:
-    free = theirs.free()
-    slots = [] if free is None else free.slots
+    slots = theirs.free().slots if theirs.done else []
     own.freed(slots)
     return slots
 
 
 def test_nothing_is_put_before_the_other_end_has_said_that_it_sees_it(own):
-    assert own.room_for(MIB) == 0
-    assert own.put(SOME) == 0
+    assert not own.has_room_for(SLOT)
+    assert put(own, SOME) == 0
 
 
 def test_what_one_end_puts_the_other_one_sees(own, theirs):
     assert sorted(tell(theirs, own)) == list(range(1, SLOTS + 1))
-    filled = {own.put(memoryview(bytes([n]) * MIB)): n for n in range(SLOTS)}
-    assert own.put(SOME) == 0
-    views = {n: theirs.take(slot, MIB) for slot, n in filled.items()}
-    assert all(view == bytes([n]) * MIB for n, view in views.items())
+    filled = {put(own, bytes([n]) * 9, bytes([n]) * (SLOT - 9)): n for n in range(SLOTS)}
+    assert put(own, SOME) == 0
+    views = {n: theirs.take(slot, SLOT) for slot, n in filled.items()}
+    assert all(view == bytes([n]) * SLOT for n, view in views.items())
 
 
 def test_a_slot_is_free_when_nobody_has_a_view_of_it(own, theirs):
     tell(theirs, own)
-    slot = own.put(SOME)
+    slot = put(own, SOME)
     view = theirs.take(slot, len(SOME))
     part = memoryview(view)[10:20]
     del view
-    assert theirs.free() is None
+    assert not theirs.done
     del part
     assert tell(theirs, own) == [slot]
-    assert theirs.free() is None
-    assert own.put(SOME) == slot  # it is warm still
+    assert not theirs.done
+    assert put(own, SOME) == slot  # it is warm still
 
 
 def test_small_data_is_not_worth_a_slot(own, theirs):
     tell(theirs, own)
-    assert own.put(memoryview(bytes(64 << 10))) == 0
-    assert own.room_for(64 << 10) == 0
-    assert [own.room_for(size) for size in (70_000, MIB, 5 * MIB)] == [70_000, MIB, MIB]
+    assert put(own, bytes(64 << 10)) == 0
+    assert [own.has_room_for(size) for size in (64 << 10, 70_000, SLOT, SLOT + 1)] == [False, True, True, False]
 
 
 def no_pages(file, start, size):
@@ -91,17 +93,17 @@ def no_pages(file, start, size):
 
 def test_slots_that_the_system_has_no_pages_for_are_left_out(own, theirs, monkeypatch):
     tell(theirs, own)
-    assert own.put(SOME) > 0
+    assert put(own, SOME) > 0
     monkeypatch.setattr(os, "posix_fallocate", no_pages)
-    assert own.room_for(MIB) == 0
-    assert own.put(SOME) == 0
+    assert not own.has_room_for(SLOT)
+    assert put(own, SOME) == 0
 
 
 def test_data_in_a_slot_outlives_the_connection(sock):
     own = OwnMemory(Limits())
     theirs = TheirMemory(sock, own.offer())
     tell(theirs, own)
-    view = theirs.take(own.put(memoryview(b"x" * 100_000)), 100_000)
+    view = theirs.take(put(own, b"x" * 100_000), 100_000)
     own.close()
     del theirs
     assert bytes(view) == b"x" * 100_000
@@ -122,7 +124,7 @@ def test_nothing_is_taken_from_a_slot_that_was_not_lent(own, theirs):
     with pytest.raises(ProtocolError):
         theirs.take(1, 1)
     with pytest.raises(ProtocolError):
-        theirs.take(2, MIB + 1)
+        theirs.take(2, SLOT + 1)
     with pytest.raises(ProtocolError):
         theirs.take(SLOTS + 1, 1)
     assert len(view) == 1
@@ -194,17 +196,17 @@ def out_of_reach(monkeypatch):
     def refused(sock, memory):
         raise PermissionError
 
-    monkeypatch.setattr(wire_client, "TheirMemory", refused)
+    monkeypatch.setattr(shared, "TheirMemory", refused)
 
 
 @pytest.fixture
 def puts(monkeypatch):
     """The slots that were filled."""
     slots = []
-    put = OwnMemory.put
+    really_put = OwnMemory.put
 
-    def noted(self, data):
-        slots.append(put(self, data))
+    def noted(self, parts, size):
+        slots.append(really_put(self, parts, size))
         return slots[-1]
 
     monkeypatch.setattr(OwnMemory, "put", noted)
@@ -328,9 +330,9 @@ async def test_memory_is_offered_once(out_of_reach, caplog) -> None:
         (20_000, 10_000, 32_768),  # a piece is no larger than what goes inline
         (33_024, 8_192, 10_000),
         (60_000, 30_000, 10_000),  # a slot is no larger than what is not worth one
-        (160_000, 40_000, 10_000),  # a piece is not worth a slot, two are
+        (160_000, 40_000, 10_000),  # a piece is not worth a slot
         (300_000, 40_000, 100_000),
-        (32 << 20, 9 << 20, 32_768),  # a slot is larger than may be offered
+        (64 << 20, 17 << 20, 32_768),  # a slot is larger than may be offered
     ],
 )
 def test_credit_never_runs_dry_and_is_never_overdrawn(window: int, piece: int, inline: int) -> None:
