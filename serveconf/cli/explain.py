@@ -1,4 +1,4 @@
-"""``serveconf explain``: one field of the spec, as the models describe it."""
+"""``serveconf explain``: one field of the spec, as the models describe it, or one code of a problem, with its cure."""
 
 from __future__ import annotations
 
@@ -30,17 +30,21 @@ def explain(
     field: Annotated[
         str,
         typer.Argument(
-            metavar="FIELD.PATH",
+            metavar="FIELD.PATH | CODE",
             autocompletion=complete,
-            help="Such as deployments.num_replicas; '.' for the whole spec.",
+            help="A field, such as deployments.num_replicas ('.': the whole spec); or a code, such as ambiguous or 503.",
         ),
     ] = ".",
     output: Annotated[ExplainFormat, typer.Option("--output", "-o", help="Format of the answer.")] = ExplainFormat.TEXT,
 ) -> None:
-    """Explain a field of the spec: its type, its default, its meaning, and what changing it costs.
+    """Explain a field of the spec (its default, its meaning, what changing it costs) or the code of a problem.
 
-    "-o markdown" prints the whole reference page instead. Exit code 1: there is no such field.
+    "codes" lists the codes. "-o markdown" prints the whole reference page instead. Exit code 1: there is no such field or code.
     """
+    code = _code_of(field)
+    if code and (field != code or not _is_field(code)):  # a word that is both means the field; [name] is the code
+        _explain_code(code, output)
+        return
     if output is ExplainFormat.MARKDOWN:
         from serveconf.spec.page import docs_page
 
@@ -56,6 +60,41 @@ def explain(
         else:
             print(f"no field '{field}' in the spec" + (f"; did you mean '{near}'?" if near else ""), file=sys.stderr)
         raise typer.Exit(1)
-    typer.echo(
-        json.dumps(found.as_json(), indent=2, ensure_ascii=False) if output is ExplainFormat.JSON else describe(found)
-    )
+    if output is ExplainFormat.JSON:
+        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        return
+    typer.echo(describe(found))
+    if code:
+        typer.echo(f"\nThere is a code [{code}] too: serveconf explain '[{code}]'")
+
+
+def _code_of(word: str) -> str | None:
+    """The code that is meant, also in brackets, as problems show it; ``codes`` for all of them."""
+    from serveconf.answers import ANSWERS
+
+    bare = word.strip().removeprefix("[").removesuffix("]")
+    return bare if bare == "codes" or bare in ANSWERS else None
+
+
+def _is_field(name: str) -> bool:
+    from serveconf.spec.reference import find_field
+
+    return find_field(name)[0] is not None
+
+
+def _explain_code(code: str, output: ExplainFormat) -> None:
+    from serveconf.answers import ANSWERS, answer_text, answers_page
+
+    known = {
+        one: {"code": one, "where": str(answer.where), "cause": answer.cause, "cure": answer.cure}
+        for one, answer in ANSWERS.items()
+    }
+    if output is ExplainFormat.MARKDOWN:
+        typer.echo(answers_page(), nl=False)
+    elif output is ExplainFormat.JSON:
+        typer.echo(json.dumps([*known.values()] if code == "codes" else known[code], indent=2, ensure_ascii=False))
+    elif code == "codes":
+        width = max(map(len, ANSWERS))
+        typer.echo("\n".join(f"{one:<{width}}  {answer.cause}" for one, answer in ANSWERS.items()))
+    else:
+        typer.echo(answer_text(code))

@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("convert", "Print a Ray Serve config, or the one in a RayService manifest, as a serveconf spec."),
     "explain": (
         "explain",
-        "Explain a field of the spec: its type, its default, its meaning, and what changing it costs.",
+        "Explain a field of the spec (its default, its meaning, what changing it costs) or the code of a problem.",
     ),
     "schema": ("schema", "Print the JSON Schema of spec files, for editors and other tools."),
 }
