@@ -226,6 +226,7 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "There is no such stack, deployment or revision.",
         "`serveconf status` and `serveconf history` list them.",
     ),
+    "stack": ("There are several stacks, and the command is about one.", "Say which one: `--stack NAME`."),
     "does_not_fit": (
         "The nodes have no room for the replicas, even one after the other.",
         "Lower num_replicas, num_cpus or memory, or add a node; `serveconf status` shows what is taken.",

@@ -8,7 +8,7 @@ import typer
 
 from serveconf.cli.apply import finish, watch_apply
 from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
-from serveconf.cli.look import StackOption
+from serveconf.cli.look import StackOption, stack_meant
 from serveconf.errors import AuthorError
 
 
@@ -25,7 +25,7 @@ def delete(
     with errors_shown(output):
         if not deployments and stack is None:
             raise AuthorError("say which deployments to delete, or --stack NAME for a whole stack")
-        result = _change(stack or "default", "delete", {"deployments": deployments or None})
+        result = _change(stack, "delete", {"deployments": deployments or None})
     finish(result, output)
 
 
@@ -33,7 +33,7 @@ def rollback(
     revision: Annotated[
         int | None, typer.Argument(help="Revision to go back to.", show_default="the one before")
     ] = None,
-    stack: StackOption = "default",
+    stack: StackOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Go back to an earlier revision and pin it: watchers leave it alone until 'resume' or an apply by hand."""
@@ -42,16 +42,18 @@ def rollback(
     finish(result, output)
 
 
-def resume(stack: StackOption = "default", output: OutputOption = Output.TEXT) -> None:
+def resume(stack: StackOption = None, output: OutputOption = Output.TEXT) -> None:
     """End the pin that a rollback leaves."""
     from serveconf.launch import find
 
     with errors_shown(output):
-        find(chosen.address, chosen.token).resume(stack)
+        client = find(chosen.address, chosen.token)
+        name = stack_meant(client, stack)
+        client.resume(name)
     if output is Output.JSON:
-        print_json({"stack": stack, "pinned": False})
+        print_json({"stack": name, "pinned": False})
     else:
-        typer.echo(f"Stack {stack} is not pinned.")
+        typer.echo(f"Stack {name} is not pinned.")
 
 
 def shutdown(output: OutputOption = Output.TEXT) -> None:
@@ -66,10 +68,11 @@ def shutdown(output: OutputOption = Output.TEXT) -> None:
         typer.echo("Stopped." if stopped else "Nothing was running.")
 
 
-def _change(stack: str, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+def _change(stack: str | None, verb: str, body: dict[str, Any]) -> dict[str, Any]:
     from serveconf.launch import find
     from serveconf.submit import author
 
     client = find(chosen.address, chosen.token)
-    operation = client.begin(stack, verb, {**body, "author": author()})
+    name = stack_meant(client, stack, deployments=body.get("deployments") or ())
+    operation = client.begin(name, verb, {**body, "author": author()})
     return watch_apply(client, operation, None)

@@ -31,19 +31,35 @@ def find_apps(folder: Path) -> list[App]:
 
     Where there is no such app, functions that make one count, if they can be called without arguments.
     """
-    apps, makers = [], []
-    for number, file in enumerate(_python_files(folder)):
-        tree = _parsed(file) if number < _MOST_FILES else None
-        if tree is None:
-            continue
-        root = root_of(file, folder, tree)
-        module = module_of(file.relative_to(root))
-        if module:
-            apps += [App(root, f"{module}:{name}") for name in _apps(tree)]
-            makers += [
-                App(root, f"{module}:{name}", factory=True) for name in _makers(tree) if _is_callable_bare(name, tree)
-            ]
+    apps: list[App] = []
+    makers: list[App] = []
+    for file in itertools.islice(_python_files(folder), _MOST_FILES):
+        more, by_call = _looked_at(file, folder)
+        apps += more
+        makers += by_call
     return apps or makers
+
+
+def apps_of(file: Path, folder: Path) -> list[App]:
+    """The same of one file; its imports start in ``folder`` or below it."""
+    apps, makers = _looked_at(file, folder)
+    return apps or makers
+
+
+def _looked_at(file: Path, folder: Path) -> tuple[list[App], list[App]]:
+    """The apps that a file defines, and the functions that make one."""
+    tree = _parsed(file)
+    if tree is None:
+        return [], []
+    root = root_of(file, folder, tree)
+    module = module_of(file.relative_to(root))
+    if not module:
+        return [], []
+    makers = [name for name in _makers(tree) if _is_callable_bare(name, tree)]
+    return (
+        [App(root, f"{module}:{name}") for name in _apps(tree)],
+        [App(root, f"{module}:{name}", factory=True) for name in makers],
+    )
 
 
 def _python_files(folder: Path) -> Iterator[Path]:

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json
+from serveconf.errors import AuthorError
 
-StackOption = Annotated[str, typer.Option("--stack", help="Name of the stack.")]
+if TYPE_CHECKING:
+    from serveconf.client import Client
+
+StackOption = Annotated[
+    str | None, typer.Option("--stack", help="Name of the stack; it may be left out where there is only one.")
+]
+
+
+def stack_meant(client: Client, stack: str | None, *, deployments: Sequence[str] = ()) -> str:
+    """The stack that a command is about: the named one, the only one there is, or the only one with these deployments.
+
+    Raises AuthorError where several could be meant.
+    """
+    if stack is not None:
+        return stack
+    stacks: dict[str, set[str]] = {
+        one["name"]: {d["name"] for d in one["deployments"]} for one in client.status()["stacks"]
+    }
+    fitting = [name for name, has in stacks.items() if has.issuperset(deployments)] if deployments else [*stacks]
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(stacks) <= 1:
+        return next(iter(stacks), "default")
+    raise AuthorError(
+        f"there are {len(stacks)} stacks: {', '.join(stacks)}",
+        hint="say which one is meant with --stack NAME",
+        code="stack",
+    )
 
 
 def status(
@@ -84,7 +113,7 @@ def routes(test: TestOption = None, header: HeaderOption = None, output: OutputO
 
 def history(
     revision: Annotated[int | None, typer.Argument(help="Show this revision in full.", show_default=False)] = None,
-    stack: StackOption = "default",
+    stack: StackOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Show the revisions of a stack, or one of them with its spec."""
@@ -93,7 +122,8 @@ def history(
 
     with errors_shown(output):
         client = find(chosen.address, chosen.token)
-        found: Any = client.history(stack) if revision is None else client.revision(stack, revision)
+        name = stack_meant(client, stack)
+        found: Any = client.history(name) if revision is None else client.revision(name, revision)
     if output is Output.JSON:
         print_json(found)
     else:

@@ -27,6 +27,7 @@ from serveconf.cli.common import (
 )
 from serveconf.cli.ending import Ending
 from serveconf.cli.lasting import lasting_output
+from serveconf.cli.quick import spec_file
 from serveconf.errors import ServeconfError
 from serveconf.spec.models import Location
 from serveconf.spec.problems import SpecInvalid
@@ -37,18 +38,33 @@ if TYPE_CHECKING:
 
 
 def run(
-    file: SpecArgument,
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE | MODULE:APP...]",
+            help="The spec file; or what to serve without one: module:attribute, or Python files.",
+            show_default=False,
+        ),
+    ] = None,
     no_watch: Annotated[
         bool, typer.Option("--no-watch", help="Apply once and serve; do not look for changes.")
     ] = False,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the spec of such a run to this file.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="HTTP port of a run without a spec file.")
+    ] = None,
     env_file: EnvFileOption = None,
 ) -> None:
     """Start what is missing, apply, watch file and code, show what happens. Ctrl-C stops what was started.
 
+    Without an argument it serves serve.yaml, or the FastAPI apps found below the folder.
     Exit code 0 after Ctrl-C or SIGTERM, else as apply.
     """
     code = 0
     with lasting_output(), Ending(still_stopping) as ending, errors_shown(Output.TEXT), suppress(KeyboardInterrupt):
+        file, note = spec_file(targets or [], save=save, port=port)
+        if note:
+            tell(note)
         loaded = load(file, env_file)
         found = reach(loaded)
         existed = True
