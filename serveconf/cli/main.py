@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("change", "End the pin that a rollback leaves."),
     "delete": ("change", "Take deployments, or a whole stack, away."),
     "shutdown": ("change", "Stop proxies, replicas and the controller, and the Ray that apply or run started."),
+    "doctor": (
+        "doctor",
+        "Look at Python, packages, memory, limits, ports, folders and what former runs have left, and say what to do.",
+    ),
     "init": (
         "init",
         "Write a commented spec for the given import paths, or for the FastAPI apps found below the folder.",
