@@ -240,6 +240,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
     "bad_plan": ("The file is no saved plan, or was edited.", "Make a new one: `plan FILE --out PLAN`."),
     "locked": ("Another apply of the same stack is running.", "Wait for it; `serveconf events --follow` shows it."),
     "cancelled": ("The apply, or the call, was cancelled before it was done.", "Begin it again."),
+    "interrupted": (
+        "The controller died before the apply had begun to change anything.",
+        "Apply again; `serveconf events` tells why it died.",
+    ),
     "deadline": ("The apply was not done within --timeout.", "Give it more time; what was started is taken back."),
     "error_rate": (
         "After the switch more answers failed than rollout.max_error_rate allows, so it was switched back.",

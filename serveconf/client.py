@@ -104,6 +104,10 @@ class Client:
         """What an apply would do."""
         return self._json("POST", f"/stacks/{stack}/plan", json=body, timeout=CODE_S)
 
+    def drift(self, stack: str) -> Json:
+        """What is not as it was applied."""
+        return self._json("GET", f"/stacks/{stack}/drift")
+
     def begin(self, stack: str, verb: str, body: dict[str, Any], *, base: int | None = None) -> str:
         """Begin an ``apply``, ``rollback`` or ``delete``; returns the operation's id."""
         headers = {} if base is None else {"if-match": str(base)}

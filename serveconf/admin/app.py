@@ -26,6 +26,7 @@ from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.drift import find_drift
 from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.logs import check_deployment
 from serveconf.reconcile.packages import check_digest
@@ -139,6 +140,11 @@ def _looking(plane: ControlPlane, address: str) -> APIRouter:
         """What the replicas of a deployment write: one JSON object a line, ``{"replica", "line"}``."""
         check_deployment(plane.ledger, stack, deployment)
         return StreamingResponse(_lines(plane.logs(stack, deployment, tail=tail, follow=follow)), media_type=NDJSON)
+
+    @router.get("/stacks/{stack}/drift", response_model=models.PlanModel, response_model_exclude_unset=True)
+    async def drift(stack: StackName) -> dict[str, Any]:
+        """What of a stack is not as it was applied, as a plan. Changes nothing."""
+        return find_drift(plane.ledger, plane.cluster.observe(), stack).as_json()
 
     @router.get("/stacks/{stack}/revisions", response_model=list[models.RevisionModel])
     async def revisions(stack: StackName) -> list[dict[str, Any]]:

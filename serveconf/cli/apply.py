@@ -37,6 +37,9 @@ def plan(
     file: SpecArgument,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 2 where there are changes.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Save the plan to this file, for 'apply' to take.")] = None,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Show only what is not as it was applied, whatever the file says now.")
+    ] = False,
     env_file: EnvFileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -46,8 +49,14 @@ def plan(
     """
     from serveconf.cli.plan_view import render_plan
 
+    if drift and out is not None:
+        raise typer.BadParameter("--drift changes nothing that could be saved", param_hint="--out")
     with errors_shown(output):
         loaded = load(file, env_file)
+        if drift:
+            from serveconf.cli.drift import show_drift
+
+            raise typer.Exit(2 if show_drift(loaded, output) and exit_code else 0)
         with at_their_places(loaded):
             client, submission, found = _make_plan(loaded)
         if out is not None:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "routes": ("look", "Show the live routing table, or who would take a request."),
     "logs": ("logs", "Show what the replicas of a deployment write to stdout and stderr."),
     "history": ("look", "Show the revisions of a stack, or one of them with its spec."),
+    "dump": ("dump", "Print a live stack as a spec file, or write all of them to a folder."),
     "rollback": ("change", "Go back to an earlier revision and pin it."),
     "resume": ("change", "End the pin that a rollback leaves."),
     "delete": ("change", "Take deployments, or a whole stack, away."),
