@@ -244,6 +244,20 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The controller died before the apply had begun to change anything.",
         "Apply again; `serveconf events` tells why it died.",
     ),
+    "bad_record": (
+        "A record of the controller cannot be read: mostly one of a newer version.",
+        "Use the version that wrote it, or `serveconf shutdown` and apply again.",
+    ),
+    "git_address": (
+        "It is no address of a git repository, or one that would run a program.",
+        "Give an https:// or ssh:// URL, host:path, or a folder.",
+    ),
+    "git_branch": ("It is no name of a branch or tag.", "Give the name alone: main, release/2."),
+    "git_branch_missing": (
+        "The repository has no such branch or tag.",
+        "`git ls-remote URL` lists them; --branch names one.",
+    ),
+    "git_missing": ("git is not installed.", "Install git where sync runs."),
     "deadline": ("The apply was not done within --timeout.", "Give it more time; what was started is taken back."),
     "error_rate": (
         "After the switch more answers failed than rollout.max_error_rate allows, so it was switched back.",

@@ -67,7 +67,7 @@ class Place:
         """Where the deployments answer."""
         return f"http://127.0.0.1:{self.http_port}"
 
-    def start(self, *args: str | Path, **env: str) -> subprocess.Popen[str]:
+    def start(self, *args: str | Path, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
         """The command, begun."""
         return subprocess.Popen(
             [str(COMMAND), *map(str, args)],
@@ -76,6 +76,7 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
             env={**self.env, **env},
+            cwd=cwd,
         )
 
     def run(self, *args: str | Path, **env: str) -> Done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conftest import Stack
-from place import Place, ask
+from place import Place, ask, end, until
 
 ASYNC_INIT = """
     import asyncio
@@ -85,6 +85,41 @@ def test_a_spec_with_the_control_apis_port_is_served_and_the_control_api_moves(t
         assert (
             refused.code == 1 and f":1:22: error: http_options.port: port {control} is the control API's" in refused.err
         )
+    finally:
+        place.run("shutdown")
+        place.close()
+
+
+def test_what_is_dumped_plans_no_change_and_what_others_apply_is_drift(stack: Stack, place: Place) -> None:
+    stack.says("web", "first")
+    stack.spec("name: web, import_path: 'web:app', route_prefix: /$, init_args: [], num_replicas: 2")
+    stack.apply()
+    dumped = stack.folder / "dumped.yaml"
+    dumped.write_text(place.ok("dump", "--stack", stack.name).out)
+    place.ok("plan", "--exit-code", dumped)
+    place.ok("plan", "--drift", "--exit-code", stack.file)
+    dumped.write_text(dumped.read_text().replace("num_replicas: 2", "num_replicas: 1"))
+    place.ok("apply", dumped)
+    found = place.run("plan", "--drift", "--exit-code", stack.file)
+    assert found.code == 2
+    assert f"came from {dumped}" in found.out
+    place.ok("plan", "--drift", "--exit-code", dumped)
+
+
+def test_an_app_is_served_without_a_file_and_kept_as_one(tmp_path: Path) -> None:
+    place = Place()
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "web.py").write_text("from fastapi import FastAPI\napp = FastAPI()\napp.get('/')(lambda: 'hi')\n")
+    running = place.start("run", "web:app", "--save", "serve.yaml", "--port", str(place.http_port), cwd=folder)
+    try:
+        until(lambda: ask(place.url) == (200, '"hi"'), "the app answers")
+        (folder / "web.py").write_text((folder / "web.py").read_text().replace("hi", "ho"))
+        until(lambda: ask(place.url) == (200, '"ho"'), "the edit answers")
+        running.terminate()
+        assert end(running).code == 0
+        until(lambda: not place.processes(), "nothing is left")
+        assert "import_path: web:app" in (folder / "serve.yaml").read_text()
     finally:
         place.run("shutdown")
         place.close()
