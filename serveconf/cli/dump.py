@@ -60,7 +60,6 @@ def live_spec(client: Client, stack: str, folder: Path) -> dict[str, Any]:
         said = spec.get("app_dir", ".")
         if os.path.realpath(folder / said) != os.path.realpath(app_dir):
             spec["app_dir"] = app_dir
-            tell(f"note: {stack} was applied from {revision['source']}; only beside that file its code is unchanged")
     if any(str(one.get("import_path", "")).startswith("__main__:") for one in spec.get("deployments", ())):
         tell(f"warning: {stack} has deployments that a script deployed by value: no file can name them")
     return _ordered(spec)

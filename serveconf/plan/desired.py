@@ -46,12 +46,13 @@ def make_desired(
     """
     masks = masks or {}
     look = middleware_files_for or (lambda _deployment: {})
+    said_app_dir = _said_app_dir(spec.app_dir, app_dir, current)
     deployments = []
     for index, deployment in enumerate(spec.deployments):
         one = _make_deployment(
             deployment,
             code=code,
-            said_app_dir=spec.app_dir,
+            said_app_dir=said_app_dir,
             app_dir=app_dir,
             files=files_for(deployment.name),
             middleware_files=look(deployment.name),
@@ -68,9 +69,16 @@ def make_desired(
         masks=_below(masks, "http_options."),
         deployments=tuple(sorted(deployments, key=lambda d: d.name)),
         code=code,
-        said_app_dir=spec.app_dir,
+        said_app_dir=said_app_dir,
     )
     return made if current is None else _keep(made, current, middlewares=middleware_files_for is not None)
+
+
+def _said_app_dir(said: str, app_dir: str | None, current: DesiredStack | None) -> str:
+    """How app_dir is named. A full path to the folder that serves already is no other name for it: ``dump`` writes such."""
+    if current is not None and said.startswith("/") and any(d.app_dir == app_dir for d in current.deployments):
+        return current.said_app_dir
+    return said
 
 
 def config_hash(user_config: Any) -> str:

@@ -122,9 +122,8 @@ def test_dump_prints_or_writes_what_serves(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_dumped_elsewhere_it_names_the_code_from_the_root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = call(Client(folder), monkeypatch, "dump", "--out", "elsewhere")
+    assert call(Client(folder), monkeypatch, "dump", "--out", "elsewhere").exit_code == 0
     assert load_file(folder / "elsewhere" / "shop.yaml", env={}).app_dir == folder / "code"
-    assert "only beside that file" in done.stderr
 
 
 MISSING = {

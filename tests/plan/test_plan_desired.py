@@ -146,3 +146,19 @@ def test_operations_are_out_of_reach_only_where_the_other_rule_asks_for_the_same
     assert len(shadowed(desired({"deployments": [A, below]}, operations=operations))) == 1
     matched = {**below, "match": {"hosts": ["h.example"]}}
     assert shadowed(desired({"deployments": [A, matched]}, operations=operations)) == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "folder", "same"),
+    [
+        ("/srv/shop/code", "/srv/shop/code", True),
+        ("code", "/srv/shop/code", True),
+        ("/srv/other", "/srv/other", False),
+        ("other", "/srv/shop/other", False),
+    ],
+)
+def test_a_full_path_to_the_folder_that_serves_is_no_other_app_dir(said: str, folder: str, same: bool) -> None:
+    before = desired({"app_dir": "code", "deployments": [A]}, app_dir="/srv/shop/code")
+    after = desired({"app_dir": said, "deployments": [A]}, app_dir=folder, current=before)
+    assert (after.deployments[0].version == before.deployments[0].version) is same
+    assert (after.said_app_dir == "code") is same
