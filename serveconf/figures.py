@@ -203,3 +203,28 @@ def use_of_this_process() -> ProcessFigures:
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as file:
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return ProcessFigures(began=_BEGAN, resident_bytes=resident, cpu_s=usage.ru_utime + usage.ru_stime)
+
+
+class DeploymentLoad(msgspec.Struct, frozen=True, array_like=True):
+    """Of one deployment, since this process began; ``ongoing`` and ``waiting`` are those of the report's moment.
+
+    ``ongoing`` requests are running or waiting. ``ongoing_s`` and ``waiting_s`` are their time integrals (request-seconds);
+    ``served_s`` is what the ``completions`` took on their replicas, without their waits.
+    """
+
+    arrivals: int = 0
+    completions: int = 0
+    served_s: float = 0.0
+    ongoing: int = 0
+    waiting: int = 0
+    ongoing_s: float = 0.0
+    waiting_s: float = 0.0
+    oldest_wait_s: float = 0.0
+
+
+class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What has changed since the report before. ``time`` is the process's own clock; ``number`` counts its reports."""
+
+    number: int = 0
+    time: float = 0.0
+    loads: dict[str, DeploymentLoad] = {}  # by ``stack/deployment``

@@ -11,38 +11,11 @@ import contextlib
 from time import monotonic
 from weakref import WeakValueDictionary
 
-import msgspec
+from serveconf.figures import DeploymentLoad, LoadReport
 
 EVERY_S = 0.25  # between two reports while there are requests
 AT_ONCE_S = 0.1  # ... at least, also where something has to be known at once
-QUIET_S = (
-    15.0  # after which a report is made although there is nothing to say: so the controller knows that it is heard
-)
-
-
-class DeploymentLoad(msgspec.Struct, frozen=True, array_like=True):
-    """Of one deployment, since this process began; ``ongoing`` and ``waiting`` are those of the report's moment.
-
-    ``ongoing`` requests are running or waiting. ``ongoing_s`` and ``waiting_s`` are their time integrals (request-seconds);
-    ``served_s`` is what the ``completions`` took on their replicas, without their waits.
-    """
-
-    arrivals: int = 0
-    completions: int = 0
-    served_s: float = 0.0
-    ongoing: int = 0
-    waiting: int = 0
-    ongoing_s: float = 0.0
-    waiting_s: float = 0.0
-    oldest_wait_s: float = 0.0
-
-
-class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What has changed since the report before. ``time`` is the process's own clock; ``number`` counts its reports."""
-
-    number: int = 0
-    time: float = 0.0
-    loads: dict[str, DeploymentLoad] = {}  # by ``stack/deployment``
+QUIET_S = 15.0  # after which a report is made with nothing to say: so the controller knows that it is heard
 
 
 class Load:

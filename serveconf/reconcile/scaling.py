@@ -1,0 +1,417 @@
+"""Each deployment's number of replicas: what proxies report goes into ``plan.scaling``, and what it says is remembered.
+
+A report is a call that the proxy answers when there is news, so the controller hears of a first request, or of a queue, in
+the moment in which it is there. The passes ask for ``scaled`` stacks and say what they see (``look``); nobody else sets a
+number. Numbers lie in the store: a controller that comes back goes on with them, and with reports anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from serveconf.background import Tasks
+from serveconf.errors import Conflict, NotFound, ServeconfError
+from serveconf.figures import LoadReport
+from serveconf.plan.scaling import START_S, Answer, Fleet, Past, Rule, Verdict, decide, rule_of
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.loads import Loads
+from serveconf.reconcile.ports import Clock, Store
+
+log = logging.getLogger("serveconf.scaling")
+
+TICK_S = 0.25  # between two looks at those whose load may have changed the number by now
+IDLE_LOOK_S = 30.0  # ... at those that have no load and no replica that could go
+POLICY_S = 1.0  # between two questions to a policy
+SOURCES = 100  # processes that report as often as they would; more report as much less often
+PREFIX = "scaling/"
+
+Note = Callable[..., None]  # EventLog.note
+AskPolicy = Callable[[str, DesiredDeployment, dict[str, Any]], Awaitable[Answer]]  # (stack, deployment, context)
+
+
+class Reporting(Protocol):
+    """What of the cluster this needs."""
+
+    async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
+        """What a process has to say after its report ``seen``, when there is something. Raises OperatorError where it can't."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a stack is remembered: numbers by the load, and those that were set by hand."""
+
+    numbers: dict[str, int] = {}
+    held: dict[str, int] = {}
+
+
+@dataclass
+class _Deployment:
+    """One deployment that is followed."""
+
+    rule: Rule | None
+    desired: DesiredDeployment
+    number: int
+    held: int | None = None
+    past: Past = field(default_factory=Past)
+    ready: int = 0
+    starting: int = 0
+    failing: bool = False
+    start_s: float = START_S
+    due: float = 0.0
+    verdict: Verdict | None = None
+    answer: Answer | None = None
+    asking: asyncio.Task[Any] | None = None
+    asked_at: float = float("-inf")
+
+
+class Scaling:
+    """The numbers of all stacks. All calls from one loop; ``run`` has to run for anything to change by itself."""
+
+    def __init__(self, reporting: Reporting, store: Store, clock: Clock) -> None:
+        self._reporting, self._store, self._clock = reporting, store, clock
+        self.on_change: Callable[[str], None] = lambda stack: None
+        self.note: Note = lambda **_event: None
+        self.ask_policy: AskPolicy | None = None
+        self._loads = Loads()
+        self._stacks: dict[str, dict[str, _Deployment]] = {}
+        self._kept: dict[str, Kept] = {}
+        self._listeners: dict[str, asyncio.Task[None]] = {}
+        self._starts: dict[str, float] = {}  # replica -> when it was seen to start
+        self._tasks = Tasks()
+        self._unwritten: set[str] = set()
+        self._to_write = asyncio.Event()
+
+    async def load(self) -> None:
+        """Read what a former controller has decided. What can't be read is begun anew."""
+        for key in await self._store.keys(PREFIX):
+            data = await self._store.get(key)
+            try:
+                self._kept[key.removeprefix(PREFIX)] = msgspec.json.decode(data or b"{}", type=Kept)
+            except msgspec.DecodeError:
+                log.warning("numbers of replicas could not be read", extra={"key": key})
+
+    # -- what the passes ask and tell --------------------------------------------------------------------------------
+
+    def scaled(self, stack: DesiredStack | None) -> DesiredStack | None:
+        """The stack with the numbers of replicas that it should have by now."""
+        if stack is None:
+            return None
+        found = tuple(self._scaled(stack.name, deployment) for deployment in stack.deployments)
+        return stack if found == stack.deployments else replace(stack, deployments=found)
+
+    def _scaled(self, stack: str, deployment: DesiredDeployment) -> DesiredDeployment:
+        kept = self._kept.get(stack)
+        if kept is None:
+            return deployment
+        rule = rule_of(deployment.spec)
+        number = kept.held.get(deployment.name)
+        if rule is not None and not rule.dry_run:
+            number = kept.numbers.get(deployment.name, number)
+            number = None if number is None else rule.widest.clamp(number)
+        return deployment if number in (None, deployment.num_replicas) else replace(deployment, num_replicas=number)
+
+    def look(
+        self, stack: str, goal: DesiredStack | None, observed: Observed, failing: frozenset[str] = frozenset()
+    ) -> None:
+        """What a pass sees of its stack. ``failing``: deployments whose replicas do not start, for now."""
+        followed = self._stacks.setdefault(stack, {})
+        for deployment in goal.deployments if goal else ():
+            replicas = observed.of(stack, deployment.name)
+            one = self._follow(stack, followed, deployment)
+            one.ready = sum(r.phase is ReplicaPhase.READY for r in replicas)
+            one.starting = sum(r.phase is ReplicaPhase.STARTING for r in replicas)
+            one.failing = deployment.name in failing
+            self._time_starts(one, replicas)
+        names = {deployment.name for deployment in goal.deployments} if goal else set()
+        for name in followed.keys() - names:
+            del followed[name]
+            self._loads.forget(f"{stack}/{name}")
+            self._forget_number(stack, name)
+        self._listen(observed)
+
+    def forget(self, stack: str) -> None:
+        """The stack is gone."""
+        for name in self._stacks.pop(stack, {}):
+            self._loads.forget(f"{stack}/{name}")
+        if stack in self._kept:
+            self._keep(stack, Kept())
+            del self._kept[stack]
+
+    def state(self, stack: str, deployment: str) -> dict[str, Any] | None:
+        """The contract's ``autoscaling`` of a deployment's status; None where its number is fixed."""
+        one = self._stacks.get(stack, {}).get(deployment)
+        if one is None or one.rule is None:
+            return None
+        verdict = one.verdict
+        bounds = one.rule.ever
+        return {
+            "desired": verdict.number if verdict else one.number,
+            "min": verdict.least if verdict else bounds.least,
+            "max": verdict.most if verdict else bounds.most,
+            "ongoing": verdict.ongoing if verdict else 0,
+            "queued": verdict.waiting if verdict else 0,
+            "reason": verdict.reason if verdict else "nothing was reported yet",
+        }
+
+    def hold(self, stack: str, deployment: str, number: int) -> tuple[int, int]:
+        """Set a number by hand, until the next apply; (the one before, the one that it came to).
+
+        Raises NotFound, or Conflict where the number is outside of the bounds.
+        """
+        one = self._stacks.get(stack, {}).get(deployment)
+        if one is None:
+            raise NotFound(
+                f"there is no deployment '{deployment}' in stack '{stack}'", hint="'serveconf status' lists them"
+            )
+        if one.rule is not None:
+            bounds = one.rule.widest
+            if bounds.clamp(number) != number:
+                raise Conflict(
+                    f"{number} is not between min_replicas ({bounds.least}) and max_replicas ({bounds.most})",
+                    code="out_of_bounds",
+                )
+        elif number < 1:
+            raise Conflict("at least 1 replica runs where autoscaling_config says nothing else", code="out_of_bounds")
+        before, one.held = one.number, number
+        kept = self._kept.get(stack, Kept())
+        self._keep(stack, replace(kept, held={**kept.held, deployment: number}))
+        if one.rule is None:
+            self._set(stack, deployment, one, number, "set by hand")
+        else:
+            self._decide(stack, deployment, one)
+        return before, number
+
+    def release(self, stack: str) -> None:
+        """An apply by hand ends what was set by hand."""
+        for one in self._stacks.get(stack, {}).values():
+            one.held = None
+            if one.rule is None:
+                one.number = one.desired.num_replicas
+        kept = self._kept.get(stack, Kept())
+        if kept.held:
+            self._keep(stack, replace(kept, held={}))
+            self.on_change(stack)
+
+    # -- what runs by itself -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look at all that may have changed without a report, until cancelled."""
+        self._tasks.start(self._write(), name="numbers of replicas")
+        try:
+            while True:
+                self.tick()
+                await self._clock.sleep(TICK_S)
+        finally:
+            await self._tasks.close()
+
+    def tick(self) -> None:
+        """Decide where it is due."""
+        now = self._clock.now()
+        for stack, followed in list(self._stacks.items()):
+            for name, one in list(followed.items()):
+                if one.rule is not None and one.due <= now:
+                    self._decide(stack, name, one)
+
+    def take(self, source: str, report: LoadReport, *, slower: float = 1.0) -> None:
+        """A process has reported."""
+        for name in self._loads.take(source, report, self._clock.now(), slower=slower):
+            self._decide_named(name)
+
+    def _decide_named(self, name: str) -> None:
+        stack, _, deployment = name.partition("/")
+        one = self._stacks.get(stack, {}).get(deployment)
+        if one is not None and one.rule is not None:
+            self._decide(stack, deployment, one)
+
+    def _decide(self, stack: str, name: str, one: _Deployment) -> None:
+        assert one.rule is not None
+        now, before = self._clock.now(), one.verdict
+        sample = self._loads.sample(f"{stack}/{name}", now)
+        if one.past.window.samples and sample.time <= one.past.window.last.time:
+            return
+        fleet = Fleet(
+            number=one.number, ready=one.ready, starting=one.starting, start_s=one.start_s, failing=one.failing
+        )
+        verdict, one.past = decide(
+            one.rule, one.past, sample, fleet, wall=self._clock.wall(), answer=one.answer, held=one.held
+        )
+        one.verdict = verdict
+        idle = not sample.ongoing and one.number <= verdict.least and verdict.number == one.number
+        one.due = now + (IDLE_LOOK_S if idle and one.rule.policy is None else TICK_S * 4)
+        if one.rule.policy is not None and one.held is None:
+            self._ask(stack, name, one)
+        if one.rule.dry_run:
+            if verdict.number != (before.number if before else one.number):
+                self._note(stack, name, one.number, verdict, verb="would go")
+        elif verdict.number != one.number:
+            self._note(stack, name, one.number, verdict, verb="went")
+            self._set(stack, name, one, verdict.number, verdict.reason)
+
+    def _set(self, stack: str, name: str, one: _Deployment, number: int, reason: str) -> None:
+        extra = {"deployment": f"{stack}/{name}", "before": one.number, "after": number, "reason": reason}
+        log.info("number of replicas", extra=extra)
+        one.number = number
+        kept = self._kept.get(stack, Kept())
+        if one.rule is not None:
+            self._keep(stack, replace(kept, numbers={**kept.numbers, name: number}))
+        self.on_change(stack)
+
+    def _note(self, stack: str, name: str, before: int, verdict: Verdict, *, verb: str) -> None:
+        self.note(
+            kind="scale",
+            stack=stack,
+            deployment=name,
+            message=f"{name} {verb} from {before} to {verdict.number}: {verdict.reason}",
+            data={
+                "before": before,
+                "after": verdict.number,
+                "cause": verdict.cause.name.lower(),
+                "load": round(verdict.load, 2),
+                "ongoing": verdict.ongoing,
+                "queued": verdict.waiting,
+                "target": verdict.target,
+                "min": verdict.least,
+                "max": verdict.most,
+                "dry_run": verb != "went",
+            },
+        )
+
+    # -- policies ----------------------------------------------------------------------------------------------------
+
+    def _ask(self, stack: str, name: str, one: _Deployment) -> None:
+        now = self._clock.now()
+        running = one.asking is not None and not one.asking.done()
+        if self.ask_policy is None or running or now - one.asked_at < POLICY_S or one.verdict is None:
+            return
+        one.asked_at = now
+        context = {
+            "stack": stack,
+            "deployment": name,
+            "replicas": one.number,
+            "ready": one.ready,
+            "starting": one.starting,
+            "ongoing": one.verdict.ongoing,
+            "queued": one.verdict.waiting,
+            "target_ongoing_requests": one.verdict.target,
+            "min_replicas": one.verdict.least,
+            "max_replicas": one.verdict.most,
+            "time": self._clock.wall(),
+        }
+        one.asking = self._tasks.start(self._answer(stack, name, one, context), name=f"policy of {stack}/{name}")
+
+    async def _answer(self, stack: str, name: str, one: _Deployment, context: dict[str, Any]) -> None:
+        assert self.ask_policy is not None
+        before = one.answer
+        one.answer = await self.ask_policy(stack, one.desired, context)
+        assert one.answer is not None
+        if one.answer.number is None and (before is None or before.number is not None):
+            message = f"the policy of {name} failed, its number stays: {one.answer.failure}"
+            self.note(kind="scale", stack=stack, deployment=name, message=message, data={"after": one.number})
+        if self._stacks.get(stack, {}).get(name) is one:
+            self._decide(stack, name, one)
+
+    # -- who is followed ---------------------------------------------------------------------------------------------
+
+    def _follow(self, stack: str, followed: dict[str, _Deployment], deployment: DesiredDeployment) -> _Deployment:
+        one = followed.get(deployment.name)
+        if one is not None and one.desired.spec == deployment.spec:
+            one.desired = deployment
+            return one
+        rule, kept = rule_of(deployment.spec), self._kept.get(stack, Kept())
+        number = self._scaled(stack, deployment).num_replicas
+        held = kept.held.get(deployment.name)
+        if one is None or one.rule is None or rule is None:
+            one = _Deployment(rule=rule, desired=deployment, number=number, held=held)
+        else:
+            one.rule, one.desired, one.due = rule, deployment, 0.0
+            one.number = number if rule.dry_run else rule.widest.clamp(one.number)
+        followed[deployment.name] = one
+        if rule is not None and not rule.dry_run and kept.numbers.get(deployment.name) != one.number:
+            self._keep(stack, replace(kept, numbers={**kept.numbers, deployment.name: one.number}))
+        elif (rule is None or rule.dry_run) and deployment.name in kept.numbers:
+            self._forget_number(stack, deployment.name)
+        return one
+
+    def _time_starts(self, one: _Deployment, replicas: Iterable[ReplicaState]) -> None:
+        now = self._clock.now()
+        for replica in replicas:
+            if replica.phase is ReplicaPhase.STARTING:
+                self._starts.setdefault(replica.id, now)
+            elif (began := self._starts.pop(replica.id, None)) is not None and replica.phase is ReplicaPhase.READY:
+                one.start_s = 0.5 * one.start_s + 0.5 * max(now - began, 0.1)
+
+    def _forget_number(self, stack: str, name: str) -> None:
+        kept = self._kept.get(stack, Kept())
+        if name in kept.numbers or name in kept.held:
+            self._keep(stack, Kept(numbers=_without(kept.numbers, name), held=_without(kept.held, name)))
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    def _listen(self, observed: Observed) -> None:
+        """A pending call at each process that takes requests."""
+        sources = {proxy.id for proxy in observed.proxies if proxy.pid}
+        if not any(one.rule for followed in self._stacks.values() for one in followed.values()):
+            sources = set()  # nobody wants to know
+        for source in sources - self._listeners.keys():
+            self._loads.expect(source)
+            self._listeners[source] = self._tasks.start(self._hear(source), name=f"load of {source}")
+        for source in self._listeners.keys() - sources:
+            self._listeners.pop(source).cancel()
+            self._lose(source)
+
+    async def _hear(self, source: str) -> None:
+        seen = 0
+        while True:
+            slower = max(1.0, len(self._listeners) / SOURCES)
+            try:
+                report = await self._reporting.load_report(source, seen, slower=slower)
+            except ServeconfError as error:
+                if seen:  # it has ended, and may come back, or it does not answer: then its sums are what they were
+                    log.warning("a process does not report its load", extra={"of": source, "reason": error.message})
+                seen = 0
+                await self._clock.sleep(1.0)
+                continue
+            seen = report.number
+            self.take(source, report, slower=slower)
+
+    def _lose(self, source: str) -> None:
+        for name in self._loads.lose(source):
+            self._decide_named(name)
+
+    # -- the store ---------------------------------------------------------------------------------------------------
+
+    def _keep(self, stack: str, kept: Kept) -> None:
+        self._kept[stack] = kept
+        self._unwritten.add(stack)
+        self._to_write.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._to_write.wait()
+            await self.flush()
+            await self._clock.sleep(TICK_S)
+
+    async def flush(self) -> None:
+        """Write what is not written yet. What the store does not take is tried again with the next."""
+        self._to_write.clear()
+        for stack in list(self._unwritten):
+            self._unwritten.discard(stack)
+            kept = self._kept.get(stack, Kept())
+            try:
+                if kept.numbers or kept.held:
+                    await self._store.put(f"{PREFIX}{stack}", msgspec.json.encode(kept))
+                else:
+                    await self._store.delete(f"{PREFIX}{stack}")
+            except Exception:  # numbers go on being decided although the store does not answer
+                self._unwritten.add(stack)
+                log.exception("numbers of replicas could not be written", extra={"stack": stack})
+
+
+def _without(numbers: Mapping[str, int], name: str) -> dict[str, int]:
+    return {key: number for key, number in numbers.items() if key != name}
