@@ -121,7 +121,7 @@ def queued(window: Window, *, settled: bool) -> float:
     balance, short = span_of(window, BALANCE_S), span_of(window, SHORT_S)
     if service_s is None or balance is None or short is None:
         return float(last.ongoing)
-    even = abs(balance.arrivals - balance.completions) <= 1 + max(balance.arrivals, balance.completions) / 5
+    even = abs(balance.arrivals - balance.completions) <= 1 + max(balance.arrivals, balance.completions) / 20
     stands = 0.8 * balance.waiting <= last.waiting <= 1.25 * balance.waiting
     if settled and even and stands:
         return balance.running + balance.waiting

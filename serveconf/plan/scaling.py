@@ -19,7 +19,7 @@ from serveconf.plan.demand import Sample, Window, calm, extended, queue_stands, 
 from serveconf.plan.schedule import Bounds, Part, bounds_at, parts_of, widest
 from serveconf.plan.state import DesiredStack
 
-TOLERANCE = 0.1  # so much more load than the target is no reason for another replica
+TOLERANCE = 0.05  # so much more load than the target is no reason for another replica
 FOLLOWS = 0.1  # once the number falls, what it falls by next has to last for this share of downscale_delay_s
 FALLS = 0.5  # ... for this share of it after the last fall
 SETTLED_S = 0.5  # after replicas have come or gone what arrives and what is done do not tell much
