@@ -162,10 +162,12 @@ def replica(path: str, secret: str) -> None:
     """The app behind a WireServer."""
     import uvloop
 
+    from serveconf.ingress.files import passes_files
     from serveconf.wire import WireServer
 
     async def serve() -> None:
-        server = WireServer(make_app(), secret=bytes.fromhex(secret), max_ongoing=5_000)
+        app = make_app()
+        server = WireServer(app, secret=bytes.fromhex(secret), max_ongoing=5_000, offers_files=passes_files(app))
         await server.listen_unix(path)
         await asyncio.get_running_loop().create_future()
 

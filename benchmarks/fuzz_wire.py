@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import logging
 import random
+import sys
 import time
 from typing import Any
 
@@ -30,10 +31,12 @@ from serveconf.wire.frames import (
     Credit,
     Cut,
     End,
+    File,
     Free,
     Memory,
     Message,
     Open,
+    Opened,
     Refused,
     Reply,
     Room,
@@ -52,6 +55,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         return
     while (await receive()).get("more_body", False):
         pass
+    if "http.response.pathsend" in scope.get("extensions", ()):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.pathsend", "path": sys.executable})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": ANSWER})
     await send({"type": "http.response.body", "body": BODY})
 
@@ -63,6 +70,7 @@ def frame(dice: random.Random, number: int) -> AnyFrame:
     return dice.choice(
         (
             Open(number, False, "POST", "http", "1.1", "/a", b"/a", b"", "", HEADERS, None, None, body=data, more=more),
+            Open(number, False, "GET", "http", "1.1", "/a", b"/a", b"", "", HEADERS, None, None, files=True),
             Open(number, True, "GET", "ws", "1.1", "/a", b"/a", b"", "", HEADERS, None, None, extras=data),
             Body(number, data, more, done),
             Credit(number, dice.choice((0, 5, 1 << 20, 1 << 52))),
@@ -83,6 +91,8 @@ def frame(dice: random.Random, number: int) -> AnyFrame:
                 dice.choice((0, 1, 8, 1 << 40)),
                 dice.choice((1, 1 << 20, 1 << 52)),
             ),
+            File(number, dice.choice((0, 3, 1 << 40)), 1, 7, dice.choice((0, 100_000, 1 << 52))),
+            Opened(number, more),
             Free(1, [dice.randint(0, 9) for _ in range(dice.randint(0, 3))]),
             Body(number, b"", more, raw=dice.choice((100, 100_000)), slot=dice.choice((0, 1, 8, 1 << 52))),
         )
@@ -188,7 +198,7 @@ async def is_answered(server: WireServer) -> None:
 async def run(seconds: float, seed: int) -> None:
     """Until the time is over."""
     dice = random.Random(seed)
-    server = WireServer(app, secret=b"", max_ongoing=1_000)
+    server = WireServer(app, secret=b"", max_ongoing=1_000, offers_files=True)
     until = time.monotonic() + seconds
     cases = refused = 0
     while time.monotonic() < until:

@@ -145,6 +145,7 @@ class Replica:
             secret=self._settings.secret,
             max_ongoing=spec["max_ongoing_requests"],
             state=self._served.state,
+            offers_files=served.passes_files,
         )
         await self._server.listen_unix(self._uds)
         self._state = replace(self._state, phase=ReplicaPhase.READY)

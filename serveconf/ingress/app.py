@@ -26,6 +26,7 @@ from serveconf.ingress.callables import as_app
 from serveconf.ingress.class_routes import is_ingress, routed_app
 from serveconf.ingress.deployment import Application, Deployment
 from serveconf.ingress.failures import code_failed
+from serveconf.ingress.files import passes_files
 from serveconf.ingress.graph import node_of
 from serveconf.ingress.kinds import Kind, Shape, required_parameters, shape_of
 from serveconf.ingress.lifespan import Lifespan
@@ -91,6 +92,11 @@ class ServedApp:
     def servable(self) -> object | None:
         """The instance of a class, or the function: what calls by handle reach. None when it has ended."""
         return self._instance
+
+    @property
+    def passes_files(self) -> bool:
+        """Whether a ``FileResponse`` may leave as ``http.response.pathsend``."""
+        return passes_files(self.app.app)
 
     @property
     def has_check_health(self) -> bool:

@@ -96,10 +96,13 @@ def is_gone(transport: asyncio.Transport) -> bool:
         return False
 
 
-def taken_by(transport: asyncio.Transport) -> int | None:
-    """A number that grows while the client takes what is written; None where nothing is left for it to take."""
+def taken_by(transport: asyncio.Transport, awaits_room: bool = False) -> int | None:
+    """A number that grows while the client takes what is written; None where nothing is left for it to take.
+
+    ``awaits_room``: there is more to write as soon as the kernel takes it.
+    """
     left = transport.get_write_buffer_size()
-    if not left:
+    if not left and not awaits_room:
         return None
     sock = transport.get_extra_info("socket")
     if sock is not None and hasattr(socket, "TCP_INFO"):

@@ -15,11 +15,13 @@ from starlette.types import ASGIApp, Message, Scope
 
 from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.rules import HOP_BY_HOP, STATUS_LINES, field_name, is_injected
+from serveconf.proxy.sendfile import send_file
 from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
 from serveconf.wire import BODY_FOLLOWS, Strand
 
 if TYPE_CHECKING:
     from serveconf.proxy.protocol import HttpProtocol
+    from serveconf.wire import LentFile
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +209,8 @@ class Exchange:
             raise RuntimeError(f"{kind} after the answer was complete")
         elif kind == "http.response.body":
             self._write_body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.pathsend":
+            await self._send_file(message["file"])
         elif kind == "http.response.trailers" and self.trailers:
             self.trailer_fields = [*self.trailer_fields, *message.get("headers", ())]
             if not message.get("more_trailers", False):
@@ -294,9 +298,7 @@ class Exchange:
         if head or body:
             self._write(head, body, b"")
         if more:
-            if not self.streaming:
-                self.streaming = True
-                self.connection.edge.tally.open_streams += 1
+            self._is_streaming()
         elif not self.trailers:
             self._end()
 
@@ -311,6 +313,36 @@ class Exchange:
             transport.writelines([part for part in (before, body, after) if part])
         else:
             transport.write(body)
+
+    async def _send_file(self, file: LentFile) -> None:
+        """All of the body, without its passing through this process."""
+        if self.has_no_body or not file.size:
+            self._write_body(b"", False)
+            return
+        if self.bytes_left is None:
+            self.bytes_left = file.size  # so that it is cut rather than ended, where it has to be
+        elif self.bytes_left != file.size:
+            raise RuntimeError("the file of an answer is not as long as its Content-Length says")
+        head, self.held_head = self.held_head, b""
+        if self.chunked:
+            head += b"%x\r\n" % file.size
+        self._is_streaming()
+        await send_file(self, head, file)
+        if not self.disconnected:
+            if self.chunked:
+                self.connection.transport.write(b"\r\n0\r\n\r\n")
+            self._end()
+
+    def file_sent(self, size: int) -> None:
+        """So much of a file has left."""
+        self.bytes_sent += size
+        if self.bytes_left is not None:
+            self.bytes_left -= size
+
+    def _is_streaming(self) -> None:
+        if not self.streaming:
+            self.streaming = True
+            self.connection.edge.tally.open_streams += 1
 
     def _write_trailers(self, headers: Any) -> None:
         lines = [b"0\r\n", *(b"%b: %b\r\n" % (field_name(name), value) for name, value in headers)]

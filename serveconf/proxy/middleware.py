@@ -16,7 +16,7 @@ from serveconf.code.by_value import by_value_file, read_by_value
 from serveconf.errors import CodeFailed
 from serveconf.proxy.importing import CodeFolders, import_attribute, user_traceback
 from serveconf.routing import Middleware
-from serveconf.wire import need_task
+from serveconf.wire import SENDS_FILES, need_task
 
 MiddlewareFactory = Callable[..., ASGIApp]
 Imported = tuple[MiddlewareFactory, Sequence[Any], dict[str, Any]]
@@ -78,9 +78,11 @@ def in_task(app: ASGIApp) -> ASGIApp:
 
 
 def _with_plain_bodies(app: ASGIApp) -> ASGIApp:
-    """``app`` for whoever knows ASGI only: what the wire gives as views, so as not to copy it, becomes bytes."""
+    """``app`` for whoever knows ASGI only: what the wire gives as views, so as not to copy it, or as files becomes bytes."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.pop(SENDS_FILES, None)
+
         def plain(message: Message) -> Awaitable[None]:
             return send(plain_body(message))
 

@@ -28,7 +28,7 @@ from serveconf.proxy.head import RequestHead
 from serveconf.proxy.rules import STATUS_LINES, Refused
 from serveconf.proxy.sweep import Clocks
 from serveconf.proxy.upgrade import parser_within_body
-from serveconf.wire import Strand
+from serveconf.wire import SENDS_FILES, Strand
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ class HttpProtocol(asyncio.Protocol):
         self._head_bytes = 0  # of an unfinished head, without its first packet
         self._packet = 0  # size of what is being parsed
         self._barren_bytes = 0  # received within a body since it last grew
+        self._sends_files = False  # to the socket itself
+        self.awaits_room = False  # in the socket, for a file
 
     # The transport's calls
 
@@ -76,6 +78,7 @@ class HttpProtocol(asyncio.Protocol):
         self.server = get_local_addr(self.transport)
         self.client = get_remote_addr(self.transport)
         self.scheme = "https" if is_ssl(self.transport) else "http"
+        self._sends_files = self.scheme == "http" and hasattr(socket, "MSG_MORE")
         if self.edge.is_full:
             self.refuse(Refused(503, "Too many connections"))
 
@@ -159,6 +162,8 @@ class HttpProtocol(asyncio.Protocol):
                 return
             if head.takes_trailers:
                 scope["extensions"] = {"http.response.trailers": {}}
+        if self._sends_files:
+            scope[SENDS_FILES] = True
         keep_alive = version == "1.1" and self._parser.should_keep_alive()
         self._take(Exchange(self, self._app, scope, request_id, keep_alive, head.expects_continue))
 

@@ -6,7 +6,9 @@ connection (``frames.py`` draws them), many at a time.
 
 from serveconf.wire.client import WireClient
 from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
-from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, BodyMode, StreamCut, StreamLost, StreamRefused, body_mode
+from serveconf.wire.lent import SENDS_FILES, LentFile
+from serveconf.wire.opening import BodyMode, body_mode
+from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, StreamCut, StreamLost, StreamRefused
 from serveconf.wire.server import WireServer
 from serveconf.wire.strand import Strand, need_task, park, running
 from serveconf.wire.websockets import checked_close, checked_subprotocol
@@ -14,8 +16,10 @@ from serveconf.wire.websockets import checked_close, checked_subprotocol
 __all__ = [
     "BODY_FOLLOWS",
     "CLIENT_LEFT",
+    "SENDS_FILES",
     "BodyMode",
     "FrameTooLarge",
+    "LentFile",
     "Limits",
     "ProtocolError",
     "Strand",

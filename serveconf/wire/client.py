@@ -29,15 +29,9 @@ from serveconf.wire.frames import (
     StreamError,
 )
 from serveconf.wire.handshake import ClientHandshake
-from serveconf.wire.requests import (
-    BodyMode,
-    ClientStream,
-    StreamCut,
-    StreamRefused,
-    body_mode,
-    run_http,
-    run_websocket,
-)
+from serveconf.wire.lent import peer_with_files
+from serveconf.wire.opening import BodyMode, body_mode
+from serveconf.wire.requests import ClientStream, StreamCut, StreamRefused, run_http, run_websocket
 from serveconf.wire.shared import seen_lane
 
 log = logging.getLogger("serveconf.wire")
@@ -59,6 +53,7 @@ class WireClient(Connection):
         self.closed = False
         self.full = False  # the replica has refused a stream, and has not said that there is room again
         self.ongoing = 0
+        self.peer: int | None = None  # the replica's process, where its files can be opened from here
         self.replica = ""  # who is at the other end, for whoever asks later where a request has been
         self.on_close: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
@@ -167,6 +162,10 @@ class WireClient(Connection):
             self.on_room()
 
     # Connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.peer = peer_with_files(transport.get_extra_info("socket"))
 
     def ready(self) -> None:
         self.open = True

@@ -24,6 +24,8 @@ Raw bytes are there only if the last frame is a Body whose ``raw`` says how many
     13   Trailers replica  the fields behind the body, where the Reply has announced them
     14   Memory   replica  large data may come through this memory from now on (``shared.py``)
     15   Free     proxy    these slots of it may be filled
+    16   File     replica  the body is this file of the replica's process (``lent.py``)
+    17   Opened   proxy    whether the file could be opened; if not, the body comes in Body frames
 
 Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
 stream's credit (a Reply without a body, or an Open whose body follows, nothing), which starts at ``Limits.window_bytes``
@@ -114,6 +116,7 @@ class Open(Frame, tag=1):
     hold: bool = False
     extras: bytes = b""  # what middlewares left in the scope (``carried.py``)
     trailers: bool = False  # the client's end can take them
+    files: bool = False  # the client's end can open files of the replica's process
 
 
 class Body(Frame, tag=2):
@@ -220,6 +223,21 @@ class Free(Frame, tag=15):
     slots: list[Count]
 
 
+class File(Frame, tag=16):
+    """The first ``size`` bytes of a file that the replica's process has open as ``file`` are the body."""
+
+    file: Count
+    device: int
+    inode: int
+    size: Count
+
+
+class Opened(Frame, tag=17):
+    """``whole``: the file is open, all of the body is there. Else the replica has to send it."""
+
+    whole: bool
+
+
 class Broken(Frame):
     """Stands where a frame of its stream was that is none. It is never sent."""
 
@@ -242,6 +260,8 @@ AnyFrame: TypeAlias = (
     | Trailers
     | Memory
     | Free
+    | File
+    | Opened
 )
 
 _encode = msgspec.msgpack.Encoder().encode

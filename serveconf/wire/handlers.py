@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Iterable
+import os
 from typing import TYPE_CHECKING, Any
 
 from serveconf.wire.carried import CarriedSession, unpack_extras
+from serveconf.wire.checked import as_status, check_number, checked_headers
 from serveconf.wire.frames import (
     PIECE_COST,
     AnyFrame,
@@ -21,13 +21,14 @@ from serveconf.wire.frames import (
     Cut,
     End,
     Headers,
-    Limits,
     Open,
+    Opened,
     Reply,
     StreamError,
     Trailers,
     cost_of,
 )
+from serveconf.wire.lent import OwnFile, open_in_thread
 from serveconf.wire.stream import Stream, as_bytes
 
 if TYPE_CHECKING:
@@ -35,11 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("serveconf.wire")
 
-_BAD_NAME = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\\[\]={}"/?]')
-_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_MEMORY = 1_000
-_LENGTH_DIGITS = 18  # of a Content-Length: more bytes than that nobody sends, and a number of any length can't be read
-_good_names: set[bytes] = set()  # checked before; the application chooses them, and uses the same ones again
+_READ_BYTES = 256 << 10  # of a file that the proxy cannot open
 _ERROR_TEXT = b"Internal Server Error"
 _ERROR_HEADERS: Headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21")]
 
@@ -147,9 +144,15 @@ class HttpHandler(Handler):
     _session: CarriedSession | None = None
     _trailers: Headers | None = None  # those given so far, where the answer ends with them
     _body_sent = False
+    _may_send_file = False
+    _opened: bool | None = None  # by the proxy: the file that it was told of
+    _is_lending = False
 
     def __init__(self, connection: ServerConnection, first: Open) -> None:
         super().__init__(connection, http_scope(first, connection.server.state), first.stream)
+        if first.files and connection.server.offers_files:
+            self._scope.setdefault("extensions", {})["http.response.pathsend"] = {}
+            self._may_send_file = True
         self._head = first.method == "HEAD"
         self._hold = first.hold
         self._body_ended = not first.more
@@ -163,6 +166,10 @@ class HttpHandler(Handler):
     # the request
 
     def frame_received(self, frame: AnyFrame) -> None:
+        if type(frame) is Opened and self._is_lending and self._opened is None:
+            self._opened = frame.whole
+            self.wake()
+            return
         if type(frame) is not Body or self._body_ended:
             raise StreamError(self.number, f"{type(frame).__name__} does not belong here")
         cost = cost_of(frame)
@@ -199,6 +206,8 @@ class HttpHandler(Handler):
             raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
         elif self._body_sent:
             self._send_trailers(kind, message)
+        elif kind == "http.response.pathsend" and self._may_send_file:
+            await self._send_file(message["path"])
         elif kind != "http.response.body":
             raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
         else:
@@ -210,7 +219,9 @@ class HttpHandler(Handler):
         if length is not None and not self._head and status not in (204, 304):
             self._left = length
         session = b"" if self._session is None else self._session.news()
-        trailers = bool(message.get("trailers", False)) and "extensions" in self._scope
+        trailers = bool(message.get("trailers", False)) and "http.response.trailers" in self._scope.get(
+            "extensions", ()
+        )
         if trailers:
             self._trailers = []
         self._queue(Reply(self.number, status, headers, session=session, trailers=trailers))
@@ -235,6 +246,43 @@ class HttpHandler(Handler):
                 self.wake()
             else:
                 self._body_sent = True
+
+    async def _send_file(self, path: str) -> None:
+        self._may_send_file = False  # it is all of the body
+        file: OwnFile = await open_in_thread(lambda: OwnFile(path))
+        try:
+            if self._head or file.content is not None:
+                await self._send_body(b"" if self._head else file.content or b"", False)
+            elif self._trailers is None and (self._left is None or self._left == file.size):
+                await self._lend(file)
+            else:
+                await self._send_pieces(file)
+        finally:
+            file.close()
+
+    async def _lend(self, file: OwnFile) -> None:
+        """Let the proxy send it, or send it where the proxy can't."""
+        self._is_lending = True
+        self.connection.queue(file.frame(self.number))
+        while self._opened is None and not self.gone:
+            await self.wait()
+        if self.gone:
+            raise ClientDisconnected
+        if self._opened:
+            self.complete = True
+            self.wake()
+        else:
+            await self._send_pieces(file)
+
+    async def _send_pieces(self, file: OwnFile) -> None:
+        start = 0
+        while start < file.size:
+            piece = await asyncio.to_thread(os.pread, file.descriptor, _READ_BYTES, start)
+            if not piece:
+                break
+            start += len(piece)
+            await self._send_body(piece, True)
+        await self._send_body(b"", False)
 
     def _send_trailers(self, kind: str, message: dict[str, Any]) -> None:
         if kind != "http.response.trailers" or self._trailers is None:
@@ -332,43 +380,3 @@ def http_scope(first: Open, state: dict[str, Any]) -> dict[str, Any]:
     if first.trailers:
         scope["extensions"] = {"http.response.trailers": {}}
     return scope
-
-
-def as_status(status: Any) -> int:
-    """A final status; 1xx is none, it announces one (RFC 9110 §15.2)."""
-    if not isinstance(status, int) or not 200 <= status <= 599:
-        raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
-    return int(status)
-
-
-def check_number(headers: Headers, limits: Limits) -> None:
-    """RuntimeError for more of them than one message may have; ``decode`` at the other end takes no more."""
-    if len(headers) > limits.max_headers:
-        raise RuntimeError(f"More than {limits.max_headers} header fields.")
-
-
-def checked_headers(headers: Iterable[Iterable[bytes]], limits: Limits) -> tuple[Headers, int | None]:
-    """The application's headers as they go over the wire, and their content-length. RuntimeError for bad ones."""
-    checked: Headers = []
-    length = None
-    for name, value in headers:
-        if type(name) is not bytes or type(value) is not bytes:
-            name, value = as_bytes(name), as_bytes(value)
-        if name not in _good_names:
-            _check_name(name)
-        if _BAD_VALUE.search(value):
-            raise RuntimeError("Invalid HTTP header value.")
-        checked.append((name, value))
-        if len(name) == 14 and name.lower() == b"content-length":
-            if not value.isdigit() or len(value) > _LENGTH_DIGITS:
-                raise RuntimeError("Invalid Content-Length.")
-            length = int(value)
-    check_number(checked, limits)
-    return checked, length
-
-
-def _check_name(name: bytes) -> None:
-    if not name or _BAD_NAME.search(name):
-        raise RuntimeError("Invalid HTTP header name.")
-    if len(_good_names) < _MEMORY:
-        _good_names.add(name)

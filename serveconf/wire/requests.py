@@ -7,11 +7,12 @@ of its own, to send the rest of the body or to hear that the client left, exists
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
-from enum import Enum
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from serveconf.wire.carried import give_back, pack_extras
+from serveconf.wire.carried import give_back
 from serveconf.wire.frames import (
     PIECE_COST,
     Accept,
@@ -19,20 +20,25 @@ from serveconf.wire.frames import (
     Body,
     Cancel,
     Close,
+    File,
     Message,
-    Open,
+    Opened,
     Refused,
     Reply,
     StreamError,
     Trailers,
     cost_of,
 )
+from serveconf.wire.lent import SENDS_FILES, LentFile, open_in_thread
+from serveconf.wire.opening import BodyMode, as_open
 from serveconf.wire.strand import Strand, park, running
 from serveconf.wire.stream import Stream, as_bytes
 from serveconf.wire.websockets import Assembly
 
 if TYPE_CHECKING:
     from serveconf.wire.client import WireClient
+
+log = logging.getLogger("serveconf.wire")
 
 BODY_FOLLOWS = "serveconf.body_follows"  # in an http.response.start: its first http.response.body comes right behind
 CLIENT_LEFT = 499  # what a call returns for a client that did not wait for its answer
@@ -54,32 +60,6 @@ class StreamLost(Exception):
 
 class StreamCut(StreamLost):
     """The replica is there, but the application failed and cannot finish what it began."""
-
-
-class BodyMode(Enum):
-    """When the request's body is there."""
-
-    NONE = "never: there is none"
-    PULL = "now or soon: the first piece goes with the head"
-    STREAM = "perhaps only when the answer has begun"
-    HOLD = "when the application asks for it (RFC 9110 §10.1.1)"
-
-
-def body_mode(scope: dict[str, Any]) -> BodyMode:
-    """How to go about the body of this request, told from its headers."""
-    is_http1 = scope["http_version"] in ("1.1", "1.0")
-    if scope["method"] in ("GET", "HEAD"):
-        mode = BodyMode.NONE if is_http1 else BodyMode.PULL
-    else:  # without a length there is no body either, unless a middleware has changed it and taken the length away
-        mode = BodyMode.PULL if is_http1 else BodyMode.STREAM
-    for name, value in scope["headers"]:
-        if name == b"expect" and value.lower() == b"100-continue":
-            return BodyMode.HOLD
-        if name == b"transfer-encoding":
-            mode = BodyMode.STREAM
-        elif name == b"content-length":
-            mode = BodyMode.PULL
-    return mode
 
 
 class ClientStream(Stream):
@@ -181,7 +161,9 @@ class ClientStream(Stream):
         if body or ends:  # it goes with the head, whatever else waits for its turn
             self._credit -= len(body) + PIECE_COST
             self.connection.count(len(body))
-        self.connection.begin(self, as_open(scope, self.number, body, not ends, self._holding), rest is not None)
+        first = as_open(scope, self.number, body, not ends, self._holding)
+        first.files = self.connection.peer is not None
+        self.connection.begin(self, first, rest is not None)
         if not ends:
             self._pump = self._start_pump(self._pump_body(rest, more))
         elif running() is None:  # who runs a strand cancels it when its client leaves
@@ -213,6 +195,21 @@ class ClientStream(Stream):
             await self._credit_changed()
         await self._may_send(self.connection.limits.piece_bytes + PIECE_COST)
         self.connection.next_turns()  # the client may take its time: whoever has something to send goes first
+
+    async def open_file(self, frame: File) -> LentFile | None:
+        """The file that is the answer's body; None if it has to come in Body frames."""
+        pid = self.connection.peer
+        if pid is None:
+            raise StreamCut(self.started)
+        try:
+            file: LentFile = await open_in_thread(lambda: LentFile(pid, frame))
+        except OSError as error:
+            log.warning("a file of the replica cannot be opened, it sends it: %s", error)
+            self.connection.queue(Opened(self.number, False))
+            return None
+        self.connection.queue(Opened(self.number, True))
+        self.answered = True
+        return file
 
     def begin_websocket(self, scope: dict[str, Any], receive: Any) -> None:
         """Send the handshake on, and from then on what the client sends."""
@@ -310,6 +307,11 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
             more = frame.more  # type: ignore[union-attr]
             stream.answered = not (more or stream.awaits_trailers)
             await send({"type": "http.response.body", "body": data, "more_body": more})
+        elif kind is File and stream.started and more and not stream.awaits_trailers:
+            file = await stream.open_file(frame)  # type: ignore[arg-type]
+            if file is not None:
+                await _send_file(file, scope, send)
+                return status
         elif kind is Trailers and stream.awaits_trailers and not more:
             stream.answered = True
             await send({"type": "http.response.trailers", "headers": frame.headers, "more_trailers": False})  # type: ignore[union-attr]
@@ -321,6 +323,23 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
             return status
         frame = data = None  # the next one may be long in coming
         stream.used(cost)
+
+
+async def _send_file(file: LentFile, scope: dict[str, Any], send: Any) -> None:
+    """The body of an answer from a file, to whoever knows of such bodies, and to others in pieces."""
+    try:
+        if SENDS_FILES in scope:
+            await send({"type": "http.response.pathsend", "file": file})
+            return
+        async with aclosing(file.pieces()) as pieces:
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    except (EOFError, OSError) as error:
+        log.error("an answer is cut, its file cannot be read: %s", error)
+        raise StreamCut(response_started=True) from error
+    finally:
+        file.close()
 
 
 async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: Any, send: Any) -> int:
@@ -360,38 +379,3 @@ async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: An
             frame = None  # as in run_http
         else:
             raise StreamCut(stream.started)
-
-
-def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: bool) -> Open:
-    """The scope as it goes over the wire: what ASGI names, and nothing else. TypeError for what ASGI does not allow."""
-    websocket = scope["type"] == "websocket"
-    headers = scope["headers"]
-    for name, value in headers:
-        if type(name) is not bytes or type(value) is not bytes:
-            raise TypeError("headers must be pairs of bytes")
-    client = scope.get("client")
-    if client is not None:
-        host, port = client
-        if type(host) is not str or type(port) is not int or not 0 <= port <= 65_535:
-            raise TypeError(f"the scope's client must be an address and a port, not {client!r}")
-    return Open(
-        number,
-        websocket,
-        "GET" if websocket else scope["method"],
-        scope["scheme"],
-        scope["http_version"],
-        scope["path"],
-        scope.get("raw_path"),
-        scope["query_string"],
-        scope.get("root_path", ""),
-        headers,
-        client,
-        scope.get("server"),
-        scope.get("subprotocols", []),
-        websocket and "websocket.http.response" in scope.get("extensions", ()),
-        body,
-        more,
-        hold,
-        pack_extras(scope) if "session" in scope or "state" in scope else b"",
-        "http.response.trailers" in scope.get("extensions", ()),
-    )

@@ -48,6 +48,7 @@ class WireServer:
 
     ``max_ongoing`` streams are handled at a time, over all connections; more are refused in band. ``state`` is what the
     application's lifespan left: every scope gets a shallow copy. ``ongoing`` counts the handlers that have not ended.
+    ``offers_files``: the application may answer with ``http.response.pathsend`` where the proxy can open the file.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class WireServer:
         max_ongoing: int,
         limits: Limits = DEFAULT_LIMITS,
         state: dict[str, Any] | None = None,
+        offers_files: bool = False,
     ) -> None:
         self.app: App = app
+        self.offers_files = offers_files
         self.max_ongoing = max_ongoing
         self.limits = limits
         self.state = {} if state is None else state

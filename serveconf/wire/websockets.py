@@ -7,8 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from serveconf.wire.carried import unpack_extras
+from serveconf.wire.checked import as_status, checked_headers
 from serveconf.wire.frames import PIECE_COST, Accept, AnyFrame, Body, Close, Cut, Message, Open, Reply, StreamError
-from serveconf.wire.handlers import ClientDisconnected, Handler, as_status, checked_headers
+from serveconf.wire.handlers import ClientDisconnected, Handler
 from serveconf.wire.stream import Stream, as_bytes
 
 if TYPE_CHECKING:
