@@ -191,7 +191,7 @@ def _unbounded(rule: Rule, past: Past, fleet: Fleet, answer: Answer | None, held
     if held is not None:
         return Verdict(number=held, cause=Cause.HELD), past
     if rule.policy is not None:
-        return _by_policy(fleet, answer), past
+        return replace(_by_policy(fleet, answer), load=rising(past.window)), past
     if fleet.failing:
         return Verdict(number=fleet.number, cause=Cause.FAILING), replace(past, more_since=None, less_since=None)
     up, past = _up(rule, past, fleet)

@@ -298,6 +298,7 @@ class Scaling:
             "starting": one.starting,
             "ongoing": one.verdict.ongoing,
             "queued": one.verdict.waiting,
+            "load": one.verdict.load,
             "target_ongoing_requests": one.verdict.target,
             "min_replicas": one.verdict.least,
             "max_replicas": one.verdict.most,
