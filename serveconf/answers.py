@@ -248,6 +248,14 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "A record of the controller cannot be read: mostly one of a newer version.",
         "Use the version that wrote it, or `serveconf shutdown` and apply again.",
     ),
+    "out_of_bounds": (
+        "`scale` was given a number outside of min_replicas and max_replicas, or none at all.",
+        "Give a number between them, or change them in the file.",
+    ),
+    "foreign_folder": (
+        "Where a folder of ours is to be, somebody else has put one, or a link.",
+        "Have it taken away, or set TMPDIR to a folder of your own.",
+    ),
     "git_address": (
         "It is no address of a git repository, or one that would run a program.",
         "Give an https:// or ssh:// URL, host:path, or a folder.",

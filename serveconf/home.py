@@ -10,12 +10,19 @@ from pathlib import Path
 
 import msgspec
 
+from serveconf.private import write_private
+
 
 class LocalRay(msgspec.Struct, frozen=True, kw_only=True):
-    """The Ray that serveconf started: everything in the session of process ``pid`` is its own."""
+    """The Ray that serveconf started: everything in the session of process ``pid`` is its own.
+
+    ``started`` and ``mark`` tell that session from one that has its number later (``processes``).
+    """
 
     pid: int
     address: str
+    started: float = 0.0  # in seconds since the epoch
+    mark: str = ""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,13 +49,8 @@ def read_record() -> Record:
 
 
 def write_record(record: Record) -> None:
-    """Remember it: written beside and moved over, so that a reader never sees half of it."""
-    path = home_folder() / "cluster.json"
-    new = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(record))
-    new.replace(path)
+    """Remember it."""
+    write_private(home_folder() / "cluster.json", msgspec.json.encode(record))
 
 
 def forget_record() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -14,10 +16,15 @@ from serveconf.client import Client
 from serveconf.control_port import DEFAULT_ADDRESS, LOOPBACK, choose_control_place, control_place
 from serveconf.errors import OperatorError, ServeconfError, Unauthorized, Unreachable
 from serveconf.home import Record, forget_record, home_folder, read_record, write_record
-from serveconf.local_ray import Tell, is_running, ray_in_reach, start_local_ray, stop_local_ray
+from serveconf.local_ray import Tell, access_to, is_running, ray_in_reach, start_local_ray, stop_local_ray
 from serveconf.proxy.ports import port_in_use, port_is_free
+from serveconf.ray_env import forget_token
 
 BOOTSTRAP_S = 120.0
+OPEN_RAY = (
+    "warning: the Ray at {} asks for no token: whoever reaches its ports can run code on it and read every secret that is "
+    "applied; start it with RAY_AUTH_MODE=token (docs/security.md)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ def start(address: str | None, running: str | None, *, http: tuple[str, int] | N
     control = control_place(address) if address else choose_control_place(http, tell)
     if not running:
         _check_ports(control, http)
-    bootstrap = Bootstrap(control)  # it imports Ray while Ray itself may still be starting
+    bootstrap = Bootstrap(control, access_to(running))  # it imports Ray while Ray itself may still be starting
     ray = None
     try:
         ray = None if running else start_local_ray(tell)
@@ -99,6 +106,7 @@ def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
         stop_local_ray(record.ray)
         stopped = True
     forget_record()
+    forget_token()
     return stopped
 
 
@@ -111,12 +119,15 @@ def _check_ports(control: tuple[str, int], http: tuple[str, int] | None) -> None
 
 
 class Bootstrap:
-    """A child process that may import Ray: it connects to it and starts the controller."""
+    """A child process that may import Ray: it connects to it and starts the controller. ``access``: what it must bring."""
 
-    def __init__(self, control: tuple[str, int]) -> None:
+    def __init__(self, control: tuple[str, int], access: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "serveconf.cluster.bootstrap", control[0], str(control[1])]
         pipe = subprocess.PIPE
-        self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=home_folder())
+        env = {**os.environ, **access}
+        self._child = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=home_folder(), env=env
+        )
 
     def run(self, ray_address: str, http: tuple[str, int] | None, tell: Tell) -> tuple[Record, bool]:
         """Where the control API is, and whether it was started just now. Raises OperatorError where it could not be.
@@ -139,6 +150,8 @@ class Bootstrap:
             raise OperatorError(f"the controller could not be started:\n  {last}", code="bootstrap_failed") from error
         if told.get("error"):
             raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", "bootstrap_failed"))
+        if told["started"] and told["open"]:
+            tell(OPEN_RAY.format(ray_address))
         tell(f"controller ready in {time.monotonic() - began:.1f} s: {told['address']}")
         return Record(address=told["address"], token=told["token"]), told["started"]
 

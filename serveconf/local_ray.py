@@ -1,64 +1,88 @@
 """A Ray of serveconf's own on this machine, for those who have none running. Imports no Ray: it runs Ray's command.
 
-Everything that is started is in one session of processes (setsid), so that stopping it leaves nothing and touches
-nobody else's.
+It listens on loopback alone and asks for a token; its sockets and logs lie in a folder that only its user can enter, so
+that no program takes it for a Ray of everybody. Everything that is started is in one session of processes (setsid), so
+that stopping it leaves nothing and touches nobody else's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
+from msgspec.structs import replace
+
 from serveconf.errors import OperatorError
-from serveconf.home import LocalRay, home_folder
+from serveconf.home import LocalRay, home_folder, read_record
+from serveconf.private import own_folder, read_trusted
+from serveconf.processes import listener_is_trusted, session, session_is_of, started_at
+from serveconf.ray_env import MARK, PASS, access, clean_environment, temp_folder
 
 START_S = 120.0
 STOP_S = 4.0  # Ray drains its node when it is asked to stop; nothing of ours is left on it by then
 READY = "Ray runtime started"
+HOST = "127.0.0.1"
 
 Tell = Callable[[str], None]
 
 
 def ray_in_reach() -> str | None:
-    """The address of a running cluster: what RAY_ADDRESS names, else the one that was started last here, if it answers."""
+    """The address of a running cluster: what RAY_ADDRESS names, else the one that was started here, else that of this user.
+
+    A file in a folder of everybody is believed where we, or root, have written it, and nobody else listens there by now.
+    """
     named = os.environ.get("RAY_ADDRESS")
     if named:
         return named
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
-    try:
-        address = (folder / "ray_current_cluster").read_text().strip()
-    except OSError:
+    ours = read_record().ray
+    if ours is not None and is_running(ours):
+        return ours.address
+    address = (read_trusted(temp_folder() / "ray" / "ray_current_cluster") or b"").decode(errors="replace").strip()
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or not _answers(host, int(port)) or not listener_is_trusted(host, int(port)):
         return None
-    return address if _answers(address) else None
+    return address
 
 
-def start_local_ray(tell: Tell) -> LocalRay:
+def access_to(address: str | None) -> dict[str, str]:
+    """What the environment of a process that connects to the Ray at ``address`` must hold; None: one that is yet to start."""
+    ours = read_record().ray
+    return access() if address is None or (ours is not None and ours.address == address) else {}
+
+
+def start_local_ray(tell: Tell, shell: Mapping[str, str] = os.environ) -> LocalRay:
     """Start Ray here and wait until it runs. Raises OperatorError with Ray's own last lines where it does not."""
-    tell("no Ray cluster in reach: starting a local one")
+    tell(
+        f"no Ray cluster in reach: starting a local one; of this shell's variables apps get few ({PASS}=NAME,… for more)"
+    )
     port = free_port()
     log = home_folder() / "ray.log"
+    mark = secrets.token_hex(16)
     command = [
         *_ray_command(),
         "start",
         "--head",
         "--block",
+        f"--node-ip-address={HOST}",
         f"--port={port}",
+        f"--temp-dir={_folder()}",
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]
     process = None
+    ray = LocalRay(pid=0, address=f"{HOST}:{port}", mark=mark)
     try:
-        with open(log, "wb") as output, _ctrl_c_later():
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output, _ctrl_c_later():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -66,14 +90,24 @@ def start_local_ray(tell: Tell) -> LocalRay:
                 stderr=output,
                 start_new_session=True,
                 cwd=home_folder(),
+                env=clean_environment(shell, mark),
             )
+            ray = replace(ray, pid=process.pid, started=started_at(process.pid))
         _wait_started(process, log)
     except BaseException:
         if process is not None:
-            stop_local_ray(LocalRay(pid=process.pid, address=""))
+            stop_local_ray(ray)
         raise
     process.returncode = 0  # it lives on by itself; a Popen that nobody waits for warns in a process that goes on
-    return LocalRay(pid=process.pid, address=_address_in(log, port))
+    return ray
+
+
+def _folder() -> Path:
+    """Where Ray keeps its sockets and logs. Ray opens its own folder to everybody, so it lies in one that is ours alone.
+
+    Short, because a socket's path holds 107 bytes.
+    """
+    return own_folder(temp_folder() / f"serveconf-{os.getuid()}") / "ray"
 
 
 @contextlib.contextmanager
@@ -99,21 +133,28 @@ def _ctrl_c_later() -> Iterator[None]:
 
 def stop_local_ray(ray: LocalRay) -> None:
     """End what ``start_local_ray`` started: asked first, then by force; returns when no process of it is left."""
+    if not is_running(ray):  # ended already: its number may be somebody else's by now
+        return
     for wait_s, number in ((STOP_S, signal.SIGTERM), (30.0, signal.SIGKILL)):
         deadline = time.monotonic() + wait_s
-        for pid in _session(ray.pid) if number == signal.SIGKILL else [ray.pid]:
+        for pid in _pids(ray) if number == signal.SIGKILL else [ray.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        while _session(ray.pid) and time.monotonic() < deadline:
+        while _pids(ray) and time.monotonic() < deadline:
             _reap(ray.pid)
             time.sleep(0.05)
-        if not _session(ray.pid):
+        if not _pids(ray):
             return
 
 
 def is_running(ray: LocalRay) -> bool:
     """Whether anything of it is still there."""
-    return bool(_session(ray.pid))
+    return session_is_of(ray.pid, ray.started, (MARK, ray.mark))
+
+
+def _pids(ray: LocalRay) -> list[int]:
+    """Its live processes. As long as one is there, the session's number is given to nobody else."""
+    return [process.pid for process in session(ray.pid)]
 
 
 def free_port() -> int:
@@ -134,31 +175,10 @@ def _wait_started(process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.05)
 
 
-def _address_in(log: Path, port: int) -> str:
-    """Ray picks the node's address by itself and tells it in its greeting."""
-    for word in log.read_text(errors="replace").split():
-        candidate = word.strip("'\"").removeprefix("--address='")
-        if candidate.endswith(f":{port}"):
-            return candidate
-    return f"127.0.0.1:{port}"
-
-
 def _ray_command() -> list[str]:
     """Ray's command of this environment."""
     beside = Path(sys.executable).parent / "ray"
     return [str(beside)] if beside.exists() else [sys.executable, "-m", "ray.scripts.scripts"]
-
-
-def _session(leader: int) -> list[int]:
-    """The live processes of a session, but for those that have ended and wait to be reaped."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True, check=True).stdout
-    pids = [int(pid) for pid, stat in (line.split()[:2] for line in listed.splitlines()) if not stat.startswith("Z")]
-    found = []
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == leader:
-                found.append(pid)
-    return found
 
 
 def _reap(pid: int) -> None:
@@ -167,10 +187,9 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+def _answers(host: str, port: int) -> bool:
     try:
-        with socket.create_connection((host, int(port)), timeout=1.0):
+        with socket.create_connection((host, port), timeout=1.0):
             return True
     except (OSError, ValueError):
         return False

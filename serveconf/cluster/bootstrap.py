@@ -38,12 +38,21 @@ def main() -> None:
         if started and http is not None and not port_is_free(*http):
             raise port_in_use(*http)
         address = start_controller(ControllerSettings(host=host, port=int(port)))
-        told = {"address": address.url, "token": address.token, "started": started}
+        told = {"address": address.url, "token": address.token, "started": started, "open": _is_open()}
     except ServeconfError as error:
         told = {"error": error.message, "hint": error.hint or "", "code": error.code}
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         told = {"error": f"Ray at {ray_address} can't be used: {error}", "code": "ray_unreachable", "hint": TOKEN_HINT}
     print(json.dumps(told), flush=True)
+
+
+def _is_open() -> bool:
+    """Whether the cluster that we are connected to has asked for no token."""
+    try:
+        from ray._private.authentication.authentication_utils import is_token_auth_enabled
+    except ImportError:  # a Ray that knows no tokens
+        return True
+    return not is_token_auth_enabled()
 
 
 def _take_token() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from serveconf.private import own_folder
+
 NAMESPACE = "serveconf"
 CONTROLLER = "controller"
 REPLICA_PREFIX = "replica:"
@@ -41,10 +43,5 @@ class ControllerAddress(msgspec.Struct, frozen=True, kw_only=True):
 def node_folder(cluster_id: str) -> Path:
     """This node's folder for sockets and unpacked code, ours alone (0700). Short, because a socket's path holds 107 bytes."""
     root = Path(tempfile.gettempdir()) / f"serveconf-{os.getuid()}"
-    folder = root / cluster_id
-    for path in (root, folder):
-        path.mkdir(mode=0o700, exist_ok=True)
-        if path.stat().st_uid != os.getuid():
-            raise PermissionError(f"{path} belongs to someone else")
-        path.chmod(0o700)
-    return folder
+    own_folder(root)
+    return own_folder(root / cluster_id)

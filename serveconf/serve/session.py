@@ -64,7 +64,7 @@ def _find(ray: str | None, http: tuple[str, int] | None) -> Found:
     url, token = api
     record = read_record()
     if (record.address, record.token) != api:
-        write_record(Record(address=url, token=token))  # so that the commands find it too
+        write_record(Record(address=url, token=token, ray=record.ray))  # so that the commands find it too
     return Found(client=Client(url, token))
 
 

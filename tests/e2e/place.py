@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 COMMAND = Path(sys.executable).parent / "serveconf"
 MARKER = "SERVECONF_E2E"
+FOREIGN = "E2E_FOREIGN_TOKEN"
 COMMAND_S = 90.0
 
 
@@ -57,6 +58,8 @@ class Place:
         self.env = {
             **kept,
             MARKER: self.mark,
+            "SERVECONF_PASS_ENV": MARKER,
+            FOREIGN: "of the shell and of no app",
             "SERVECONF_HOME": str(self.root / "home"),
             "SERVECONF_ADDRESS": f"http://127.0.0.1:{self.control_port}",
             "RAY_TMPDIR": str(self.root),

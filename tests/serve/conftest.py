@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serveconf.local_ray import free_port, start_local_ray, stop_local_ray
+from serveconf.local_ray import free_port
+from serveconf.processes import session
 
 
 @dataclass
@@ -51,14 +56,36 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("SERVECONF_ADDRESS", f"http://127.0.0.1:{free_port()}")
         patch.delenv("SERVECONF_TOKEN", raising=False)
         patch.setenv("RAY_AUTH_MODE", "disabled")  # whatever token lies in the home of who runs the tests
-        ray = start_local_ray(lambda message: None)
-        patch.setenv("RAY_ADDRESS", ray.address)
-        port = free_port()
+        ray_port, port = free_port(), free_port()
+        patch.setenv("RAY_ADDRESS", f"127.0.0.1:{ray_port}")
         patch.setenv("SEED_PAGE_PORT", str(port))
         http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
-        try:
-            yield Cluster(folder, port, http)
-        finally:
-            http.close()
-            stop_local_ray(ray)
-            shutil.rmtree(folder, ignore_errors=True)
+        with _ray(ray_port, folder / "ray.log"):
+            try:
+                yield Cluster(folder, port, http)
+            finally:
+                http.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ray(port: int, log: Path) -> Iterator[None]:
+    """A Ray as its user starts it; what is started is one session of processes."""
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
+    with open(log, "wb") as out:
+        options = ["--include-dashboard=false", "--disable-usage-stats"]
+        ray = subprocess.Popen([*command, *options], stdout=out, stderr=out, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while "Ray runtime started" not in log.read_text(errors="replace"):
+            assert time.monotonic() < deadline and ray.poll() is None, log.read_text(errors="replace")
+            time.sleep(0.1)
+        yield
+    finally:
+        ray.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ray.wait(10)
+        for process in list(session(ray.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        ray.wait()

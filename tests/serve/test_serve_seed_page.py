@@ -31,8 +31,9 @@ HEAD = """
 """
 
 
-def test_start_without_a_ray_connection_serves_at_once(cluster):
+def test_start_without_a_ray_connection_serves_at_once_and_warns_of_a_ray_that_is_open(cluster, capsys):
     serve.start(detached=True, http_options={"port": cluster.port})
+    assert "asks for no token" in capsys.readouterr().err
     assert cluster.get("/-/routes") == {}
     assert cluster.http.get("/-/healthz").text == "success"
 

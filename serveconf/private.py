@@ -1,0 +1,58 @@
+"""Folders and files that nobody else may read or put in our place: made so, and looked at before they are believed.
+
+What another user could have laid there first, a link above all, is never followed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from serveconf.errors import OperatorError
+
+TRUSTED = frozenset({0, os.getuid()})  # root can do all that we can
+
+
+def own_folder(path: Path) -> Path:
+    """The folder, made where it is missing, ours alone (0700). Raises OperatorError where somebody else has put something there."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise OperatorError(
+            f"{path} is not a folder of ours: somebody else has put it there",
+            hint="have it taken away, or set TMPDIR to a folder of your own",
+            code="foreign_folder",
+        )
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        path.chmod(0o700)
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write the file so that only its owner can read it (0600), whatever was there; a reader never sees half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def read_trusted(path: Path) -> bytes | None:
+    """The content of a file that we or root have written; None where there is none, or it is a link or somebody else's."""
+    try:
+        with open(path, "rb", opener=_open_no_link) as file:
+            found = os.fstat(file.fileno())
+            return file.read() if stat.S_ISREG(found.st_mode) and found.st_uid in TRUSTED else None
+    except OSError:
+        return None
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Waits for nobody where it is a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
