@@ -12,13 +12,17 @@ from serveconf.cli.common import Output, OutputOption, colors, errors_shown, loa
 if TYPE_CHECKING:
     from serveconf.doctor.checks import Finding
 
+_DEFAULT = Path("serve.yaml")
 _COLOURS = {"ok": "32", "warning": "33", "error": "31"}
 _MARKS = {"ok": "ok", "warning": "warn", "error": "FAIL"}
 
 
 def doctor(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A spec, for the port that it wants.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="A spec, for the port that it wants; else serve.yaml.", show_default=False
+        ),
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -30,6 +34,7 @@ def doctor(
     from serveconf.doctor.machine import look_at_machine
 
     with errors_shown(output):
+        file = file or (_DEFAULT if _DEFAULT.is_file() else None)
         http = load(file, None).spec.http_options if file else None
         found = examine(look_at_machine((http.host, http.port) if http else ("127.0.0.1", 8000)))
     failed = any(finding.grade is Grade.ERROR for finding in found)

@@ -41,6 +41,11 @@ def explain(
 
     "codes" lists the codes. "-o markdown" prints the whole reference page instead. Exit code 1: there is no such field or code.
     """
+    if field == "commands" and output is ExplainFormat.MARKDOWN:
+        from serveconf.cli.commands_page import commands_page
+
+        typer.echo(commands_page(), nl=False)
+        return
     code = _code_of(field)
     if code and (field != code or not _is_field(code)):  # a word that is both means the field; [name] is the code
         _explain_code(code, output)
