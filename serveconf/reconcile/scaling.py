@@ -27,6 +27,7 @@ from serveconf.reconcile.ports import Clock, Store
 log = logging.getLogger("serveconf.scaling")
 
 TICK_S = 0.25  # between two looks at those whose load may have changed the number by now
+SOON_S = 0.1  # after a decision no report makes another one
 IDLE_LOOK_S = 30.0  # ... at those that have no load and no replica that could go
 POLICY_S = 1.0  # between two questions to a policy
 SOURCES = 100  # processes that report as often as they would; more report as much less often
@@ -226,7 +227,12 @@ class Scaling:
     def _decide_named(self, name: str) -> None:
         stack, _, deployment = name.partition("/")
         one = self._stacks.get(stack, {}).get(deployment)
-        if one is not None and one.rule is not None:
+        if one is None or one.rule is None:
+            return
+        samples = one.past.window.samples
+        if samples and one.ready and self._clock.now() - samples[-1].time < SOON_S:
+            one.due = 0.0  # another process has just reported: the next tick is soon enough
+        else:
             self._decide(stack, deployment, one)
 
     def _decide(self, stack: str, name: str, one: _Deployment) -> None:
