@@ -40,6 +40,7 @@ from serveconf.errors import OperatorError, ServeconfError
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.events import EventLog
+from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.packages import Packages
@@ -99,23 +100,24 @@ class Controller:
         token = (await self._value("token", lambda: secrets.token_urlsafe(32).encode())).decode()
         server = AdminServer(self._settings.host, self._settings.port)
         server.bind()
-        stacks = Stacks(Ledger(self._store))
-        await stacks.load()
         clock = WallClock()
+        events, kept = EventLog(self._store, clock), KeptFigures(self._store)
+        await events.load()
+        await kept.load()
+        journal = Journal(note=events.note, figures=kept)
+        stacks = Stacks(Ledger(self._store), journal)
+        await stacks.load()
         cluster = RayCluster(identity)
         await cluster.refresh()
         self._background = [asyncio.create_task(cluster.keep_nodes_fresh())]
-        reconciler = Reconciler(cluster, stacks, clock)
+        reconciler = Reconciler(cluster, stacks, clock, journal)
         packages = Packages(self._store, node_folder(identity.cluster_id) / "code")
-        deps = Deps(reconciler=reconciler, cluster=cluster, stacks=stacks, clock=clock)
+        deps = Deps(reconciler=reconciler, cluster=cluster, stacks=stacks, clock=clock, journal=journal)
         plane = ControlPlane(deps, packages=packages, preflight=RayPreflight(identity.cluster_id, packages))
         self._background.append(asyncio.create_task(reconciler.run()))
         plane.resume_operations()
         url = f"http://{self._settings.host}:{server.port}"
         self._address = ControllerAddress(url=url, token=token, pid=os.getpid())
-        events, kept = EventLog(self._store, clock), KeptFigures(self._store)
-        await events.load()
-        await kept.load()
         pulse = Pulse(cluster, kept, clock)
         app = make_app(
             plane,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -18,7 +18,9 @@ from serveconf.plan.diff import make_plan
 from serveconf.plan.shadow import shadowed
 from serveconf.plan.state import DesiredStack, ProxyPhase
 from serveconf.plan.summary import summarise
+from serveconf.reconcile import milestones
 from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, said_by, wanted_proxies
+from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.operation import Event, Operation, Standing
 from serveconf.reconcile.placement import DoesNotFit, check_placement, fit_in
@@ -56,6 +58,7 @@ class Deps:
     cluster: Cluster
     stacks: Stacks
     clock: Clock
+    journal: Journal = field(default_factory=Journal)
 
     @property
     def ledger(self) -> Ledger:
@@ -91,7 +94,18 @@ async def perform(
         )
         result = make_result(operation.stack, outcome="failed", failures=[failure])
     result["receipt"]["duration_s"] = round(deps.clock.now() - began, 3)
+    _record(deps, operation, ask.request, result)
     operation.finish(result)
+
+
+def _record(deps: Deps, operation: Operation, request: ApplyRequest, result: Event) -> None:
+    """Count it; what came to nothing before it was a revision is told by nobody else."""
+    receipt = result["receipt"]
+    deps.journal.figures.applied(operation.stack, result["outcome"], receipt["duration_s"], receipt["failed"])
+    revision = deps.ledger.revision(operation.stack, operation.revision)
+    begun = revision is not None and revision.operation == operation.id
+    if not begun and result["outcome"] != "unchanged":
+        deps.journal.tell(milestones.came_to_nothing(operation.stack, request.author, request.source, result))
 
 
 def cancelled(operation: Operation) -> Event:
@@ -127,11 +141,16 @@ async def see_through(deps: Deps, operation: Operation, number: int) -> None:
     """Wait for a revision that a former controller began to apply, and give its result."""
     operation.standing, operation.revision = Standing.APPLYING, number
     head = deps.ledger.heads.get(operation.stack)
-    if head is not None and head.target == number:
+    goes_on = head is not None and head.target == number
+    if goes_on:
         message = f"the controller has come back and goes on with revision {number} of stack {operation.stack}"
         operation.tell({"event": "phase", "phase": "starting", "message": message})
-    await deps.stacks.reached(operation.stack, number)
-    operation.finish(await _result(deps, operation, number))
+    revision = await deps.stacks.reached(operation.stack, number)
+    result = await _result(deps, operation, number)
+    if goes_on and revision is not None:
+        seconds = max(0.0, deps.clock.wall() - revision.time)
+        deps.journal.figures.applied(operation.stack, result["outcome"], seconds, result["receipt"]["failed"])
+    operation.finish(result)
 
 
 async def _result(deps: Deps, operation: Operation, number: int) -> Event:

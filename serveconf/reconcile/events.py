@@ -11,12 +11,12 @@ import datetime
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from serveconf.reconcile.journal import EventKind
 from serveconf.reconcile.ports import Clock, Store
 
 log = logging.getLogger("serveconf.events")
@@ -28,24 +28,6 @@ LARGEST_DATA = 8_000  # bytes of JSON
 WRITE_EVERY_S = 0.5
 SEGMENT = 64  # entries in one value of the store: a change rewrites so many, not all of them
 PREFIX = "events/"
-
-
-class EventKind(StrEnum):
-    """What an event is about."""
-
-    APPLY = "apply"
-    ROLLBACK = "rollback"
-    SCALE = "scale"
-    REPLACE = "replace"
-    HEAL = "heal"
-    DRIFT = "drift"
-    QUARANTINE = "quarantine"
-    PIN = "pin"
-    CANARY = "canary"
-    PROXY = "proxy"
-    NODE = "node"
-    CONTROLLER = "controller"
-    TOKEN = "token"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

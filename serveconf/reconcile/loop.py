@@ -11,11 +11,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from serveconf.background import LONGEST_PAUSE_S, Tasks
+from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.ports import Clock, Cluster
 from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.stack_pass import IDLE_S, Event, Room, StackPass
 from serveconf.reconcile.stacks import Stacks
 from serveconf.reconcile.table import Table
+from serveconf.reconcile.witness import Witness
 
 log = logging.getLogger("serveconf.reconcile")
 
@@ -26,12 +28,14 @@ ORPHAN_DRAIN_S = 20.0
 class Reconciler:
     """Brings the cluster to what the stacks' records say."""
 
-    def __init__(self, cluster: Cluster, stacks: Stacks, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, stacks: Stacks, clock: Clock, journal: Journal | None = None) -> None:
         self.cluster = cluster
         self.stacks = stacks
+        journal = journal or Journal()
+        self._witness = Witness(cluster, clock, journal)
         self.on_event: Callable[[str, Event], None] = lambda stack, event: None
         self.table = Table(cluster, stacks.ledger)
-        self._proxies = Proxies(cluster, stacks, self.table, clock)
+        self._proxies = Proxies(cluster, stacks, self.table, clock, journal)
         self._tasks = Tasks()
         self._workers: dict[str, Worker] = {}
         self._passes: dict[str, StackPass] = {}
@@ -44,6 +48,7 @@ class Reconciler:
             proxies=self._proxies,
             clock=clock,
             tasks=self._tasks,
+            journal=journal,
             tell=lambda stack, event: self.on_event(stack, event),
         )
         cluster.on_change = self.look_again
@@ -51,6 +56,7 @@ class Reconciler:
 
     def look_again(self) -> None:
         """Something may have changed."""
+        self._witness.look()
         self._wake.set()
         self._front.wake()
         for worker in self._workers.values():

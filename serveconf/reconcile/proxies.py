@@ -12,6 +12,7 @@ from serveconf.errors import Conflict, ServeconfError
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.front import is_its_turn, merge_fronts, wanted_proxies
+from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ProxyOrder
 from serveconf.reconcile.records import Failure
 from serveconf.reconcile.stacks import Stacks
@@ -27,11 +28,12 @@ ALIVE = (ProxyPhase.READY, ProxyPhase.STARTING, ProxyPhase.UNHEALTHY, ProxyPhase
 class Proxies:
     """Keeps the proxies that the stacks' goals need."""
 
-    def __init__(self, cluster: Cluster, stacks: Stacks, table: Table, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, stacks: Stacks, table: Table, clock: Clock, journal: Journal) -> None:
         self._cluster = cluster
         self._stacks = stacks
         self._table = table
         self._backoff: Backoff[str] = Backoff(clock)
+        self._journal = journal
 
     def are_ready(self, observed: Observed) -> bool:
         """Whether every proxy that the goals need is up."""
@@ -81,7 +83,7 @@ class Proxies:
         if proxy is not None and proxy.phase is ProxyPhase.FAILED:
             if new:
                 await self._fail_targets(Failure(code="proxy_failed", message=proxy.message))
-            self._backoff.failed(order.id)
+            self._back_off(order.id)
             await self._cluster.stop_proxy(order.id, drain_s=0)
         elif proxy is None and is_its_turn(order, there.values()):
             wait_s = self._backoff.wait_s(order.id)
@@ -89,6 +91,15 @@ class Proxies:
                 return wait_s
             await self._cluster.start_proxy(order)
         return IDLE_S
+
+    def _back_off(self, proxy_id: str) -> None:
+        """A proxy has failed: it is started again later."""
+        self._backoff.failed(proxy_id)
+        wait_s = self._backoff.wait_s(proxy_id)
+        if wait_s > 0:
+            message = f"proxy {proxy_id} keeps failing: it is started again in {wait_s:.0f} s"
+            data = {"proxy": proxy_id, "wait_s": round(wait_s, 1)}
+            self._journal.tell(Happening(kind=EventKind.PROXY, message=message, data=data, like=f"{proxy_id} back-off"))
 
     async def _bring_forward(self, observed: Observed) -> float:
         try:

@@ -22,6 +22,7 @@ from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
 from serveconf.reconcile.decide import Decision, StackView, decide
 from serveconf.reconcile.front import merge_fronts
 from serveconf.reconcile.generation import with_stack
+from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ReplicaOrder
 from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.records import Failure, StackHead
@@ -49,6 +50,7 @@ class Room:
     proxies: Proxies
     clock: Clock
     tasks: Tasks
+    journal: Journal
     tell: Tell
 
 
@@ -60,6 +62,7 @@ class StackPass:
         self._cluster, self._stacks, self._table, self._clock = room.cluster, room.stacks, room.table, room.clock
         self._proxies = room.proxies
         self._tasks = room.tasks
+        self._journal = room.journal
         self._tell = room.tell
         self._look_again = look_again
         self._backoff: Backoff[tuple[str, ...]] = Backoff(room.clock)
@@ -117,7 +120,7 @@ class StackPass:
         """Start what is missing, clear away what ended. Returns the seconds until a back-off ends."""
         for replica in decision.failed:
             log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
-            self._backoff.failed(("replica", replica.deployment))
+            self._back_off(replica.deployment)
             await self._cluster.stop_replica(replica.id, drain_s=0)
         pause = IDLE_S
         for deployment, count in decision.start:
@@ -128,6 +131,23 @@ class StackPass:
             for _ in range(count):
                 await self._cluster.start_replica(self._order(deployment))
         return pause
+
+    def _back_off(self, deployment: str) -> None:
+        """A replica has failed: the next one is started later."""
+        key = ("replica", deployment)
+        self._backoff.failed(key)
+        wait_s = self._backoff.wait_s(key)
+        if wait_s > 0:
+            self._journal.tell(
+                Happening(
+                    kind=EventKind.HEAL,
+                    stack=self.name,
+                    deployment=deployment,
+                    message=f"replicas keep failing: the next one is started in {wait_s:.0f} s",
+                    data={"wait_s": round(wait_s, 1)},
+                    like="back-off",
+                )
+            )
 
     def _order(self, deployment: DesiredDeployment) -> ReplicaOrder:
         return ReplicaOrder(
@@ -151,6 +171,16 @@ class StackPass:
         except ServeconfError as error:  # one that is gone, or does not answer: the next looks deal with that
             self._backoff.failed(("config", replica.id, deployment.config_hash))
             log.warning("a replica did not take its user_config", extra={"replica": replica.id, "why": error.message})
+            self._journal.tell(
+                Happening(
+                    kind=EventKind.HEAL,
+                    stack=self.name,
+                    deployment=deployment.name,
+                    message=f"replica {replica.id} did not take its user_config: {error.message}",
+                    data={"replica": replica.id, "config": deployment.config_hash},
+                    like="user_config",
+                )
+            )
             if isinstance(error, CodeFailed) and head.target is not None:
                 failure = Failure(
                     code="reconfigure_failed",
@@ -270,5 +300,5 @@ class StackPass:
                 event = {"event": "replica", "deployment": replica.deployment, "replica": replica.id}
                 self._tell(self.name, {**event, "state": replica.phase.value, "message": replica.message})
                 if replica.phase is ReplicaPhase.UNHEALTHY:  # it is replaced, the next one later and later
-                    self._backoff.failed(("replica", replica.deployment))
+                    self._back_off(replica.deployment)
         self._phases = {replica.id: replica.phase for replica in mine}

@@ -22,6 +22,8 @@ from msgspec.structs import replace
 
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.state import DesiredStack
+from serveconf.reconcile import milestones
+from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.records import Failure, Ledger, Revision, StackHead
 
 DIED = Failure(code="interrupted", message="the controller ended before the apply had begun to change anything")
@@ -30,8 +32,9 @@ DIED = Failure(code="interrupted", message="the controller ended before the appl
 class Stacks:
     """Owns every stack's head and revisions. ``on_change`` hears of each transition, by the stack's name."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, journal: Journal | None = None) -> None:
         self.ledger = ledger
+        self._journal = journal or Journal()
         self.on_change: Callable[[str], None] = lambda stack: None
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -99,6 +102,8 @@ class Stacks:
                 head, target=revision.number, last=revision.number, deleting=deleting, pinned=pinned, invalid=""
             )
             await self._write(following, revision)
+            self._journal.tell(milestones.begun(revision, following))
+            self._journal.tell(milestones.pin_changed(head, pinned=pinned))
 
     @asynccontextmanager
     async def switching(
@@ -118,12 +123,14 @@ class Stacks:
                 await self._serve(head, bake_until)
 
     async def _serve(self, head: StackHead, bake_until: float | None) -> None:
-        if bake_until is not None:
-            await self._write(replace(head, baking_until=bake_until), None)
-            return
         revision = self.ledger.revision(head.name, head.target)
         assert revision is not None
+        if bake_until is not None:
+            await self._write(replace(head, baking_until=bake_until), None)
+            self._journal.tell(milestones.watched(revision, head))
+            return
         await self._write(_settled(head), replace(revision, outcome="applied"))
+        self._journal.tell(milestones.served(revision, head))
 
     async def give_up(
         self, name: str, number: int, failure: Failure, *, outcome: str = "rolled_back", unless_it_serves: bool = False
@@ -136,6 +143,7 @@ class Stacks:
             if unless_it_serves and head.baking_until is not None:
                 return False
             await self._write(_given_up(head), replace(revision, outcome=outcome, failure=failure))
+            self._journal.tell(milestones.taken_back(revision, head, failure))
             return True
 
     async def pin(self, name: str, *, pinned: bool) -> bool:
@@ -146,6 +154,7 @@ class Stacks:
                 raise NotFound(f"there is no stack '{name}'", hint="'serveconf status' lists the stacks")
             if head.pinned != pinned:
                 await self._write(replace(head, pinned=pinned), None)
+                self._journal.tell(milestones.pin_changed(head, pinned=pinned))
             return head.pinned
 
     async def note_invalid(self, name: str, why: str) -> None:
@@ -168,6 +177,7 @@ class Stacks:
             head = self.ledger.heads.get(name)
             if head is not None and head.ends:
                 await self.ledger.forget_stack(name)
+                self._journal.tell(milestones.gone(name))
                 self._tell(name)
 
     async def _write(self, head: StackHead | None, revision: Revision | None) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.events import EventLog
+from serveconf.reconcile.journal import Journal
+from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.operation import Operation
 from serveconf.reconcile.packages import Packages
@@ -31,9 +34,13 @@ class World:
 
     def _build(self) -> None:
         self.ledger = Ledger(self.store)
-        self.stacks = Stacks(self.ledger)
-        self.reconciler = Reconciler(self.cluster, self.stacks, self.clock)
-        deps = Deps(reconciler=self.reconciler, cluster=self.cluster, stacks=self.stacks, clock=self.clock)
+        self.events, self.figures = EventLog(self.store, self.clock), KeptFigures()
+        journal = Journal(note=self.events.note, figures=self.figures)
+        self.stacks = Stacks(self.ledger, journal)
+        self.reconciler = Reconciler(self.cluster, self.stacks, self.clock, journal)
+        deps = Deps(
+            reconciler=self.reconciler, cluster=self.cluster, stacks=self.stacks, clock=self.clock, journal=journal
+        )
         packages = Packages(self.store, self._folder)
         self.plane = ControlPlane(deps, packages=packages, preflight=self.preflight)
 

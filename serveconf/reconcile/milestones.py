@@ -1,0 +1,89 @@
+"""What is told of an apply on its way: begun, watched, served, taken back; pins; and applies that came to nothing. Pure.
+
+``Stacks`` tells the transitions that it makes, so each of them is told once, whoever caused it and through crashes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serveconf.reconcile.journal import EventKind, Happening
+from serveconf.reconcile.records import Failure, Revision, StackHead
+
+
+def begun(revision: Revision, head: StackHead) -> Happening:
+    """The revision is the stack's target. ``head``: as it is from now on."""
+    what = "takes the stack away" if head.deleting else "is being applied"
+    if head.pinned:
+        what = "goes back to an older one"
+    who = f" by {revision.author}" if revision.author else ""
+    return _of(revision, head, f"revision {revision.number} {what}{who}: {revision.summary or 'nothing changed'}")
+
+
+def watched(revision: Revision, head: StackHead) -> Happening:
+    """It serves, and may still be taken back."""
+    return _of(revision, head, f"revision {revision.number} serves, and its errors are watched")
+
+
+def served(revision: Revision, head: StackHead) -> Happening:
+    """It is what the stack is. ``head``: as it was while it was applied."""
+    what = "is applied: the stack serves nothing any more" if head.deleting else "is applied"
+    return _of(revision, head, f"revision {revision.number} {what}")
+
+
+def taken_back(revision: Revision, head: StackHead, failure: Failure) -> Happening:
+    """What served before goes on. ``head``: as it was until now."""
+    kept = f"; revision {head.current} goes on" if head.current is not None else ""
+    message = f"revision {revision.number} was taken back: {failure.message}{kept}"
+    happening = _of(revision, head, message, code=failure.code, deployment=failure.deployment)
+    if head.baking_until is None:
+        return happening
+    return Happening(**{**vars(happening), "kind": EventKind.ROLLBACK})  # nobody asked for it
+
+
+def came_to_nothing(stack: str, author: str, source: str, result: dict[str, Any]) -> Happening:
+    """An apply that was refused, or ended, before it was a revision."""
+    problems = result["problems"]
+    first = problems[0]["message"] if problems else result["outcome"]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    who = f" by {author}" if author else ""
+    return Happening(
+        kind=EventKind.APPLY,
+        stack=stack,
+        message=f"an apply{who} changed nothing: {first}{more}",
+        data={
+            "author": author,
+            "source": source,
+            "outcome": result["outcome"],
+            "code": problems[0]["code"] if problems else "",
+        },
+    )
+
+
+def pin_changed(head: StackHead, *, pinned: bool) -> Happening | None:
+    """``head``: as it was until now."""
+    if head.pinned == pinned:
+        return None
+    message = "pinned: what watches its files leaves it alone" if pinned else "the pin is ended"
+    return Happening(kind=EventKind.PIN, stack=head.name, message=message)
+
+
+def gone(stack: str) -> Happening:
+    """The last replica of a stack that was taken away is gone."""
+    return Happening(kind=EventKind.APPLY, stack=stack, message="the stack is gone")
+
+
+def _of(revision: Revision, head: StackHead, message: str, **more: Any) -> Happening:
+    return Happening(
+        kind=EventKind.ROLLBACK if head.pinned else EventKind.APPLY,
+        stack=revision.stack,
+        message=message,
+        data={
+            "revision": revision.number,
+            "author": revision.author,
+            "source": revision.source,
+            "commit": revision.commit,
+            "operation": revision.operation,
+            **more,
+        },
+    )
