@@ -30,7 +30,13 @@ def own_folder(path: Path) -> Path:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write the file so that only its owner can read it (0600), whatever was there; a reader never sees half of it."""
+    """Write the file so that only its owner can read it (0600), whatever was there; a reader never sees half of it.
+
+    What is there and no file, such as /dev/stdout, is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

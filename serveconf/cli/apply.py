@@ -235,9 +235,8 @@ def _check_saved(saved: Any, body: dict[str, Any]) -> int:
 
 
 def _save(out: Path, found: dict[str, Any], body: dict[str, Any], address: str) -> None:
-    import os
-
     from serveconf.plan.saved import SavedPlan, digest_of_spec, encode_plan, plan_from_json
+    from serveconf.private import write_private
 
     saved = SavedPlan(
         plan=plan_from_json(found),
@@ -250,7 +249,6 @@ def _save(out: Path, found: dict[str, Any], body: dict[str, Any], address: str) 
         target=address,
     )
     try:
-        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(encode_plan(saved))
+        write_private(out, encode_plan(saved))
     except OSError as error:
         raise OperatorError(f"the plan can't be saved to {out}: {error.strerror}") from error

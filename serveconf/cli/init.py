@@ -104,7 +104,7 @@ def _read(files: list[Path]) -> dict[str, str]:
 def _variables_of(file: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
     """What the spec that is to be written over sets for each import path: the values, and the texts as written there."""
     from serveconf.spec.load import load_file
-    from serveconf.spec.problems import SpecInvalid
+    from serveconf.spec.problems import SpecInvalid, join
 
     values: dict[str, dict[str, str]] = {}
     texts: dict[str, dict[str, str]] = {}
@@ -117,7 +117,7 @@ def _variables_of(file: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict
         said = deployment.ray_actor_options.runtime_env.get("env_vars") or {}
         values[deployment.import_path] = dict(said)
         texts[deployment.import_path] = {
-            name: loaded.masks.get(f"{path}.{name}", value.replace("$", "$$")) for name, value in said.items()
+            name: loaded.masks.get(join(path, name), value.replace("$", "$$")) for name, value in said.items()
         }
     return values, texts
 

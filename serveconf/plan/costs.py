@@ -15,6 +15,7 @@ import msgspec
 from pydantic import BaseModel
 
 from serveconf.spec.models import Cost
+from serveconf.spec.problems import join
 
 
 class Absent:
@@ -97,7 +98,7 @@ def _changes(before: Any, after: Any, field: FieldCost, path: str) -> Iterator[C
     elif isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in (*before, *(key for key in after if key not in before)):
             inside = field.inside.get(key, FieldCost(field.cost, {}))
-            yield from _changes(before.get(key, ABSENT), after.get(key, ABSENT), inside, f"{path}.{key}")
+            yield from _changes(before.get(key, ABSENT), after.get(key, ABSENT), inside, join(path, key))
     else:
         yield Change(path=path, cost=field.cost, before=before, after=after)
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from serveconf.errors import AuthorError
 from serveconf.spec.models import DeploymentSpec, StackSpec
+from serveconf.spec.problems import join
 
 _ENTRY_S = ("import_path", "factory", "init_args", "init_kwargs")  # what finds the application
 _NOT_THEIRS = (*_ENTRY_S, "name", "route_prefix", "middlewares", "match", "mirror", "overrides")
@@ -49,11 +50,13 @@ def expand(
                     f"deployment {name} is a part of the application {entry.name}: give the other one another name"
                 )
             start = f"deployments[{index}]."
-            all_masks |= {
-                path.replace(start, f"deployments[{len(deployments)}].", 1): mask
-                for path, mask in masks.items()
-                if path.startswith((f"{start}init_", f"{start}ray_actor_options.runtime_env"))
-            }
+            own = join(f"{start}overrides", node["name"]) + "."
+            there = f"deployments[{len(deployments)}]."
+            for path, mask in masks.items():
+                if path.startswith((f"{start}init_", f"{start}ray_actor_options.runtime_env")):
+                    all_masks[there + path.removeprefix(start)] = mask
+                elif path.startswith(own):
+                    all_masks[there + path.removeprefix(own)] = mask
             deployments.append(_inner_spec(entry, name, node))
             inner[name] = Inner(entry=entry.name, bound=str(node["name"]))
         deployments[index] = entry.model_copy(update={"overrides": {}}) if entry.overrides else entry

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from serveconf.spec.problems import join
+
 
 def shown(value: Any, path: str, masks: Mapping[str, str]) -> Any:
     """``value``, which stands at ``path``, with everything masked that ``masks`` names."""
@@ -15,8 +17,8 @@ def shown(value: Any, path: str, masks: Mapping[str, str]) -> Any:
         return mask
     match value:
         case Mapping():
-            return {key: shown(inside, f"{path}.{key}", masks) for key, inside in value.items()}
+            return {key: shown(inside, join(path, key), masks) for key, inside in value.items()}
         case list() | tuple():
-            return [shown(inside, f"{path}[{index}]", masks) for index, inside in enumerate(value)]
+            return [shown(inside, join(path, index), masks) for index, inside in enumerate(value)]
         case _:
             return value

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from serveconf.errors import Conflict
+from serveconf.plan.masks import shown
 from serveconf.plan.state import DesiredStack, ProxyPhase, ProxyState
 from serveconf.reconcile.ports import NodeState, ProxyOrder
 from serveconf.routing import Front, Middleware
@@ -39,20 +40,28 @@ class HttpFront(msgspec.Struct, frozen=True, kw_only=True):
 
 def merge_fronts(stacks: Iterable[DesiredStack]) -> HttpFront:
     """The front that all stacks together ask for. Raises Conflict, naming both stacks, where two say different things."""
-    said: dict[str, tuple[str, Any]] = {}
+    said: dict[str, tuple[DesiredStack, Any]] = {}
     middlewares: tuple[Middleware, ...] = ()
     for stack in sorted(stacks, key=lambda s: s.name):
         for key, value in stack.http_options.items():
-            known = said.setdefault(key, (stack.name, value))
-            if known[1] != value:
+            first, other = said.setdefault(key, (stack, value))
+            if other != value:
                 raise Conflict(
-                    f"http_options.{key} of stack '{stack.name}' is {value!r}, but stack '{known[0]}' serves with {known[1]!r}",
+                    f"http_options.{key} of stack '{stack.name}' {_unlike(key, stack, first)}",
                     hint="stacks on one cluster share one HTTP front: give both the same value, or leave the key out of one",
                 )
             if key == "middlewares":
                 middlewares = stack.http_middlewares
     defaults = HttpOptions().model_dump(mode="json")
     return HttpFront(options={**defaults, **{key: value for key, (_, value) in said.items()}}, middlewares=middlewares)
+
+
+def _unlike(key: str, stack: DesiredStack, first: DesiredStack) -> str:
+    """How they differ. What is more than a plain value is not shown: it is the other team's, and may hold what is secret."""
+    mine, theirs = (shown(one.http_options[key], key, one.masks) for one in (stack, first))
+    if isinstance(mine, (Mapping, list)) or isinstance(theirs, (Mapping, list)):
+        return f"is not what stack '{first.name}' serves with"
+    return f"is {mine!r}, but stack '{first.name}' serves with {theirs!r}"
 
 
 def said_by(stacks: Iterable[DesiredStack]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from serveconf.plan.masks import shown
 from serveconf.reconcile.operation import Event
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.receipt import Receipt
@@ -67,14 +68,4 @@ def problem_of(failure: Failure) -> dict[str, Any]:
 
 def masked(spec: dict[str, Any], masks: dict[str, str]) -> dict[str, Any]:
     """The spec as it may be shown: values that came from variables stand as the variables."""
-    return {key: _mask(value, key, masks) for key, value in spec.items()}
-
-
-def _mask(value: Any, path: str, masks: dict[str, str]) -> Any:
-    if path in masks:
-        return masks[path]
-    if isinstance(value, dict):
-        return {key: _mask(item, f"{path}.{key}", masks) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mask(item, f"{path}[{index}]", masks) for index, item in enumerate(value)]
-    return value
+    return {key: shown(value, key, masks) for key, value in spec.items()}

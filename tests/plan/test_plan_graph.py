@@ -51,6 +51,14 @@ def test_the_application_is_found_with_its_entry_s_arguments_and_secrets_among_t
     assert masks == {f"deployments[{index}].init_args[0].key": "${KEY}" for index in (0, 2, 3)}
 
 
+def test_secrets_in_overrides_stay_hidden_in_the_deployment_that_they_are_for() -> None:
+    given = spec(overrides={"Prices": {"user_config": {"api.key": "secret"}}})
+    mask = {'deployments[0].overrides.Prices.user_config["api.key"]': "${KEY}"}
+    expanded, _, masks = expand(given, GRAPH, mask)
+    assert expanded.deployments[2].user_config == {"api.key": "secret"}
+    assert masks == mask | {'deployments[2].user_config["api.key"]': "${KEY}"}
+
+
 @pytest.mark.parametrize(
     ("outer", "own", "together"),
     [
