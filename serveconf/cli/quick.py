@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from serveconf.cli.find_apps import App, apps_of, find_apps, python_folders
 from serveconf.cli.import_roots import find_module
 from serveconf.cli.spec_text import Entry, names_for, spec_text, write_schema
 from serveconf.errors import AuthorError
+from serveconf.spec.envfile import read_env_file
 
 DEFAULT_FILE = Path("serve.yaml")
 KEPT = Path(".serveconf") / "run.yaml"  # what a run without a file applies: hidden, so that it is no code
 
 
-def spec_file(targets: list[str], *, save: Path | None, port: int | None) -> tuple[Path, str | None]:
+def spec_file(
+    targets: list[str], *, save: Path | None, port: int | None, env_files: Sequence[Path] = ()
+) -> tuple[Path, str | None]:
     """The spec file of what was named, written where there is none, and what to tell about it.
+
+    What ``env_files`` set is for the code too: a spec that is written names those variables.
 
     Raises AuthorError where nothing can be served, or where a file would be written over.
     """
@@ -42,7 +48,8 @@ def spec_file(targets: list[str], *, save: Path | None, port: int | None) -> tup
     if save is not None and file.exists():
         raise AuthorError(f"{save} is there already", hint=f"serve it: serveconf run {save}")
     file.parent.mkdir(exist_ok=True)
-    file.write_text(_text(apps, root, file.parent, here, port or 8000), encoding="utf-8")
+    variables = {name: f"${{{name}}}" for env_file in env_files for name in read_env_file(env_file)[0]}
+    file.write_text(_text(apps, root, file.parent, here, port or 8000, variables), encoding="utf-8")
     shown = ", ".join(app.import_path for app in apps)
     if save is not None:
         return save, f"wrote {save}: {shown}"
@@ -90,10 +97,10 @@ def _apps_in(file: Path, here: Path) -> list[App]:
     return [app for app in found if app.import_path.endswith(":app")] or found
 
 
-def _text(apps: list[App], root: Path, folder: Path, here: Path, port: int) -> str:
+def _text(apps: list[App], root: Path, folder: Path, here: Path, port: int, variables: dict[str, str]) -> str:
     names = names_for([app.import_path for app in apps])
     entries = [
-        Entry(name=name, import_path=app.import_path, factory=app.factory)
+        Entry(name=name, import_path=app.import_path, factory=app.factory, env_vars=variables)
         for name, app in zip(names, apps, strict=True)
     ]
     app_dir = os.path.relpath(root, folder)

@@ -62,7 +62,7 @@ def run(
     """
     code = 0
     with lasting_output(), Ending(still_stopping) as ending, errors_shown(Output.TEXT), suppress(KeyboardInterrupt):
-        file, note = spec_file(targets or [], save=save, port=port)
+        file, note = spec_file(targets or [], save=save, port=port, env_files=env_file or ())
         if note:
             tell(note)
         loaded = load(file, env_file)

@@ -15,7 +15,7 @@ LEAST_MEMORY = 1024 * MIB  # Ray itself, a controller, a proxy and a replica or 
 LEAST_SHM = 256 * MIB
 LEAST_FILES = 4096
 LEAST_DISK = 1024 * MIB
-LONGEST_TEMP = 50  # Ray's sockets lie some 57 characters below it, and a socket's path holds 107
+LONGEST_TEMP = 43  # Ray's sockets lie 64 characters below it, and a socket's path holds 107
 SKEW_S = 60.0
 
 
@@ -135,7 +135,7 @@ def _folders(folders: tuple[Folder, ...]) -> Iterator[Finding]:
 
 def _temp(machine: Machine) -> Finding:
     wrong = Grade.ERROR if len(machine.temp_path) > LONGEST_TEMP else None
-    message = f"{machine.temp_path} is {'too long' if wrong else 'short enough'} for Ray's sockets"
+    message = f"{machine.temp_path} is {'too long' if wrong else 'short enough'} for the sockets of Ray"
     return _finding("folders", wrong, message, "set RAY_TMPDIR to a short path, such as /tmp")
 
 

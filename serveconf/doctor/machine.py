@@ -20,6 +20,7 @@ from serveconf.control_port import DEFAULT_ADDRESS, LOOPBACK, control_place
 from serveconf.home import read_record
 from serveconf.local_ray import is_running, ray_in_reach
 from serveconf.proxy.ports import find_listener, port_is_free
+from serveconf.ray_env import temp_folder
 
 REST_S = 3600.0
 
@@ -79,7 +80,7 @@ class Machine:
     open_files: tuple[int, int]  # soft and hard limit; -1: none
     clock_ahead_s: float  # by how much files of this installation are newer than now
     folders: tuple[Folder, ...]
-    temp_path: str
+    temp_path: str  # where a Ray of ours keeps its sockets
     ports: tuple[Port, ...]
     left: Left
     ray_address: str | None  # RAY_ADDRESS
@@ -102,7 +103,7 @@ def look_at_machine(http: tuple[str, int]) -> Machine:
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         clock_ahead_s=max(path.stat().st_mtime for path in Path(__file__).parent.iterdir()) - time.time(),
         folders=tuple(_folders()),
-        temp_path=os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(),
+        temp_path=str(temp_folder() / f"serveconf-{os.getuid()}" / "ray"),
         ports=() if answers else tuple(_ports(address, http)),
         left=Left(
             address=record.address,
@@ -161,7 +162,7 @@ def _folders() -> Iterator[Folder]:
     yield _folder(home, private=True)
     yield _folder(home / "cluster.json", private=True)
     yield _folder(_ours_in_temp(), private=True)
-    yield _folder(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()), private=False)
+    yield _folder(temp_folder(), private=False)
 
 
 def _ours_in_temp() -> Path:

@@ -66,6 +66,15 @@ def test_without_an_argument_serve_yaml_is_served_else_the_apps_below(here: Path
     assert spec_file([], save=None, port=None) == (Path("serve.yaml"), None)
 
 
+@pytest.mark.parametrize("lines", [{"A": "1"}, {"A": "1", "B_2": "se$cret"}, {}], ids=str)
+def test_variables_of_env_files_are_for_the_code_and_stand_in_the_spec_by_name(lines: dict[str, str]) -> None:
+    Path("dev.env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    file, _ = spec_file(["main:app"], save=None, port=None, env_files=[Path("dev.env")])
+    assert "se$cret" not in file.read_text()
+    (deployment,) = load_file(file, env={}, env_files=[Path("dev.env")]).spec.deployments
+    assert deployment.ray_actor_options.runtime_env == ({"env_vars": lines} if lines else {})
+
+
 def test_a_spec_file_is_taken_as_it_is() -> None:
     assert spec_file(["other.yaml"], save=None, port=None) == (Path("other.yaml"), None)
 
