@@ -191,4 +191,9 @@ class Proxy:
 def _tls(order: ProxyOrder) -> TlsFiles | None:
     if order.ssl_certfile is None:
         return None
-    return TlsFiles(certfile=order.ssl_certfile, keyfile=order.ssl_keyfile, ca_certs=order.ssl_ca_certs)
+    return TlsFiles(
+        certfile=order.ssl_certfile,
+        keyfile=order.ssl_keyfile,
+        ca_certs=order.ssl_ca_certs,
+        password=order.ssl_keyfile_password,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serveconf.errors import OperatorError
 
@@ -14,11 +14,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
-    """Paths of PEM files. With ``ca_certs`` a client must show a certificate that one of them has signed."""
+    """Paths of PEM files, and what the key is encrypted with.
+
+    With ``ca_certs`` a client must show a certificate that one of them has signed.
+    """
 
     certfile: str
     keyfile: str | None = None
     ca_certs: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 class Tls:
@@ -34,18 +38,23 @@ class Tls:
         except (OSError, ssl.SSLError) as error:
             raise OperatorError(
                 f"the certificate {files.certfile} cannot be used: {error}",
-                hint="ssl_certfile and ssl_keyfile are PEM files that belong together, on every node with a proxy",
+                hint="ssl_certfile and ssl_keyfile are PEM files that belong together, on every node with a proxy; "
+                "ssl_keyfile_password opens an encrypted key",
             ) from error
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._files.certfile, self._files.keyfile)
+        self._load_chain(context)
         if self._files.ca_certs is not None:
             context.load_verify_locations(self._files.ca_certs)
             context.verify_mode = ssl.CERT_REQUIRED
         context.set_alpn_protocols(list(self._alpn))
         return context
+
+    def _load_chain(self, context: ssl.SSLContext) -> None:
+        # always a password, if only an empty one: without, OpenSSL asks for it at a terminal, and waits there for ever
+        context.load_cert_chain(self._files.certfile, self._files.keyfile, password=self._files.password or "")
 
     def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
         return tuple(_stamp(path) for path in (self._files.certfile, self._files.keyfile) if path is not None)
@@ -60,7 +69,7 @@ class Tls:
             return False
         try:
             self._load()  # in a context of its own first: a failure halfway would leave the live one without a key
-            self.context.load_cert_chain(self._files.certfile, self._files.keyfile)
+            self._load_chain(self.context)
         except (OSError, ssl.SSLError) as error:
             log.warning(
                 "a changed certificate cannot be used yet", extra={"file": self._files.certfile, "why": str(error)}

@@ -87,11 +87,13 @@ def check_prefixes(stacks: Iterable[DesiredStack]) -> None:
 
 
 LISTENER_KEYS = ("host", "port", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "http2")
+_LATER_KEYS = ("ssl_keyfile_password",)  # newer ones: where they are not set, a listener's hash is what it always was
 
 
 def listener_of(options: Mapping[str, Any]) -> str:
     """A short hash of what a listening socket is made of: another hash means another proxy process."""
-    said = msgspec.json.encode({key: options.get(key) for key in LISTENER_KEYS})
+    later = {key: options[key] for key in _LATER_KEYS if options.get(key) is not None}
+    said = msgspec.json.encode({key: options.get(key) for key in LISTENER_KEYS} | later)
     return hashlib.sha256(said).hexdigest()[:8]
 
 
@@ -113,7 +115,7 @@ def wanted_proxies(front: HttpFront, nodes: Sequence[NodeState]) -> tuple[ProxyO
             host=front.options["host"],
             port=front.options["port"],
             listener=listener,
-            **{key: front.options[key] for key in LISTENER_KEYS if key not in ("host", "port")},
+            **{key: front.options[key] for key in (*LISTENER_KEYS, *_LATER_KEYS) if key not in ("host", "port")},
         )
         for node in sorted(places, key=lambda node: node.id)
         for index in range(front.options["workers"])

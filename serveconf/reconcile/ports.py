@@ -35,6 +35,7 @@ class ProxyOrder(msgspec.Struct, frozen=True, kw_only=True):
     listener: str
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
+    ssl_keyfile_password: str | None = None
     ssl_ca_certs: str | None = None
     http2: bool = False
 

@@ -69,7 +69,7 @@ _ELSEWHERE: dict[str, dict[str, str]] = {
 }
 _NO_EQUAL: dict[str, set[str]] = {
     "": {"grpc_options", "logging_config", "target_capacity"},
-    "http_options": {"num_cpus", "ssl_keyfile_password"},
+    "http_options": {"num_cpus"},
     "deployments[]": {
         "external_scaler_enabled", "graceful_shutdown_wait_loop_s", "logging_config", "max_replicas_per_node",
         "placement_group_bundles", "placement_group_strategy", "request_router_config",

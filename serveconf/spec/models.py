@@ -165,6 +165,10 @@ class HttpOptions(Strict):
     """PEM file of the certificate, for HTTPS (TLS 1.2 or newer); relative to the file. A renewed one is picked up live."""
     ssl_keyfile: str | None = Field(default=None, examples=[None, "tls/key.pem"], json_schema_extra=costs(Cost.PROXY))
     """PEM file of the certificate's private key; relative to the file."""
+    ssl_keyfile_password: str | None = Field(
+        default=None, examples=[None, "${KEY_PASSWORD}"], json_schema_extra=costs(Cost.PROXY)
+    )
+    """What the private key is encrypted with; write a variable, so that no plan and no history shows it."""
     ssl_ca_certs: str | None = Field(
         default=None, examples=[None, "tls/clients.pem"], json_schema_extra=costs(Cost.PROXY)
     )

@@ -55,6 +55,9 @@ def _certificates(options: dict[str, Any]) -> Iterator[Finding]:
     if key and not cert:
         message = "a key without its certificate"
         yield Finding(path="http_options.ssl_keyfile", message=message, code="tls", hint="set ssl_certfile too")
+    if options.get("ssl_keyfile_password") and not key:
+        message = "a password without the key that it opens"
+        yield Finding(path="http_options.ssl_keyfile_password", message=message, code="tls", hint="set ssl_keyfile too")
     for name in ("ssl_ca_certs", "http2"):
         if options.get(name) and not cert:
             message = "works over TLS only"

@@ -19,7 +19,7 @@ from websockets.sync.client import connect as connect_websocket
 from serveconf.errors import OperatorError, PortInUse
 from serveconf.proxy.edge import Limits
 from serveconf.proxy.ports import listen, port_is_free, refuse_new
-from serveconf.proxy.tls import TlsFiles
+from serveconf.proxy.tls import Tls, TlsFiles
 from serveconf.routing import Front
 
 
@@ -368,6 +368,28 @@ def test_tls_serves_https_and_a_changed_certificate_without_a_restart(tmp_path):
             with RawClient(running.host, running.port, both) as other:
                 assert common_name(other) == "two"
             assert client.ask(get()).body == b"https"
+
+
+def encrypt(key, password):
+    command = ["openssl", "pkcs8", "-topk8", "-v2", "aes256", "-in", str(key), "-out", f"{key}.enc"]
+    subprocess.run([*command, "-passout", f"pass:{password}"], check=True, capture_output=True)
+    return f"{key}.enc"
+
+
+@pytest.mark.parametrize("password", ["secret", "a $ ecret", "p" * 200])
+def test_tls_opens_an_encrypted_key_with_its_password_alone(tmp_path, password):
+    cert, key = make_certificate(tmp_path, "a")
+    encrypted = encrypt(key, password)
+    files = TlsFiles(certfile=str(cert), keyfile=encrypted, password=password)
+    assert password not in repr(files)
+    with serving(echo, tls=files) as running, RawClient(running.host, running.port, trusting(cert)) as client:
+        assert client.ask(get()).status == 200
+        os.utime(encrypted)
+        assert running.server._tls.reload_if_changed() is True
+    for wrong in (None, "", password + "x"):
+        with pytest.raises(OperatorError, match="cannot be used") as failed:
+            Tls(TlsFiles(certfile=str(cert), keyfile=encrypted, password=wrong))
+        assert "ssl_keyfile_password" in failed.value.hint
 
 
 def test_tls_below_1_2_is_refused(tmp_path):
