@@ -33,6 +33,7 @@ from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import ReplicaOrder, Store
 from serveconf.runtime import context
+from serveconf.runtime.log_lines import set_up_logging
 from serveconf.wire import WireServer
 
 log = get_logger("replica")
@@ -110,6 +111,8 @@ class Replica:
         deployment, spec = self._order.deployment, self._order.deployment.spec
         code = await self._packages.folder(deployment.code) if deployment.code else None
         _enter(deployment.app_dir, code)
+        names = {"stack": self._order.stack, "deployment": deployment.name, "replica": self._order.id}
+        set_up_logging(spec.get("logging"), **names)
         self._following = Following(
             ReplicaPool(node_id=self._state.node_id, secret=self._settings.secret),
             lambda: self._store.get("generation"),

@@ -41,9 +41,36 @@ def deployment_options(
     if actor:
         taken["ray_actor_options"] = {key: actor[key] for key in _ACTOR if key in actor}
         note_rest(actor, _ACTOR, join(place, "ray_actor_options"), note)
+    if log_lines := logging_options(given.get("logging_config"), join(place, "logging_config"), note):
+        taken["logging"] = log_lines
     _note_defaults(taken, actor, place, note, set_in_code)
-    known = {"num_replicas", "autoscaling_config", "ray_actor_options", "max_concurrent_queries", *_QUIET, *_SAME}
+    known = {
+        "logging_config",
+        "num_replicas",
+        "autoscaling_config",
+        "ray_actor_options",
+        "max_concurrent_queries",
+        *_QUIET,
+        *_SAME,
+    }
     note_rest(given, known, place, note)
+    return taken
+
+
+_LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}  # as numbers, in Python's logging
+
+
+def logging_options(given: Any, place: str, note: Note) -> dict[str, Any]:
+    """``logging`` from a logging_config, at the top, of an application or of a deployment."""
+    given = {key: value for key, value in mapping(given).items() if value is not None}
+    taken: dict[str, Any] = {}
+    level = given.get("log_level")
+    level = _LEVELS.get(level) if isinstance(level, int) else str(level).lower() if level is not None else None
+    if level in _LEVELS.values():
+        taken["level"] = level
+    if str(given.get("encoding", "")).lower() in ("text", "json"):
+        taken["format"] = str(given["encoding"]).lower()
+    note_rest(given, {"log_level" if "level" in taken else "", "encoding" if "format" in taken else ""}, place, note)
     return taken
 
 

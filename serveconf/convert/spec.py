@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serveconf.convert.application import TOP, Note, application
-from serveconf.convert.options import given_keys, mapping, note_rest
+from serveconf.convert.options import given_keys, logging_options, mapping, note_rest
 from serveconf.convert.reading import Config
 from serveconf.spec.checks import NAME
 from serveconf.spec.models import HttpOptions
@@ -38,8 +38,10 @@ def to_spec(config: Config, folders: list[Path]) -> tuple[dict[str, Any], list[s
     if folder not in (None, "."):
         spec["app_dir"] = folder
     spec["http_options"] = _front(data, note)
-    known = {*TOP, "applications"} - {"grpc_options", "logging_config", "target_capacity"}
+    known = {*TOP, "applications"} - {"grpc_options", "target_capacity"}
     note_rest(data, known | (set(data) - set(TOP) if single else set()), "", note)
+    if log_lines := logging_options(data.get("logging_config"), "logging_config", note):
+        spec["defaults"] = {"logging": log_lines}
     searched = [folders[0] / folder, *folders] if folder else folders
     spec["deployments"] = [
         application(entry, "" if single else f"applications[{index}]", searched, index, note, bound=config.bound)

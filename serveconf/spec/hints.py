@@ -13,6 +13,7 @@ from serveconf.spec.scalars import shorten
 # An instruction that begins with a blank is a whole sentence's end; others are a key's path.
 _ELSEWHERE: dict[str, dict[str, str]] = {
     "": {
+        "logging_config": "defaults.logging",
         "proxy_location": "http_options.location",
         "applications": "deployments (of a Ray Serve config 'serveconf convert' makes a spec)",
         "apps": "deployments",
@@ -31,6 +32,7 @@ _ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "deployments[]": {
         "max_concurrent_queries": "max_ongoing_requests",
+        "logging_config": "logging",
         "replicas": "num_replicas",
         "prefix": "route_prefix",
         "path": "route_prefix",
@@ -68,10 +70,10 @@ _ELSEWHERE: dict[str, dict[str, str]] = {
     },
 }
 _NO_EQUAL: dict[str, set[str]] = {
-    "": {"grpc_options", "logging_config", "target_capacity"},
+    "": {"grpc_options", "target_capacity"},
     "http_options": {"num_cpus"},
     "deployments[]": {
-        "external_scaler_enabled", "graceful_shutdown_wait_loop_s", "logging_config", "max_replicas_per_node",
+        "external_scaler_enabled", "graceful_shutdown_wait_loop_s", "max_replicas_per_node",
         "placement_group_bundles", "placement_group_strategy", "request_router_config",
     },
     "deployments[].autoscaling_config": {

@@ -31,6 +31,7 @@ from serveconf.spec.kinds import (
     UrlPath,
     costs,
 )
+from serveconf.spec.logs import LoggingSpec
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS, ROOM_OVER_TARGET, AutoscalingConfig, ScheduleSpec
 from serveconf.spec.traffic import CanarySpec, MatchSpec, MirrorSpec
 
@@ -42,6 +43,7 @@ __all__ = [
     "DeploymentSpec",
     "HttpOptions",
     "Location",
+    "LoggingSpec",
     "MatchSpec",
     "MiddlewareSpec",
     "MirrorSpec",
@@ -309,6 +311,10 @@ class DeploymentOptions(Strict):
         default=RayActorOptions(), examples=[{"num_cpus": 0.1}], json_schema_extra=costs(Cost.ROLL)
     )
     """What each replica asks of Ray."""
+    logging: LoggingSpec | None = Field(
+        default=None, examples=[None, {"level": "debug", "format": "json"}], json_schema_extra=costs(Cost.ROLL)
+    )
+    """How its replicas write log lines; null: as the app sets it up itself."""
     rollout: RolloutSpec = Field(
         default=RolloutSpec(), examples=[{"max_surge": "100%"}], json_schema_extra=costs(Cost.NONE)
     )

@@ -80,6 +80,7 @@ def test_what_has_an_equal_is_taken_over() -> None:
     spec, _ = converted(MANY_THINGS)
     assert spec == {
         "http_options": {"location": "HeadOnly", "host": "0.0.0.0", "port": 9000, "keep_alive_timeout_s": 30},
+        "defaults": {"logging": {"level": "info"}},
         "deployments": [
             {
                 "name": "text",
@@ -114,12 +115,29 @@ def test_what_has_no_equal_is_noted() -> None:
     assert told >= {
         "http_options.num_cpus",
         "grpc_options",
-        "logging_config",
         "applications[0].deployments[0].autoscaling_config.smoothing_factor",
         "applications[0].deployments[0].placement_group_strategy",
         "applications[0].runtime_env.working_dir",
     }
     assert not any("max_ongoing_requests" in note or "num_cpus: is" in note for note in notes if "ions[0]" in note)
+
+
+@pytest.mark.parametrize(
+    ("config", "logging", "noted"),
+    [
+        ("{log_level: DEBUG, encoding: JSON}", {"level": "debug", "format": "json"}, set()),
+        ("{log_level: 30}", {"level": "warning"}, set()),
+        ("{encoding: TEXT, logs_dir: /var/log}", {"format": "text"}, {"logs_dir"}),
+        ("{log_level: 7, enable_access_log: false}", None, {"log_level", "enable_access_log"}),
+    ],
+)
+def test_logging_config_of_a_deployment_is_its_logging(
+    config: str, logging: dict[str, str] | None, noted: set[str]
+) -> None:
+    text = f"applications:\n  - name: a\n    import_path: a:app\n    deployments: [{{name: A, logging_config: {config}}}]\n"
+    spec, notes = converted(text)
+    assert spec["deployments"][0].get("logging") == logging
+    assert {key for key in noted if any(f"logging_config.{key}: has no equal" in note for note in notes)} == noted
 
 
 RAY_SERVICE = """\

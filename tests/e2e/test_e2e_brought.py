@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from conftest import Stack
@@ -123,3 +124,29 @@ def test_an_app_is_served_without_a_file_and_kept_as_one(tmp_path: Path) -> None
     finally:
         place.run("shutdown")
         place.close()
+
+
+def test_log_lines_are_written_as_the_spec_says(stack: Stack, place: Place) -> None:
+    stack.code(
+        "web", "import logging\nlogging.getLogger('mine').info('imported')\n\ndef app():\n    logging.debug('asked')\n"
+    )
+    stack.spec(
+        "name: json, import_path: 'web:app', route_prefix: /$/json, logging: {level: debug, format: json}",
+        "name: text, import_path: 'web:app', route_prefix: /$/text, logging: {}",
+        "name: plain, import_path: 'web:app', route_prefix: /$/plain",
+    )
+    stack.apply()
+    for name in ("json", "text", "plain"):
+        ask(f"{stack.url}/{name}")
+
+    def lines(name: str) -> list[str]:
+        return [one["line"] for one in place.ok("logs", name, "--stack", stack.name, "-o", "json").json]
+
+    found = [json.loads(line) for line in lines("json") if '"mine"' in line or "asked" in line]
+    assert [(one["message"], one["level"], one["deployment"]) for one in found] == [
+        ("imported", "info", "json"),
+        ("asked", "debug", "json"),
+    ]
+    assert any(line.endswith("INFO mine imported") for line in lines("text"))
+    assert not any("asked" in line for line in lines("text"))
+    assert not any("imported" in line for line in lines("plain"))

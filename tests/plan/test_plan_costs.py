@@ -81,6 +81,7 @@ DEPLOYMENT = {"name": "a", "import_path": "m:app", "num_replicas": 3}
 SCALING = {"min_replicas": 1, "max_replicas": 3}
 WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
     "autoscaling_config": SCALING,
+    "logging": {},
     "match": {"hosts": ["z.example"]},
     "mirror": {"deployment": "z", "percent": 1},
     "rollout": {"canary": {}},
