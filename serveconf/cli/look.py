@@ -42,31 +42,53 @@ def stack_meant(client: Client, stack: str | None, *, deployments: Sequence[str]
 
 
 def status(
+    deployment: Annotated[
+        str | None, typer.Argument(metavar="[DEPLOYMENT]", help="Show this one in full.", show_default=False)
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where something is not healthy.")] = False,
+    stack: StackOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Show stacks, deployments, replicas and proxies, their states and the generation."""
-    from serveconf.cli.status_view import render_status
+    """Show stacks, deployments, replicas and proxies, their states and the generation.
+
+    Of one deployment also what its spec says, and its restarts and events of the last hour.
+    """
     from serveconf.launch import find
 
     with errors_shown(output):
         client = find(chosen.address, chosen.token)
         while True:
-            found = client.status()
+            found, text = _looked_at(client, deployment, stack)
             if output is Output.JSON:
                 print_json(found)
             else:
                 if watch and colors():
                     typer.echo("\x1b[2J\x1b[H", nl=False)
-                typer.echo(render_status(found, color=colors()))
+                typer.echo(text)
             if not watch:
                 break
             try:
                 time.sleep(1.0)
             except KeyboardInterrupt:
                 break
-    raise typer.Exit(1 if exit_code and not is_healthy(found) else 0)
+    healthy = found["state"] == "Healthy" if deployment is not None else is_healthy(found)
+    raise typer.Exit(1 if exit_code and not healthy else 0)
+
+
+def _looked_at(client: Client, deployment: str | None, stack: str | None) -> tuple[dict[str, Any], str]:
+    """The status, or one deployment of it, as data and as text."""
+    if deployment is None:
+        from serveconf.cli.status_view import render_status
+
+        found: dict[str, Any] = client.status()
+        if stack is not None:
+            found["stacks"] = [one for one in found["stacks"] if one["name"] == stack]
+        return found, render_status(found, color=colors())
+    from serveconf.cli.deployment_view import look_at_deployment, render_deployment
+
+    one = look_at_deployment(client, stack_meant(client, stack, deployments=(deployment,)), deployment)
+    return one, render_deployment(one, color=colors())
 
 
 def is_healthy(found: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from serveconf.cli.columns import Cell, columns, paint, visible
 
 Json = Mapping[str, Any]
 
-_COLORS = {
+COLORS = {
     "Healthy": "green",
     "Ready": "green",
     "Pending": "cyan",
@@ -71,7 +71,7 @@ def _proxies(proxies: Sequence[Json], color: bool) -> list[str]:
 
 
 def _stack(stack: Json, color: bool) -> Iterator[str]:
-    state = paint(stack["state"], _COLORS.get(stack["state"]), on=color)
+    state = paint(stack["state"], COLORS.get(stack["state"]), on=color)
     yield f"Stack {paint(stack['name'], bold=True, on=color)}: {state}, revision {stack['revision']}"
     deployments = stack["deployments"]
     if not deployments:
@@ -91,10 +91,16 @@ def _stack(stack: Json, color: bool) -> Iterator[str]:
     messages = [f"  {visible(d['name'])}: {visible(d['message'])}" for d in deployments if d["message"]]
     if messages:
         yield from ("", *messages)
-    replicas = [_replica(replica) for deployment in deployments for replica in deployment["replicas"]]
+    replicas = [replica for deployment in deployments for replica in deployment["replicas"]]
     if replicas:
         yield ""
-        yield from _table(("REPLICA", "STATE", "PID", "NODE", "ONGOING", "VERSION"), replicas, color)
+        yield from replica_table(replicas, color)
+
+
+def replica_table(replicas: Sequence[Json], color: bool) -> list[str]:
+    """One line for each replica, below a line of titles."""
+    rows = [_replica(replica) for replica in replicas]
+    return _table(("REPLICA", "STATE", "PID", "NODE", "ONGOING", "VERSION"), rows, color)
 
 
 def _replica(replica: Json) -> list[Cell]:
@@ -116,7 +122,7 @@ def _ready(deployment: Json) -> str:
 
 
 def _state(state: str) -> Cell:
-    return Cell(state, _COLORS.get(state))
+    return Cell(state, COLORS.get(state))
 
 
 def _short(node_id: str) -> str:
