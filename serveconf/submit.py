@@ -74,7 +74,21 @@ def make_submission(
         "timeout_s": timeout_s,
     }
     body |= more or {}
-    return Submission(stack=loaded.spec.name, body=body, snapshot=snapshot, app_dir=loaded.app_dir, loaded=loaded)
+    notes = () if automatic else withheld_notes(snapshot)
+    return Submission(
+        stack=loaded.spec.name, body=body, snapshot=snapshot, app_dir=loaded.app_dir, loaded=loaded, notes=notes
+    )
+
+
+def withheld_notes(snapshot: Snapshot) -> tuple[str, ...]:
+    """What who sends the code should hear of what stays behind."""
+    if not snapshot.withheld:
+        return ()
+    one = snapshot.withheld[0]
+    return (
+        f"left out of the code, as secrets: {listed(snapshot.withheld)}; in {OUR_FILE} a line !{one} takes it along, "
+        f"{one} ends this note",
+    )
 
 
 def spec_as_sent(loaded: Loaded) -> dict[str, Any]:

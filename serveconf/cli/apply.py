@@ -95,9 +95,16 @@ def _make_plan(loaded: Loaded) -> tuple[Client | None, Submission, dict[str, Any
 
         tell("no serveconf is running here: this is what a first apply would do")
         submission = make_submission(loaded)
+        _tell_notes(submission)
         return None, submission, plan_offline(submission)
     submission = submit(loaded, client)
+    _tell_notes(submission)
     return client, submission, client.plan(submission.stack, submission.body)
+
+
+def _tell_notes(submission: Submission) -> None:
+    for note in submission.notes:
+        tell(f"note: {note}")
 
 
 def apply(
@@ -135,6 +142,7 @@ def apply(
         found = reach(loaded)
         client = found.client
         submission = submit(loaded, client, timeout_s=timeout)
+        _tell_notes(submission)
         base = _check_saved(saved, submission.body) if saved else None
         operation = client.begin(submission.stack, "apply", submission.body, base=base)
         if no_wait:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from serveconf.code.secret_names import holds_key
+
 _HEAD = 64 * 1024  # as much of a file as tells a spec by
 _SPEC_KEY = re.compile(rb"^deployments\s*:", re.MULTILINE)
 YOUNG_NS = 2_000_000_000  # two seconds: the coarsest clock of a file system in use
@@ -29,6 +31,7 @@ class Content:
     digest: str  # sha256, in hex
     size: int
     ours: bool  # ``is_ours``
+    key: bool = False  # a private key
 
 
 def stamp_of(found: os.stat_result) -> Stamp:
@@ -66,10 +69,11 @@ class Hashes:
 def read_content(path: Path) -> Content:
     """The file's content as it is now. Raises OSError."""
     with open(path, "rb") as stream:
-        ours = is_ours(path.name, stream.read(_HEAD))
+        head = stream.read(_HEAD)
+        ours, key = is_ours(path.name, head), holds_key(path.name, head)
         stream.seek(0)
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return Content(digest=digest, size=stream.tell(), ours=ours)
+        return Content(digest=digest, size=stream.tell(), ours=ours, key=key)
 
 
 def is_ours(path: str, head: bytes) -> bool:

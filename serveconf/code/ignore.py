@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec, Pattern
 
+from serveconf.code.secret_names import is_secret
 from serveconf.code.volatile import is_volatile
 
 GIT_FILE = ".gitignore"
@@ -106,14 +107,26 @@ class IgnoreRules:
     def leave_out(self, path: str) -> bool:
         """Whether ``path`` (of a folder, with ``/`` at its end) stays out of the package.
 
-        What no pattern speaks of is left out where its name says that it is an app's data.
+        What no pattern speaks of is left out where its name says that it is an app's data, or a secret.
         """
+        verdict = self._verdict(path)
+        if verdict is not None:
+            return verdict
+        return self.hidden or is_secret(path) or (not path.endswith("/") and is_volatile(path))
+
+    def withholds(self, path: str) -> bool:
+        """Whether ``path`` stays out for no reason but that it looks like a secret: who packs it should hear of it."""
+        ours = path.endswith("/.serveconf/")  # init keeps the schema there: no news to anybody
+        return not self.hidden and not ours and self._verdict(path) is None and is_secret(path)
+
+    def keeps(self, path: str) -> bool:
+        """Whether a line says that ``path`` belongs to the code."""
+        return self._verdict(path) is False
+
+    def _verdict(self, path: str) -> bool | None:
         git = () if self.hidden else self.git
-        for patterns in reversed(git + self.ours):
-            verdict = patterns.verdict(path)
-            if verdict is not None:
-                return verdict
-        return self.hidden or (not path.endswith("/") and is_volatile(path))
+        verdicts = (patterns.verdict(path) for patterns in reversed(git + self.ours))
+        return next((verdict for verdict in verdicts if verdict is not None), None)
 
 
 def rules_above(app_dir: Path) -> IgnoreRules:

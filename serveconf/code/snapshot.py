@@ -31,6 +31,7 @@ class Snapshot:
     total_bytes: int
     executables: frozenset[str] = frozenset()
     skipped: tuple[str, ...] = ()  # links that lead out of app_dir or nowhere, and names that are no text
+    withheld: tuple[str, ...] = ()  # what looks like a secret, and no line of an ignore file speaks of
     folders: tuple[str, ...] = ()  # every folder that was looked into; "" is app_dir itself
 
 
@@ -42,6 +43,7 @@ class _Found:
     size: int
     executable: bool
     stamp: tuple[int, ...] = ()
+    kept: bool = False  # a line says that it belongs to the code
 
 
 def take_snapshot(
@@ -64,9 +66,10 @@ def take_snapshot(
             f"app_dir {app_dir} is not a folder", code="app_dir_missing", hint="check app_dir in the spec"
         )
     skipped: list[str] = []
+    withheld: list[str] = []
     folders: list[str] = []
     written = frozenset(data)
-    walked = (file for file in _walk(folder, skipped, folders) if file.path not in written)
+    walked = (file for file in _walk(folder, skipped, withheld, folders) if file.path not in written)
     found = _without(exclude, folder, _bounded(walked))
     hashes = hashes if hashes is not None else Hashes()
     files: dict[str, str] = {}
@@ -78,7 +81,9 @@ def take_snapshot(
             continue  # deleted while we walked: it is simply no longer there
         except OSError as error:
             raise _unreadable(file.path, error) from error
-        if not content.ours:
+        if content.key and not file.kept:
+            withheld.append(file.path)
+        elif not content.ours:
             files[file.path] = content.digest
             total += content.size
     executables = frozenset(file.path for file in found if file.executable and file.path in files)
@@ -88,6 +93,7 @@ def take_snapshot(
         total_bytes=total,
         executables=executables,
         skipped=tuple(sorted(skipped)),
+        withheld=tuple(sorted(withheld)),
         folders=tuple(sorted(folders)),
     )
 
@@ -149,10 +155,10 @@ def _unreadable(path: str, error: OSError) -> AuthorError:
     )
 
 
-def _walk(app_dir: Path, skipped: list[str], folders: list[str]) -> Iterator[_Found]:
+def _walk(app_dir: Path, skipped: list[str], withheld: list[str], folders: list[str]) -> Iterator[_Found]:
     """Every regular file that belongs, folder by folder; a folder that is left out is not looked into.
 
-    What is passed over goes to ``skipped``, what is looked into to ``folders``.
+    What is passed over goes to ``skipped``, what looks like a secret to ``withheld``, what is looked into to ``folders``.
     """
     root = str(app_dir)
     open_folders = [("", rules_above(app_dir), frozenset({os.path.realpath(root)}))]
@@ -179,10 +185,18 @@ def _walk(app_dir: Path, skipped: list[str], folders: list[str]) -> Iterator[_Fo
             real_folder = stat.S_ISDIR(mode) and not entry.is_symlink()
             inner = rules.enter(entry.path) if real_folder else rules
             if inner is None or (not real_folder and rules.leave_out(entry.path)):
+                if rules.withholds(f"{entry.path}/" if real_folder else entry.path):
+                    withheld.append(f"{path}/" if real_folder else path)
                 continue
             if stat.S_ISREG(mode):
                 executable = bool(mode & stat.S_IXUSR)
-                yield _Found(path=path, size=target.st_size, executable=executable, stamp=stamp_of(target))
+                yield _Found(
+                    path=path,
+                    size=target.st_size,
+                    executable=executable,
+                    stamp=stamp_of(target),
+                    kept=rules.keeps(entry.path),
+                )
             elif stat.S_ISDIR(mode):
                 real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
                 if real not in trail:  # a link to a folder that we are in would never end

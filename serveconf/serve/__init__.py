@@ -82,6 +82,8 @@ def apply(spec: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
     http = loaded.spec.http_options
     client = session(None if http.location is Location.NO_SERVER else (http.host, http.port)).client
     submission = submit(loaded, client)
+    for note in submission.notes:
+        tell(f"note: {note}")
     operation = client.begin(submission.stack, "apply", submission.body)
     return checked(follow(client, operation, lambda event: None, loaded))
 

@@ -102,6 +102,59 @@ def test_serveconfignore_leaves_more_out_and_brings_back_what_git_ignores(tmp_pa
     assert names(tmp_path) == [".gitignore", ".serveconfignore", "dist/model.bin", "prod.env", "var/a"]
 
 
+SECRETS = (
+    *(
+        ".env",
+        ".env.production",
+        "sub/.env",
+        ".envrc",
+        ".netrc",
+        "id_rsa",
+        "sub/id_ed25519",
+        "server.key",
+        "client.p12",
+    ),
+    *(".git-credentials", "keystore.jks"),
+)
+PUBLIC = (".env.example", "id_rsa.pub", "env", "keys.py", "monkey.txt")
+KEY = "-----BEGIN CERTIFICATE-----\nx\n-----BEGIN EC PRIVATE KEY-----\ny\n"
+
+
+def test_what_nobody_means_to_publish_is_left_out_and_named(tmp_path: Path) -> None:
+    folders = {".ssh/config": "", ".serveconf/cluster.json": "", "home/.aws/credentials": ""}
+    lay_out(tmp_path, {**dict.fromkeys((*SECRETS, *PUBLIC), ""), **folders})
+    found = take_snapshot(tmp_path)
+    assert sorted(found.files) == sorted(PUBLIC)
+    assert found.withheld == tuple(sorted((*SECRETS, ".ssh/", "home/.aws/")))
+
+
+def test_a_private_key_is_told_by_its_content_a_certificate_is_public(tmp_path: Path) -> None:
+    content = {
+        "a.pem": KEY,
+        "ca.pem": KEY[:30],
+        "key": "-----BEGIN PRIVATE KEY-----\n",
+        "test_tls.py": f'K = """\n{KEY}"""',
+    }
+    found = take_snapshot(lay_out(tmp_path, content))
+    assert (sorted(found.files), found.withheld) == (["ca.pem", "test_tls.py"], ("a.pem", "key"))
+
+
+def test_a_line_brings_a_secret_back_and_who_leaves_it_out_by_himself_is_told_nothing(tmp_path: Path) -> None:
+    lines = "!.env\n!a.pem\n!.aws/\nid_rsa\n.ssh/\nb.pem\n"
+    content = {
+        ".serveconfignore": lines,
+        ".env": "",
+        "a.pem": KEY,
+        "b.pem": KEY,
+        ".aws/x": "",
+        "id_rsa": "",
+        ".ssh/x": "",
+    }
+    found = take_snapshot(lay_out(tmp_path, content))
+    assert sorted(found.files) == [".aws/x", ".env", ".serveconfignore", "a.pem"]
+    assert found.withheld == ()
+
+
 def test_an_excluded_spec_is_left_out_even_behind_a_link(tmp_path: Path) -> None:
     lay_out(tmp_path, {"a.py": "", "serve.yaml": "", "sub/serve.yaml": "", "..1/linked.yaml": ""})
     (tmp_path / "linked.yaml").symlink_to("..1/linked.yaml")

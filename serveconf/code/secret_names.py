@@ -1,0 +1,37 @@
+"""Files that hold what nobody means to publish: passwords, keys, tokens. The walk of app_dir leaves them out and names them.
+
+A package lies in the cluster's store and on every node, so that whoever can read those would have them. A line ``!.env`` in
+.serveconfignore says that such a file belongs to the code after all.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+
+SECRET_FILES = (
+    *(".env", ".env.*", ".envrc", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".pypirc", ".npmrc", ".htpasswd"),
+    *(".git-credentials", ".dockercfg", ".vault-token", "*.kdbx"),
+    *("id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"),
+    *("*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.ppk"),
+)
+EXAMPLES = (".env.example", ".env.sample", ".env.template", ".env.dist", ".env.schema")
+SECRET_FOLDERS = frozenset({".serveconf", ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker"})
+
+_NAMES = re.compile("|".join(map(translate, SECRET_FILES)))  # one look: a folder may hold 50,000 files
+_MAY_HOLD_A_KEY = (".pem", ".crt", ".cer", ".pk8")  # most hold certificates, which are public
+_KEY = re.compile(rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----", re.MULTILINE)
+
+
+def is_secret(path: str) -> bool:
+    """Whether a file, or a folder (with ``/`` at its end), is kept out for its name."""
+    name = path.rstrip("/").rpartition("/")[2]
+    if path.endswith("/"):
+        return name in SECRET_FOLDERS
+    return name not in EXAMPLES and _NAMES.match(name) is not None
+
+
+def holds_key(path: str, head: bytes) -> bool:
+    """Whether a file, of which ``head`` is the beginning, is a private key by its content."""
+    name = path.rpartition("/")[2]
+    return ("." not in name or name.endswith(_MAY_HOLD_A_KEY)) and _KEY.search(head) is not None
