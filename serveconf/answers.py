@@ -57,6 +57,10 @@ _FILE: dict[str, tuple[str, str]] = {
         "The file is a Ray Serve config, or a RayService manifest of KubeRay.",
         "`serveconf convert FILE > serve.yaml` makes a spec of it, with notes on what has no equal.",
     ),
+    "foreign": (
+        "The file is another tool's, such as a Kubernetes manifest.",
+        "A spec says what is served and begins with `deployments:`; `serveconf init` writes a first one.",
+    ),
     "syntax": (
         "The text is not YAML at that place; often the cause is an indentation or a quote on the line before.",
         "Compare the indentation with the lines above; quote texts that hold `: ` or begin with `*`, `&`, `@` or `{`.",

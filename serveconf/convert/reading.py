@@ -18,7 +18,8 @@ from serveconf.spec.problems import Problem
 from serveconf.spec.tree import parse
 
 _DOCUMENT = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
-_OURS = re.compile(r"RayService|^(applications|import_path|deployments)[ \t]*:", re.MULTILINE)
+_OURS = re.compile(r"RayService|serveConfigV2|^(applications|import_path|deployments)[ \t]*:", re.MULTILINE)
+_OPTIONS = {"proxy_location", "http_options", "grpc_options", "logging_config"}
 _CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
@@ -132,6 +133,8 @@ def _config_of(document: Any) -> Config | str | None:
         return None
     if document.get("kind") == "RayService":
         return _from_manifest(document)
+    if "apiVersion" in document and (holder := _holder(document)) is not None:  # of a controller built on KubeRay's
+        return _from_manifest({"metadata": document.get("metadata"), "spec": holder})
     if document.get("kind") == "List" and isinstance(document.get("items"), list):
         return next((one for one in map(_config_of, document["items"]) if one is not None), None)
     listed = [one for one in document.get("deployments") or [] if isinstance(one, dict)]
@@ -142,10 +145,20 @@ def _config_of(document: Any) -> Config | str | None:
         return Config(data=rest, name=name if isinstance(name, str) else None)
     if "import_path" in document and not own:
         return Config(data=document)
+    if "deployments" not in document and len(_OPTIONS & set(document)) > 1:
+        return Config(data={**document, "applications": []}, notes=("it names no applications yet",))
     if any(_of_ray_serve_1(one) for one in own):
         others = {key: value for key, value in document.items() if key != "deployments"}
         return Config(data={**others, "applications": [_as_application(one) for one in own]}, bound=False)
     return None
+
+
+def _holder(value: Any) -> dict[str, Any] | None:
+    """The mapping, at any depth, that has a serveConfigV2."""
+    if isinstance(value, dict) and "serveConfigV2" in value:
+        return value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for one in inner if (found := _holder(one)) is not None), None)
 
 
 def _of_ray_serve_1(entry: dict[str, Any]) -> bool:

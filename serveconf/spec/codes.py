@@ -13,6 +13,7 @@ CODES: dict[str, str] = {
     "env_file": "A line of an env file that is not NAME=value.",
     "include": "A file that cannot be included.",
     "ray_serve": "A config of Ray Serve, or a RayService manifest: serveconf convert makes a spec of it.",
+    "foreign": "A file of another tool.",
     # YAML
     "syntax": "Text that is not YAML.",
     "multiple_documents": "A second YAML document in one file.",

@@ -122,6 +122,24 @@ def test_what_has_no_equal_is_noted() -> None:
     assert not any("max_ongoing_requests" in note or "num_cpus: is" in note for note in notes if "ions[0]" in note)
 
 
+def test_options_without_applications_are_a_spec_to_begin_with() -> None:
+    spec, notes = converted(
+        "proxy_location: HeadOnly\nhttp_options: {host: 0.0.0.0, port: 8005}\ngrpc_options: {port: 1}\n"
+    )
+    assert spec == {"http_options": {"location": "HeadOnly", "host": "0.0.0.0", "port": 8005}, "deployments": []}
+    assert "it names no applications yet" in notes
+
+
+@pytest.mark.parametrize("place", ["spec:\n", "spec:\n  ray:\n", "spec:\n  a:\n    - b:\n"])
+def test_manifests_of_other_controllers_hold_the_same_text(place: str) -> None:
+    indent = " " * (len(place.splitlines()[-1]) - len(place.splitlines()[-1].lstrip(" -")) + 2)
+    text = "applications:\n- {name: a, import_path: 'a:app', route_prefix: /}\n".replace("\n", f"\n{indent}  ")
+    spec, _ = converted(
+        f"apiVersion: x/v1\nkind: Other\nmetadata: {{name: n}}\n{place}{indent}serveConfigV2: |\n{indent}  {text}\n"
+    )
+    assert (spec["name"], [one["import_path"] for one in spec["deployments"]]) == ("n", ["a:app"])
+
+
 @pytest.mark.parametrize(
     ("config", "logging", "noted"),
     [

@@ -132,6 +132,8 @@ def test_validate_reads_env_files() -> None:
         ("proxy_location: EveryNode\napplications: [{name: a, import_path: m.app, args: {x: 017}}]\n", 2),
         ("kind: ConfigMap\ndata: {a: !!str 017}\n---\nkind: RayService\nspec: {}\n", 4),
         ("import_path: m.app\nruntime_env: {}\n", 1),
+        ("http_options: {port: 8005}\nproxy_location: EveryNode\ngrpc_options: {}\n", 2),
+        ("apiVersion: a/v1\nkind: LlmService\nspec:\n  ray:\n    serveConfigV2: |\n      applications: []\n", 2),
     ],
 )
 def test_a_file_of_ray_serve_is_named_once_with_the_command_for_it(text: str, line: int) -> None:
@@ -140,6 +142,22 @@ def test_a_file_of_ray_serve_is_named_once_with_the_command_for_it(text: str, li
     (problem,) = json.loads(result.stdout)["problems"]
     assert (result.exit_code, problem["line"], problem["code"]) == (1, line, "ray_serve")
     assert "serveconf convert ray.yaml" in problem["hint"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}\n", "Service"),
+        ("apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: 2}\n", "Deployment"),
+        ("kind: RayCluster\napiVersion: ray.io/v1\n", "RayCluster"),
+    ],
+)
+def test_another_kubernetes_manifest_is_named_once(text: str, kind: str) -> None:
+    write("manifest.yaml", text)
+    (problem,) = json.loads(call("validate", "manifest.yaml", "-o", "json").stdout)["problems"]
+    assert problem["code"] == "foreign"
+    assert problem["message"] == f"this is a Kubernetes manifest of kind {kind}, not a serveconf spec"
+    assert "serveconf init" in problem["hint"]
 
 
 def test_github_annotations_are_escaped() -> None:

@@ -54,6 +54,6 @@ def test_each_code_of_a_file_is_met_by_the_corpus_or_a_test_beside_it() -> None:
     met = {expected.replace(" warning ", " ").split()[1] for case in BAD_CASES for expected in case.expected}
     elsewhere = {  # what no text file can show: bytes, limits, other files, imports
         "file", "encoding", "control_character", "too_large", "empty", "env_file", "not_supported", "too_many_problems",
-        "import_failed", "port_conflict",
+        "import_failed", "port_conflict", "foreign",
     }  # fmt: skip
     assert set(CODES) - met - elsewhere == set()
