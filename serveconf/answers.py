@@ -269,6 +269,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The repository has no such branch or tag.",
         "`git ls-remote URL` lists them; --branch names one.",
     ),
+    "no_spec": (
+        "There is no spec file where one was named, or in the folder.",
+        "Name a *.yaml file, or a folder that holds some.",
+    ),
     "git_missing": ("git is not installed.", "Install git where sync runs."),
     "deadline": ("The apply was not done within --timeout.", "Give it more time; what was started is taken back."),
     "error_rate": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,7 +162,7 @@ def _stop_started() -> None:
     shut_down(chosen.address, chosen.token, tell)
 
 
-def reach(loaded: Loaded) -> Found:
+def reach(loaded: Loaded, say: Callable[[str], None] = tell) -> Found:
     """The control API, started where there is none, after a look at the ports that the spec will need."""
     from serveconf.control_port import check_apart
     from serveconf.launch import find_or_start
@@ -171,7 +171,7 @@ def reach(loaded: Loaded) -> Found:
         check_apart(loaded, chosen.address)
     http = loaded.spec.http_options
     wanted = None if http.location is Location.NO_SERVER else (http.host, http.port)
-    return find_or_start(chosen.address, chosen.token, http=wanted, tell=tell)
+    return find_or_start(chosen.address, chosen.token, http=wanted, tell=say)
 
 
 def watch_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[str, Any]:
@@ -200,13 +200,18 @@ def take_back(client: Client, operation: str, loaded: Loaded | None) -> dict[str
     return follow(client, operation, lambda event: None, loaded)
 
 
+def exit_code_of(result: dict[str, Any]) -> int:
+    """The exit code that an apply's result stands for."""
+    if result["outcome"] == "failed" and not result["changed"]:
+        return 1
+    return EXIT_OF[result["outcome"]]
+
+
 def finish(result: dict[str, Any], output: Output, max_failed: int | None = None) -> None:
     """Print an apply's result and leave with its exit code."""
     if output is Output.JSON:
         print_json(result)
-    code = EXIT_OF[result["outcome"]]
-    if result["outcome"] == "failed" and not result["changed"]:
-        code = 1
+    code = exit_code_of(result)
     failed = result["receipt"]["failed"]
     if code == 0 and max_failed is not None and failed > max_failed:
         tell(f"error: {failed} requests failed while the apply ran, more than --max-failed {max_failed}")

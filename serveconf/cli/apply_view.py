@@ -21,7 +21,7 @@ _LOG_COLORS = {"warning": "yellow", "error": "red", "critical": "red"}
 _WAITING_NAMED = 6
 
 
-class _Live(Protocol):
+class Live(Protocol):
     """Lines at the bottom of a terminal that change by themselves."""
 
     def write_above(self, text: str) -> None: ...
@@ -38,8 +38,12 @@ class ApplyView:
         live: bool = False,
         color: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        screen: Live | None = None,
     ) -> None:
-        """``live``: ``stream`` is a terminal on which lines may change. ``clock`` gives seconds."""
+        """``live``: ``stream`` is a terminal on which lines may change. ``clock`` gives seconds. ``screen``: changing lines
+        that somebody else has, who shows ``lines`` there.
+        """
+        self._screen = screen
         self._stream = stream
         self._wants_live = live
         self._color = color
@@ -49,11 +53,11 @@ class ApplyView:
         self._message = ""
         self._waits_for = ""
         self._replicas: dict[str, tuple[str, str, float]] = {}  # id -> deployment, state, since when
-        self._live: _Live | None = None
+        self._live: Live | None = screen
 
     def __enter__(self) -> ApplyView:
-        if self._wants_live:
-            self._live = _start_live(self._stream, self.lines, self._color)
+        if self._wants_live and self._screen is None:
+            self._live = start_live(self._stream, self.lines, self._color)
         return self
 
     def __exit__(
@@ -138,12 +142,13 @@ class ApplyView:
             self._stream.flush()
 
     def _stop_live(self) -> None:
-        if self._live is not None:
+        if self._live is not None and self._screen is None:
             self._live.stop()
             self._live = None
 
 
-def _start_live(stream: TextIO, lines: Callable[[], list[str]], color: bool) -> _Live:
+def start_live(stream: TextIO, lines: Callable[[], list[str]], color: bool) -> Live:
+    """Lines at the bottom of a terminal, asked for eight times a second; the first has something that moves before it."""
     from rich.console import Console, Group, RenderableType  # takes too long to import for a command that shows nothing
     from rich.live import Live
     from rich.spinner import Spinner

@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("apply", "Show what apply would do, each line with its cost and its reason."),
     "apply": ("apply", "Make the spec so, and wait until it is."),
     "run": ("run", "Start what is missing, apply, watch file and code, show what happens."),
-    "watch": ("run", "Apply to a running cluster, and again whenever the spec or the code has changed."),
+    "watch": ("watch", "Apply to a running cluster, and again whenever a spec or its code has changed."),
     "sync": ("sync", "Apply what a git branch says, and again whenever it says something else."),
     "status": ("look", "Show stacks, deployments, replicas and proxies, their states and the generation."),
     "events": ("events", "Show what was done and what the system did by itself, with why."),

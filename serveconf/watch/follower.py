@@ -20,7 +20,7 @@ ASK_AGAIN_S = 0.5  # between two questions what the app writes
 
 
 async def follow_one(file: Path, shared: Following) -> None:
-    """One file, for as long as it is there. Raises FirstFailed where its first apply fails, and that is to end it all."""
+    """One file, for as long as it is there."""
     await _Follower(file, shared).run()
 
 
@@ -44,6 +44,7 @@ class _Follower:
         self.restless = Restless()
         self.data: frozenset[str] = frozenset()
         self.asked = 0.0
+        self.asked_about = ""
         self.shown = ""  # the key that was last spoken of
         self.said: set[str] = set()  # what is said once for a content
         self.first = True
@@ -53,36 +54,49 @@ class _Follower:
         told = self.shared.told
         while True:
             before = self.shared.looks.get(self.file)
-            look, heard, busy = await settled(self._look, self.shared.news, self.restless)
-            if busy:
-                self._say("restless", f"{', '.join(sorted(busy))} keeps changing: it counts again once it rests", look)
-            if before is not None and look.key != before.key:
-                self.shared.note_change(told=self.shared.told > told)
-            told = self.shared.told
-            self.shared.seen(look)
-            pause = await self._act(look, before)
-            if not self.shared.options.watching and self.memory.served == look.key:
-                return
-            if self._now() >= next_drift and self.memory.served == look.key:
-                await self._check_drift(look)
-                next_drift = self._now() + self.shared.options.drift_s
+            async with self.shared.gate.reading():
+                look, heard, busy = await settled(self._look, self.shared.news, self.restless)
+                if await self._knows_more_data(look):
+                    continue
+                if busy:
+                    message = f"{', '.join(sorted(busy))} keeps changing: it counts again once it rests"
+                    self._say("restless", message, look)
+                if before is not None and look.key != before.key:
+                    self.shared.note_change(told=self.shared.told > told)
+                told = self.shared.told
+                self.shared.seen(look)
+                if before is None:
+                    await self.shared.all_seen()
+                pause = await self._act(look, before)
+                if not self.shared.options.watching and self.memory.served == look.key:
+                    return
+                if self._now() >= next_drift and self.memory.served == look.key:
+                    await self._check_drift(look)
+                    next_drift = self._now() + self.shared.options.drift_s
             waits = [self.shared.poll_s, *([pause] if pause else [])]
             await self.shared.news.wait(heard, max(0.05, min(waits)))
 
     async def _look(self, restless: frozenset[str]) -> Look:
         """What the files say; before a change is believed, whether it is not the app itself that has written."""
         look = await self._read(restless)
-        if look.key != self.memory.served and look.snapshot is not None and self._now() - self.asked > ASK_AGAIN_S:
-            self.asked = self._now()
-            try:
-                data = await asyncio.to_thread(self.shared.serving.data, look)
-            except ServeconfError:
-                return look
-            if data != self.data:
-                self.data = data
-                self.shared.watch_without(look, data)
-                look = await self._read(restless)
+        if self._now() - self.asked > ASK_AGAIN_S and await self._knows_more_data(look):
+            look = await self._read(restless)
         return look
+
+    async def _knows_more_data(self, look: Look) -> bool:
+        """Ask what the app was seen to write, where these contents may be of that; True where that is news."""
+        if look.snapshot is None or look.key in (self.memory.served, self.asked_about):
+            return False
+        self.asked, self.asked_about = self._now(), look.key
+        try:
+            data = await asyncio.to_thread(self.shared.serving.data, look)
+        except ServeconfError:
+            return False
+        if data == self.data:
+            return False
+        self.data = data
+        self.shared.watch_without(look, data)
+        return True
 
     async def _read(self, restless: frozenset[str]) -> Look:
         env_files = self.shared.options.env_files
@@ -109,6 +123,8 @@ class _Follower:
         due = self.memory.due_in(look.key, self._now())
         if due is None or due > 0:
             return due
+        if look.loaded is not None and look.loaded.warnings and self._once("warnings"):
+            self._say("warned", "the spec has warnings", look, warnings=look.loaded.warnings)
         await self._apply(look)
         return self.memory.due_in(look.key, self._now())
 
@@ -144,9 +160,9 @@ class _Follower:
             case Fate.SERVED:
                 self.shared.lost.discard(self.file)
                 self.shared.live[self.file] = look.stack or ""
-                self._say("served", "as the file says", look, result=outcome.result)
+                self._say("served", "as the file says", look, result=outcome.result, addresses=look.addresses)
             case Fate.REFUSED:
-                self._say("quarantine", "not tried again until a byte of it changes (or --retry)", look)
+                self._say("quarantine", "not tried again until a byte of it changes", look)
             case Fate.STUCK:
                 pause = self.memory.not_before - self._now()
                 self._say("waiting", f"{outcome.message}; next try in {pause:.0f} s", look, seconds=round(pause, 1))
@@ -162,9 +178,9 @@ class _Follower:
         wrong = outcome is None or outcome.fate is Fate.REFUSED
         match self.shared.options.first_failure:
             case FirstFailure.ENDS if self.first and not served:
-                raise FirstFailed(outcome, error)
+                self.shared.fail_first(FirstFailed(outcome, error))
             case FirstFailure.ENDS_WHERE_WRONG if self.first and wrong:
-                raise FirstFailed(outcome, error)
+                self.shared.fail_first(FirstFailed(outcome, error))
         self.first = False
         self.shared.settled.add(self.file)
 
@@ -184,11 +200,14 @@ class _Follower:
         self.shared.lost.discard(self.file)
         if drift is None:
             self.said.clear()
+        elif drift.pinned:
+            self.memory = replace(self.memory, served="").after(look.key, Fate.PINNED, self._now())
+            self._tell_fate(look, Outcome(fate=Fate.PINNED, message=drift.message))
         elif not self.shared.options.self_heal:
-            if self._once(drift):
-                self._say("drift", f"{drift}; left as it is (--no-self-heal)", look)
+            if self._once(drift.message):
+                self._say("drift", f"{drift.message}; left as it is (--no-self-heal)", look)
         else:
-            self._say("drift", f"{drift}; bringing it back", look)
+            self._say("drift", f"{drift.message}; bringing it back", look)
             self.memory = replace(self.memory, served="", stuck="")
             self.shared.news.ring()
 

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
-from serveconf.errors import ServeconfError
+from serveconf.errors import InternalError, ServeconfError
 from serveconf.spec.problems import SpecInvalid
 from serveconf.watch.contradictions import contradictions
+from serveconf.watch.gate import Gate
 from serveconf.watch.look import Look
 from serveconf.watch.news import News
 from serveconf.watch.notice import Notice, tells_nothing
@@ -23,6 +24,8 @@ from serveconf.watch.sources import find_specs, without_included
 POLL_S = 2.0  # how often it looks by itself where the system tells of changes
 SILENT_POLL_S = 0.4  # … where it does not
 GONE_S = 0.4  # a file that is away for so long has been taken away
+ALL_S = 6.0  # how long a first look waits for those of the other files
+AGAIN_S = 5.0  # before a task that has failed for a fault of ours begins anew
 
 
 class Following:
@@ -50,6 +53,10 @@ class Following:
         self.silent = self._known_silent  # no news comes: it is on its own looks
         self.data: dict[Path, frozenset[str]] = {}
         self.lost: set[Path] = set()  # files whose stack nobody can be asked about just now
+        self.gate = Gate()  # held open by who reads files, closed by who changes them
+        self._all_by = asyncio.get_running_loop().time() + ALL_S
+        self._pruned: object = None  # the files and claims that were pruned by
+        self._error: BaseException | None = None
         self._follow = follow
         self._notice = Notice(self.news.ring)
         self._tasks: dict[Path, asyncio.Task[None]] = {}
@@ -70,6 +77,11 @@ class Following:
         """Whether every file's stack serves, and can be asked about."""
         return bool(self._tasks) and self._tasks.keys() <= self.live.keys() and not self.lost
 
+    @property
+    def all_tried(self) -> bool:
+        """Whether each file's first try is over, however it ended."""
+        return bool(self._tasks) and self._tasks.keys() <= self.settled
+
     async def run(self) -> None:
         """Until it is cancelled, or a first apply has failed and that is to end it (FirstFailed)."""
         try:
@@ -77,6 +89,8 @@ class Following:
                 heard = self.news.count
                 self._watch()
                 await self._keep_tasks()
+                if self._error is not None:
+                    raise self._error
                 await self.news.wait(heard, self.poll_s)
         finally:
             self._notice.close()
@@ -109,6 +123,19 @@ class Following:
         problems = contradictions(loaded).get(file)
         return SpecInvalid(problems) if problems else None
 
+    async def all_seen(self) -> None:
+        """Until every file has been looked at for the first time: what contradicts another is not applied, then."""
+        while not self._tasks.keys() <= self.looks.keys():
+            left = self._all_by - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            await self.news.wait(self.news.count, left)
+
+    def fail_first(self, error: BaseException) -> None:
+        """End it all with this error."""
+        self._error = self._error or error
+        self.news.ring()
+
     def _watch(self) -> None:
         if not (self.options.watching and self.options.events):
             return
@@ -127,14 +154,21 @@ class Following:
         files = without_included(self._found.files, included)
         for file in files:
             if file not in self._tasks:
-                self._tasks[file] = asyncio.create_task(self._follow(file, self), name=f"follow {file}")
+                self._tasks[file] = asyncio.create_task(self._guarded(file), name=f"follow {file}")
         for file in [file for file in self._tasks if file not in files]:
             await self._gone(file)
-        for task in self._tasks.values():
-            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                raise error
         if self.options.prune:
             await self._prune()
+
+    async def _guarded(self, file: Path) -> None:
+        """A fault of ours in one file's task is told, and ends neither the others nor, for long, this one."""
+        while True:
+            try:
+                return await self._follow(file, self)
+            except Exception as fault:  # noqa: BLE001 - the edge of one file: the others must go on
+                error = InternalError(f"{type(fault).__name__}: {fault}")
+                self.tell(Said(kind="error", message="what is served is unchanged", file=file, error=error))
+            await asyncio.sleep(AGAIN_S)
 
     async def _gone(self, file: Path) -> None:
         """A file that was there is not: unless it comes back at once, nobody follows it any more."""
@@ -145,6 +179,7 @@ class Following:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self.looks.pop(file, None)
+        self.settled.discard(file)
         stack = self.live.pop(file, None)
         if stack is not None and not self.options.prune:
             message = f"{file.name} is gone; stack '{stack}' goes on serving (--prune would take it away)"
@@ -157,9 +192,12 @@ class Following:
         if self._found.missing or not files or any(look is None or look.loaded is None for look in looks):
             return
         claimed = frozenset(look.stack for look in looks if look and look.stack)
+        if (files, claimed) == self._pruned:
+            return
         try:
             for stack in await asyncio.to_thread(self.serving.prune, files, claimed):
                 self.tell(Said(kind="pruned", message=f"stack '{stack}' is taken away: no file claims it", stack=stack))
+            self._pruned = (files, claimed)
         except ServeconfError as error:
             self.tell(Said(kind="waiting", message=f"nothing can be taken away now: {error.message}"))
 

@@ -16,6 +16,7 @@ from serveconf.code.hashes import Hashes
 from serveconf.code.snapshot import Snapshot, take_snapshot
 from serveconf.errors import ServeconfError
 from serveconf.spec.load import Loaded, load_file
+from serveconf.spec.models import Location
 from serveconf.spec.problems import SpecInvalid
 from serveconf.submit import spec_as_sent
 from serveconf.watch.places import Places, places_of
@@ -41,6 +42,18 @@ class Look:
     def stack(self) -> str | None:
         """The stack's name, where that is known."""
         return self.loaded.spec.name if self.loaded else None
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where its deployments answer, as seen from this machine."""
+        if self.loaded is None or self.loaded.spec.http_options.location is Location.NO_SERVER:
+            return {}
+        http = self.loaded.spec.http_options
+        host = (
+            "127.0.0.1" if http.host in ("0.0.0.0", "::", "") else f"[{http.host}]" if ":" in http.host else http.host
+        )
+        front = f"{'https' if http.ssl_certfile else 'http'}://{host}:{http.port}"
+        return {d.name: f"{front}{d.prefix}" for d in self.loaded.spec.deployments if d.prefix is not None}
 
 
 def look_at(
@@ -125,6 +138,8 @@ def changed_files(before: Look | None, after: Look) -> list[str]:
     if before is None:
         return []
     names = before.files.keys() | after.files.keys()
+    if before.snapshot is None or after.snapshot is None:  # of the code nothing is known then
+        names = {name for name in names if os.path.isabs(name)}
     changed = (name for name in names if before.files.get(name) != after.files.get(name))
     return sorted((os.path.relpath(n, after.file.parent) if os.path.isabs(n) else n for n in changed), key=len)
 

@@ -33,6 +33,14 @@ class Said:
     error: ServeconfError | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """What of a stack is not as it was applied, and who did that. ``pinned``: a rollback by hand, which is left alone."""
+
+    message: str
+    pinned: bool = False
+
+
 class Serving(Protocol):
     """What brings stacks about. Its methods block, and are called from threads; two stacks' at once."""
 
@@ -42,8 +50,8 @@ class Serving(Protocol):
     def cancel(self, look: Look) -> None:
         """Give up the apply of that file that is running, if it has not switched yet."""
 
-    def drift(self, look: Look) -> str | None:
-        """What of the stack is not as it was applied, and who did that; None: nothing."""
+    def drift(self, look: Look) -> Drift | None:
+        """What of the stack is not as it was applied; None: nothing."""
 
     def data(self, look: Look) -> frozenset[str]:
         """Files below app_dir that the stack's replicas were seen to write."""

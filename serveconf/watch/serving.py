@@ -14,7 +14,7 @@ from serveconf.submit import author, follow, submit
 from serveconf.watch import quarantine
 from serveconf.watch.look import Look
 from serveconf.watch.memory import Fate, Outcome, outcome_of
-from serveconf.watch.ports import Said
+from serveconf.watch.ports import Drift, Said
 
 GIVEN_UP = "there is no stack"
 
@@ -81,21 +81,28 @@ class ControlApi:
                 message = error.message
             self._tell(Said(kind="cancelled", message=f"interrupted: {message}", file=look.file, stack=look.stack))
 
-    def drift(self, look: Look) -> str | None:
+    @property
+    def tried(self) -> frozenset[str]:
+        """The stacks that it has applied, or tried to."""
+        return frozenset(self._tried)
+
+    def drift(self, look: Look) -> Drift | None:
         """What somebody else has done to the stack since our last apply, if it serves something else now."""
         assert look.loaded is not None
         stack = look.loaded.spec.name
         with self._reached() as client:
             found = _stack(client, stack)
             if found is None:
-                return f"{GIVEN_UP} '{stack}' any more"
+                return Drift(message=f"{GIVEN_UP} '{stack}' any more")
             if found["revision"] == self._revisions.get(stack) or found["state"] in ("Progressing", "Deleting"):
                 return None
+            if found["state"] == "Pinned":
+                return Drift(message=_pin(found), pinned=True)
             submission = submit(look.loaded, client, automatic=True, snapshot=look.snapshot)
             if not client.plan(stack, submission.body)["changed"]:
                 self._revisions[stack] = found["revision"]
                 return None
-            return _who(client, stack, found["revision"])
+            return Drift(message=_who(client, stack, found["revision"]))
 
     def data(self, look: Look) -> frozenset[str]:
         """What its replicas were seen to write."""
@@ -133,6 +140,13 @@ class ControlApi:
             if self._client is None:
                 self._client = self._connect()
             return self._client
+
+    def current(self) -> Client:
+        """The control API that answered last. Raises Unreachable where there is none; looks for none."""
+        client = self._client
+        if client is None:
+            raise Unreachable("no control API answers just now")
+        return client
 
     def _reached(self) -> _Reached:
         return _Reached(self)
@@ -187,7 +201,11 @@ def _pinned(client: Client, name: str) -> str:
     """That the stack is pinned; empty where it is not."""
     found = _stack(client, name)
     pinned = found is not None and found["state"] == "Pinned"
-    return f"stack '{name}' is pinned to revision {found['revision']} by a rollback" if found and pinned else ""
+    return _pin(found) if found and pinned else ""
+
+
+def _pin(found: dict[str, Any]) -> str:
+    return f"stack '{found['name']}' is pinned to revision {found['revision']} by a rollback"
 
 
 def _who(client: Client, stack: str, revision: int | None) -> str:

@@ -14,7 +14,7 @@ from serveconf.watch.follower import follow_one
 from serveconf.watch.following import Following
 from serveconf.watch.look import Look
 from serveconf.watch.memory import Fate, Outcome
-from serveconf.watch.ports import Options, Said
+from serveconf.watch.ports import Drift, Options, Said
 
 SPEC = "name: {name}\ndeployments:\n  - {{name: {name}, import_path: 'web:app'}}\n"
 WITHIN_S = 15.0  # far more than it takes: the machine may be busy
@@ -29,6 +29,7 @@ class FakeServing:
         self.fates: dict[str, Outcome | ServeconfError] = {}
         self.written: dict[str, frozenset[str]] = {}
         self.drifts: dict[str, str] = {}
+        self.pinned: set[str] = set()
         self.refused_before: dict[str, str] = {}
         self.pruned: list[str] = []
         self.there: dict[str, Path] = {}  # stack -> the file it came from
@@ -55,8 +56,9 @@ class FakeServing:
         self.cancelled.append(look.stack or "")
         self.hold.set()
 
-    def drift(self, look: Look) -> str | None:
-        return self.drifts.get(look.stack or "")
+    def drift(self, look: Look) -> Drift | None:
+        found = self.drifts.get(look.stack or "")
+        return Drift(message=found, pinned=look.stack in self.pinned) if found else None
 
     def data(self, look: Look) -> frozenset[str]:
         return self.written.get(look.stack or "", frozenset())

@@ -1,0 +1,58 @@
+"""What a watcher tells: lines for people, objects for machines."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from serveconf.cli.watch_view import JsonView, TextView
+from serveconf.errors import Unreachable
+from serveconf.spec.problems import Problem, SpecInvalid
+from serveconf.watch.ports import Said
+
+FILE = Path("/srv/serve.yaml")
+
+
+def test_lines_for_people_name_the_stack_where_there_are_several() -> None:
+    stream = io.StringIO()
+    with TextView(stream, color=False) as view:
+        view.tell(Said(kind="changed", message="changed: web.py", file=FILE, stack="shop"))
+        view.tell(Said(kind="changed", message="changed: web.py", file=FILE, stack="other"))
+        view.app_line("shop", "web", "hello \x1b[2J")
+        view.rest("watching")
+    lines = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
+    assert lines[:2] == ["changed: web.py", "other: changed: web.py"]
+    assert "shop/web | hello \\x1b[2J" in stream.getvalue()
+    assert stream.getvalue().endswith("watching\n")
+
+
+def test_addresses_are_said_the_first_time_and_when_they_change() -> None:
+    stream = io.StringIO()
+    with TextView(stream, color=False) as view:
+        for address in ("http://h/a", "http://h/a", "http://h/b"):
+            said = Said(kind="served", message="", file=FILE, stack="shop", data={"addresses": {"web": address}})
+            view.tell(said)
+    assert stream.getvalue() == "  web: http://h/a\n  web: http://h/b\n"
+
+
+def test_an_apply_is_shown_as_apply_shows_it() -> None:
+    stream = io.StringIO()
+    with TextView(stream, color=False) as view:
+        for event in ({"event": "phase", "phase": "preflight", "message": "looking"},):
+            view.tell(Said(kind="event", message=event["event"], file=FILE, stack="shop", data=event))
+        assert "preflight" in "\n".join(view.lines())
+    assert "preflight: looking" in stream.getvalue()
+
+
+def test_objects_for_machines_have_a_level_and_the_errors_problems() -> None:
+    stream = io.StringIO()
+    view = JsonView(stream)
+    problem = Problem(file="serve.yaml", line=3, column=1, path="x", message="is wrong", code="unknown_key")
+    view.tell(Said(kind="invalid", message="nothing is changed", file=FILE, error=SpecInvalid([problem])))
+    view.tell(Said(kind="waiting", message="…", file=FILE, stack="shop", error=Unreachable("nobody answers")))
+    view.tell(Said(kind="event", message="phase", file=FILE, stack="shop", data={"event": "phase", "phase": "switch"}))
+    first, second, third = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (first["level"], first["kind"], first["error"]["problems"][0]["line"]) == ("error", "invalid", 3)
+    assert (second["level"], second["error"]["code"]) == ("warning", "unreachable")
+    assert (third["level"], third["kind"], third["phase"]) == ("info", "apply", "switch")
