@@ -31,7 +31,7 @@ from serveconf.wire.frames import (
 )
 from serveconf.wire.handlers import Handler, HttpHandler
 from serveconf.wire.handshake import ServerHandshake
-from serveconf.wire.polling import BusyPoll
+from serveconf.wire.polling import make_poll
 from serveconf.wire.shared import filled_lane
 from serveconf.wire.websockets import WebSocketHandler
 
@@ -67,7 +67,7 @@ class WireServer:
         self.limits = limits
         self.state = {} if state is None else state
         self.ongoing = 0
-        self.busy_poll = BusyPoll()
+        self.busy_poll = make_poll()
         self.closing = False  # nothing is taken any more
         self._secret = secret
         self._listeners: list[asyncio.Server] = []

@@ -46,7 +46,7 @@ def serve(poll, clock, count, pause_s):
 
 
 def test_polls_after_a_streak_of_quick_requests_until_the_next_one_is_overdue(clock):
-    poll = BusyPoll()
+    poll = BusyPoll(lambda: 0.0)
     serve(poll, clock, STREAK, POLL_S / 10)
     assert clock.turn() == 0
     serve(poll, clock, 1, POLL_S / 10)
@@ -56,7 +56,7 @@ def test_polls_after_a_streak_of_quick_requests_until_the_next_one_is_overdue(cl
 
 
 def test_does_not_poll_while_a_request_is_handled(clock):
-    poll = BusyPoll()
+    poll = BusyPoll(lambda: 0.0)
     serve(poll, clock, STREAK + 1, POLL_S / 10)
     poll.asked()
     assert [clock.turn() for _ in range(2)] == [1, 0]
@@ -65,7 +65,7 @@ def test_does_not_poll_while_a_request_is_handled(clock):
 
 
 def test_one_slow_request_ends_it(clock):
-    poll = BusyPoll()
+    poll = BusyPoll(lambda: 0.0)
     serve(poll, clock, STREAK + 1, POLL_S / 10)
     clock.now += POLL_S
     serve(poll, clock, 1, POLL_S / 10)
@@ -75,7 +75,7 @@ def test_one_slow_request_ends_it(clock):
 
 
 def test_requests_that_overlap_are_polled_after_when_the_last_of_them_is_answered(clock):
-    poll = BusyPoll()
+    poll = BusyPoll(lambda: 0.0)
     for _ in range(STREAK + 1):
         poll.asked()
         poll.asked()
@@ -88,7 +88,7 @@ def test_requests_that_overlap_are_polled_after_when_the_last_of_them_is_answere
 
 
 def test_answers_that_nobody_asked_for_are_not_polled_after(clock):
-    poll = BusyPoll()
+    poll = BusyPoll(lambda: 0.0)
     serve(poll, clock, STREAK + 1, POLL_S / 10)
     clock.now += POLL_S
     clock.turn()
@@ -96,3 +96,45 @@ def test_answers_that_nobody_asked_for_are_not_polled_after(clock):
         poll.answered(clock)
         assert clock.turn() == 0
         clock.now += POLL_S * 2
+
+
+def polled(poll, clock, seconds):
+    """Requests one after the other for so long; how many turns were spent polling after them."""
+    turns = 0
+    until = clock.now + seconds
+    while clock.now < until:
+        serve(poll, clock, 1, POLL_S / 10)
+        turns += clock.turn()
+    return turns
+
+
+def test_a_core_that_others_want_is_left_to_them_and_tried_again_later(clock):
+    waited = [0.0]
+    poll = BusyPoll(lambda: waited[0])
+    assert polled(poll, clock, 0.5) > 100
+    waited[0] += 0.01  # of the next look's 20 ms
+    assert polled(poll, clock, polling.LOOK_S) > 0
+    assert polled(poll, clock, polling.FIRST_REST_S - 2 * polling.LOOK_S) == 0
+    assert polled(poll, clock, polling.FIRST_REST_S) > 0
+
+
+def test_the_rest_gets_longer_while_others_want_the_core(clock):
+    poll = BusyPoll(lambda: clock.now)  # it waits all of the time
+    polled(poll, clock, 5)
+    share = polled(poll, clock, 15) / (15 / (POLL_S / 10))
+    assert share < 0.02
+
+
+def test_without_a_way_to_tell_nothing_is_polled(clock):
+    assert polled(BusyPoll(None), clock, 0.5) == 0
+
+
+def test_the_environment_switches_it_off(clock, monkeypatch):
+    monkeypatch.setenv("SERVECONF_POLLING", "0")
+    assert polled(polling.make_poll(), clock, 0.5) == 0
+
+
+def test_how_long_this_thread_has_waited_is_told(monkeypatch):
+    monkeypatch.delenv("SERVECONF_POLLING", raising=False)
+    poll = polling.make_poll()
+    assert poll._waited_s is None or poll._waited_s() >= 0
