@@ -319,7 +319,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _piece_queued(self, frame: Body) -> None:
-        if frame.raw >= self.limits.piece_bytes:
+        if frame.raw >= self.limits.piece_bytes and frame.more:  # else the end of the handler goes with it
             self.flush()
 
     def hurry(self) -> None:

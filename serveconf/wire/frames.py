@@ -170,6 +170,7 @@ class Reply(Frame, tag=7):
     others: Count = 0
     session: bytes = b""  # what the application did to the session (``carried.py``)
     trailers: bool = False  # Trailers end the answer, not the body
+    follows: bool = False  # the first piece of the body comes right behind, in a Body
 
 
 class Accept(Frame, tag=8):

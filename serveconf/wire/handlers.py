@@ -320,9 +320,12 @@ class HttpHandler(Handler):
 
     def send_piece(self, data: bytes | memoryview, more: bool) -> None:
         connection, last = self.connection, self._last
-        if type(last) is Body and self._last_turn == connection.turn and connection.add_piece(last, data, more):
-            self._credit += PIECE_COST  # it is one piece now
-            return
+        if self._last_turn == connection.turn:
+            if type(last) is Reply:
+                last.follows = True
+            elif isinstance(last, Body) and connection.add_piece(last, data, more):
+                self._credit += PIECE_COST  # it is one piece now
+                return
         self._last = frame = Body(self.number, b"", more)
         self._last_turn = connection.queue_piece(frame, data)
 

@@ -300,6 +300,8 @@ async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, se
                 await send(start)
                 await send({"type": "http.response.body", "body": data, "more_body": more})
             else:
+                if frame.follows:  # type: ignore[union-attr]
+                    start[BODY_FOLLOWS] = True
                 await send(start)
         elif kind is Body and stream.started:
             data = frame.data  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_harness import Peer, get, http_scope, in_loop, pair
 
-from serveconf.wire import Limits
+from serveconf.wire import BODY_FOLLOWS, Limits
 from serveconf.wire import connection as wire_connection
 from serveconf.wire.connection import Connection
 
@@ -162,3 +162,21 @@ async def test_what_was_gathered_costs_no_more_credit_than_it_gives_back() -> No
     async with pair(Pieces([40] * 20_000), limits=SMALL) as (_, client):
         peer = await ask(client)
         assert len(peer.body) == 800_000
+
+
+@in_loop
+async def test_a_large_answer_is_a_frame_for_the_head_and_one_for_each_piece_and_nothing_else(written) -> None:
+    size = 2 * Limits().piece_bytes
+
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async with pair(app) as (server, client):
+        await ask(client)
+        await ask(client)  # the memory is there
+        (connection,) = server._connections
+        before = connection.turn
+        peer = await ask(client)
+        assert peer.got[0][BODY_FOLLOWS]  # its head may wait for the first piece
+        assert connection.turn - before == 2  # the head with the first piece, the second one with the end
