@@ -37,10 +37,19 @@ class Http2Protocol(ZttpH2Protocol):
         self.app: Any = Http2Request(edge)
         self._edge = edge
         self._taken = Stall()
+        self._idle = Stall()
+        self._awaits = Wait.HEAD
         self.timeout_keep_alive: Any = edge.front.keep_alive_timeout_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """One that is one too many is told to go: there is no stream yet to answer 503 on."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        if self._edge.is_full:
+            self.shutdown()
 
     def handle_request(self, event: Any) -> None:
         """A request whose head ends it has no later event that says so; uvicorn 0.54 waits for one."""
+        self._awaits = Wait.NEXT
         super().handle_request(event)
         cycle = self.cycles.get(event.stream_id)
         if event.end_stream and cycle is not None:
@@ -48,10 +57,12 @@ class Http2Protocol(ZttpH2Protocol):
             cycle.message_event.set()
 
     def sweep(self, now: float) -> None:
-        """Cut a client that takes nothing; uvicorn's own timer closes the connection when it is idle."""
+        """Cut a client that takes nothing; close where no request is under way for too long, whatever else it sends."""
         taken = taken_by(self.transport)
         if taken is not None and self._taken.seconds(taken, now) >= seconds_for(Wait.TAKE, self._edge):
             self.transport.abort()
+        elif self._idle.seconds(bool(self.cycles), now) >= seconds_for(self._awaits, self._edge) and not self.cycles:
+            self.transport.close()
 
     def drain(self, code: int = 0, /) -> None:
         """Streams that began finish, then the connection says GOAWAY."""
@@ -76,7 +87,7 @@ class Http2Request:
         trail = scope[TRAIL] = Trail(monotonic(), request_id)
         status, sent, ended = CLIENT_LEFT, 0, False
         limit = self._edge.front.max_request_body_bytes
-        body = _Body(receive, limit)
+        body = _Body(receive, limit, self._edge)
 
         async def counted_send(message: Message) -> None:
             nonlocal started, status, sent, ended
@@ -106,6 +117,11 @@ class Http2Request:
             if started:
                 raise
             await send_text(scope, counted_send, 413, "The request body is too large\n")
+        except _BodyTooLate:
+            trail.reason = Reason.TOO_SLOW
+            if started:
+                raise
+            await send_text(scope, counted_send, 408, "The request body did not come in time\n")
         except Exception:
             trail.reason = trail.reason or (Reason.CUT if started else Reason.FAILED)
             if started:
@@ -171,22 +187,39 @@ class _BodyTooLarge(Exception):
     """The body went past the limit while it was received."""
 
 
+class _BodyTooLate(Exception):
+    """Nothing of the body came for too long, while the app waited for it."""
+
+
 class _Body:
     """ASGI's ``receive``, counted and limited."""
 
-    def __init__(self, receive: Receive, limit: int | None) -> None:
+    def __init__(self, receive: Receive, limit: int | None, edge: Edge) -> None:
         self._receive = receive
         self._limit = limit
+        self._edge = edge
+        self._more = True
         self.received = 0
         self.left = False
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        message = await (self._receive_in_time() if self._more else self._receive())
+        self._more = message.get("more_body", False)
         self.left = message["type"] == "http.disconnect"
         self.received += len(message.get("body", b""))
         if self._limit is not None and self.received > self._limit:
             raise _BodyTooLarge
         return message
+
+    async def _receive_in_time(self) -> Message:
+        deadline = asyncio.timeout(seconds_for(Wait.BODY, self._edge))
+        try:
+            async with deadline:
+                return await self._receive()
+        except TimeoutError:
+            if deadline.expired():
+                raise _BodyTooLate from None
+            raise
 
 
 class AlpnProtocol(asyncio.Protocol):

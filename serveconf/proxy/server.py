@@ -55,6 +55,7 @@ class ProxyServer:
         self._tls = Tls(tls, alpn=("h2", "http/1.1") if http2 else ("http/1.1",)) if tls is not None else None
         self._ssl = self._tls.context if self._tls is not None else None
         self._handshake_timeout_s = self.edge.limits.head_timeout_s if self._tls is not None else None
+        self._goodbye_timeout_s = self.edge.limits.linger_s if self._tls is not None else None
         self._uvicorn_config = make_config()
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
@@ -70,6 +71,7 @@ class ProxyServer:
             backlog=_BACKLOG,
             ssl=self._ssl,
             ssl_handshake_timeout=self._handshake_timeout_s,
+            ssl_shutdown_timeout=self._goodbye_timeout_s,
         )
         self._ticker = loop.create_task(self._tick())
         address, port = self._socket.getsockname()[:2]
@@ -153,7 +155,11 @@ class ProxyServer:
             sock.setblocking(False)
             try:
                 await loop.connect_accepted_socket(
-                    self._make_protocol, sock, ssl=self._ssl, ssl_handshake_timeout=self._handshake_timeout_s
+                    self._make_protocol,
+                    sock,
+                    ssl=self._ssl,
+                    ssl_handshake_timeout=self._handshake_timeout_s,
+                    ssl_shutdown_timeout=self._goodbye_timeout_s,
                 )
             except OSError:
                 sock.close()  # gone meanwhile, or no TLS

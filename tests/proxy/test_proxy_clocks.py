@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from edge_server import echo, get, post, read_body, respond, serving
-from test_proxy_server import make_certificate
+from test_proxy_server import make_certificate, trusting
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect as connect_websocket
 
@@ -481,3 +481,73 @@ def test_the_head_of_an_http2_request_is_held_to_the_same_limits(changed, status
 
     asyncio.run(http2.Http2Request(edge)({**scope, **changed}, receive, send))
     assert sent[0]["status"] == status
+
+
+# HTTP/2
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty SETTINGS
+PING = bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + bytes(8)
+POST_WITHOUT_ITS_BODY = bytes([0, 0, 6, 1, 4, 0, 0, 0, 1, 0x83, 0x87, 0x84, 0x41, 0x01]) + b"a"
+GET_WHOLE = bytes([0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x87, 0x84, 0x41, 0x01]) + b"a"
+
+
+@contextlib.contextmanager
+def http2_client(folder, app, **options):
+    """A connection that speaks HTTP/2 frame by frame."""
+    pytest.importorskip("zttp", reason="the extra http2 is not installed")
+    cert, key = make_certificate(folder, "a")
+    context = trusting(cert)
+    context.set_alpn_protocols(["h2"])
+    with (
+        serving(app, tls=TlsFiles(certfile=str(cert), keyfile=str(key)), http2=True, **options) as running,
+        socket.create_connection((running.host, running.port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as client,
+    ):
+        yield running, client
+
+
+def frames_until_closed(client, ping=False):
+    """The types of the frames that come until the server closes."""
+    got = b""
+    while True:
+        try:
+            if ping:
+                client.sendall(PING)
+                time.sleep(0.02)
+            data = client.recv(65536)
+        except OSError:
+            break
+        if not data:
+            break
+        got += data
+    kinds = []
+    while len(got) >= 9:
+        size = int.from_bytes(got[:3], "big")
+        kinds.append(got[3])
+        got = got[9 + size :]
+    return kinds
+
+
+@pytest.mark.parametrize("ping", [False, True])
+@pytest.mark.parametrize("first", [b"", PREFACE, PREFACE + GET_WHOLE])
+def test_an_http2_client_without_a_request_is_let_go(tmp_path, first, ping):
+    with http2_client(tmp_path, echo, edge=Edge(Limits(head_timeout_s=0.3, linger_s=0.3))) as (running, client):
+        running.use(Front(keep_alive_timeout_s=0.3))
+        client.sendall(first)
+        frames_until_closed(client, ping=ping and bool(first))
+        until(lambda: not running.edge.connections)
+
+
+def test_an_http2_connection_too_many_is_let_go(tmp_path):
+    with http2_client(tmp_path, echo, edge=Edge(Limits(max_connections=0, linger_s=0.3))) as (running, client):
+        client.sendall(PREFACE)
+        frames_until_closed(client)
+        until(lambda: not running.edge.connections)
+
+
+def test_an_http2_body_that_does_not_come_is_answered_408(tmp_path):
+    with http2_client(tmp_path, echo) as (running, client):
+        running.use(Front(body_timeout_s=0.3))
+        client.sendall(PREFACE + POST_WITHOUT_ITS_BODY)
+        until(lambda: running.edge.tally.requests == 1)
+        until(lambda: not running.edge.tasks)  # nobody waits for it any more
