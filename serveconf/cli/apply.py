@@ -14,7 +14,8 @@ from serveconf.cli.common import (
     EXIT_OF,
     EnvFileOption,
     Output,
-    OutputOption,
+    Report,
+    ReportOption,
     SpecArgument,
     chosen,
     colors,
@@ -41,7 +42,7 @@ def plan(
         bool, typer.Option("--drift", help="Show only what is not as it was applied, whatever the file says now.")
     ] = False,
     env_file: EnvFileOption = None,
-    output: OutputOption = Output.TEXT,
+    output: ReportOption = Report.TEXT,
 ) -> None:
     """Show what apply would do, each line with its cost and its reason. Changes nothing.
 
@@ -51,18 +52,22 @@ def plan(
 
     if drift and out is not None:
         raise typer.BadParameter("--drift changes nothing that could be saved", param_hint="--out")
-    with errors_shown(output):
+    with errors_shown(output.output):
         loaded = load(file, env_file)
         if drift:
             from serveconf.cli.drift import show_drift
 
-            raise typer.Exit(2 if show_drift(loaded, output) and exit_code else 0)
+            raise typer.Exit(2 if show_drift(loaded, output.output) and exit_code else 0)
         with at_their_places(loaded):
             client, submission, found = _make_plan(loaded)
         if out is not None:
             _save(out, found, submission.body, client.address if client else "")
-    if output is Output.JSON:
+    if output is Report.JSON:
         print_json(found)
+    elif output is Report.MARKDOWN:
+        from serveconf.cli.markdown_view import plan_markdown
+
+        typer.echo(plan_markdown(found))
     else:
         typer.echo(render_plan(found, color=colors()))
     raise typer.Exit(2 if exit_code and found["changed"] else 0)
@@ -123,7 +128,7 @@ def apply(
         typer.Option("--max-failed", min=0, help="Exit with 4 where more requests than this failed meanwhile."),
     ] = None,
     env_file: EnvFileOption = None,
-    output: OutputOption = Output.TEXT,
+    output: ReportOption = Report.TEXT,
 ) -> None:
     """Make the spec so, and wait until it is. Starts a local Ray where no cluster is in reach.
 
@@ -131,7 +136,7 @@ def apply(
     """
     from serveconf.submit import submit
 
-    with errors_shown(output):
+    with errors_shown(output.output):
         saved = _saved_plan(file)
         loaded = load(Path(saved.source) if saved else file, env_file)
         if not loaded.spec.deployments and not allow_empty:
@@ -146,12 +151,16 @@ def apply(
         base = _check_saved(saved, submission.body) if saved else None
         operation = client.begin(submission.stack, "apply", submission.body, base=base)
         if no_wait:
-            _print_begun(operation, submission.stack, output)
+            _print_begun(operation, submission.stack, output.output)
             return
         result = watch_apply(client, operation, loaded)
         if found.started and EXIT_OF[result["outcome"]] != 0:
             _stop_started()
-    finish(result, output, max_failed)
+    if output is Report.MARKDOWN:
+        from serveconf.cli.markdown_view import result_markdown
+
+        typer.echo(result_markdown(result))
+    finish(result, output.output, max_failed)
 
 
 def _stop_started() -> None:

@@ -30,6 +30,22 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class Report(StrEnum):
+    """How a plan, or what became of an apply, is written to stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+    @property
+    def output(self) -> Output:
+        """The form of everything else: errors, above all."""
+        return Output.JSON if self is Report.JSON else Output.TEXT
+
+
+ReportOption = Annotated[
+    Report, typer.Option("--output", "-o", help="Format of the result; markdown for a pull request's comment.")
+]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")]
 EnvFileOption = Annotated[
     list[Path] | None, typer.Option("--env-file", help="File with NAME=value lines; the environment wins over it.")

@@ -43,16 +43,26 @@ def summary_line(plan: Mapping[str, Any]) -> str:
 def _body(actions: Sequence[Action], color: bool) -> Iterator[str]:
     rows = []
     for action in actions:
-        sign, paint_with = _SIGNS["create"] if starts_front(action) else _SIGNS.get(action["action"], _CHANGE)
+        sign, paint_with = _sign(action)
         name = action["deployment"] or "http front"
-        reason = Cell(_short_reason(action["reason"]), dim=True)
-        rows.append((Cell(f"{sign} {name}", paint_with), Cell(_what(action)), reason))
+        reason = Cell(reason_of(action), dim=True)
+        rows.append((Cell(f"{sign} {name}", paint_with), Cell(what_of(action)), reason))
     for action, line in zip(actions, columns(rows, color=color), strict=True):
         yield line
         yield from _details(action, color)
 
 
-def _what(action: Action) -> str:
+def _sign(action: Action) -> tuple[str, str]:
+    return _SIGNS["create"] if starts_front(action) else _SIGNS.get(action["action"], _CHANGE)
+
+
+def mark_of(action: Action) -> str:
+    """+, ~ or -."""
+    return _sign(action)[0]
+
+
+def what_of(action: Action) -> str:
+    """What is done, in words."""
     before, after = action["before"] or {}, action["after"] or {}
     match action["action"]:
         case "create":
@@ -85,10 +95,10 @@ def _scale(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     return "scale"
 
 
-def _short_reason(reason: str) -> str:
-    """A reason that names many files names a few of them."""
+def reason_of(action: Action) -> str:
+    """Why; a reason that names many files names a few of them."""
     parts = []
-    for part in reason.split("; "):
+    for part in action["reason"].split("; "):
         kind, colon, about = part.partition(": ")
         items = about.split(", ")
         if len(items) > _FILES_NAMED + 1:
@@ -129,7 +139,7 @@ def _already_said(action: Action) -> set[str]:
             return {"route_prefix", "num_replicas"}
         case "scale":
             return {"num_replicas"}
-        case "route" if "→" in _what(action):
+        case "route" if "→" in what_of(action):
             return {"route_prefix"}
         case _:
             return set()

@@ -27,6 +27,11 @@ def indented(traceback: str) -> str:
     return "\n".join(f"    {visible(line)}".rstrip() for line in traceback.rstrip().splitlines())
 
 
+def verdict_of(result: Mapping[str, Any]) -> str:
+    """What became of it, in one line."""
+    return _verdict(result)[0]
+
+
 def _verdict(result: Mapping[str, Any]) -> tuple[str, str]:
     stack, revision = f"stack {result['stack']}", result.get("revision")
     match result["outcome"]:
