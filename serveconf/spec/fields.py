@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import enum
+import inspect
+import itertools
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -13,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
+from serveconf.spec.kinds import Strict
 from serveconf.spec.models import Cost, SpecFile
 
 
@@ -45,6 +49,8 @@ class FieldShape:
     name: str
     shape: Shape
     info: FieldInfo
+    holder: type[BaseModel]
+    attribute: str  # its name in the holder
 
     @property
     def cost(self) -> Cost:
@@ -54,7 +60,7 @@ class FieldShape:
     @property
     def meaning(self) -> str:
         """What it is for."""
-        return self.info.description or ""
+        return _meanings(self.holder).get(self.attribute, "")
 
     @property
     def default_words(self) -> str | None:
@@ -76,10 +82,32 @@ def fields_of(model: type[BaseModel]) -> Mapping[str, FieldShape]:
     """The keys of a model, in the order in which an author would write them."""
     return {
         (key := info.alias or name): FieldShape(
-            name=key, shape=_shape(info.annotation, tuple(info.metadata)), info=info
+            name=key,
+            shape=_shape(info.annotation, tuple(info.metadata)),
+            info=info,
+            holder=model,
+            attribute=name,
         )
         for name, info in model.model_fields.items()
     }
+
+
+@cache
+def _meanings(model: type[BaseModel]) -> Mapping[str, str]:
+    """The docstring below each field, read from the source: only who explains fields pays for it."""
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if not issubclass(cls, Strict) or cls is Strict:
+            continue
+        body = ast.parse(inspect.getsource(cls)).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in itertools.pairwise(body.body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = inspect.cleandoc(text)
+                case _:
+                    pass
+    return found
 
 
 def _shape(annotation: Any, metadata: tuple[Any, ...] = ()) -> Shape:

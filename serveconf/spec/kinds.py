@@ -77,6 +77,5 @@ def costs(cost: Cost, *, default: str | None = None) -> dict[str, Any]:
 class Strict(BaseModel):
     """Unknown keys and mistyped values are errors; nothing changes after it was built."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, serialize_by_alias=True
-    )
+    # defer_build: a command that checks files needs the validator of the whole, and not one of each part besides
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True, serialize_by_alias=True)
