@@ -218,6 +218,14 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The Ray cluster that RAY_ADDRESS names cannot be used.",
         "Check the address and that the versions of Ray and Python are the cluster's.",
     ),
+    "runtime_env_failed": (
+        "The runtime_env of a deployment could not be built, so its code could not be looked at in it.",
+        "The message has Ray's own words: a package that pip does not find, a folder that is not there.",
+    ),
+    "store_silent": (
+        "Ray's key-value store, where stacks and revisions lie, does not answer.",
+        "See that the head node's GCS runs; what serves goes on serving meanwhile.",
+    ),
     "port_in_use": (
         "Another program listens on a port that is needed.",
         "Stop it, or choose another port; the message names both.",

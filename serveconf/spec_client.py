@@ -213,6 +213,9 @@ class _NoPool:
     async def open(self, addresses: Any, /) -> None:
         """Nothing to connect to."""
 
+    async def open_behind(self, addresses: Any, /) -> None:
+        """Nothing to connect to."""
+
     def release(self, ids: Any, /) -> None:
         """Nothing to let go."""
 

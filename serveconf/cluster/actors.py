@@ -1,179 +1,355 @@
-"""Ray put on the plain classes: one thin actor each, and how Ray is asked to place it."""
+"""The ``Cluster`` port on an engine's actors: one handle each, found again by name.
+
+What an actor was started with lies in the store beside it, so that a controller that was killed adopts what it finds
+without asking it, also where user code keeps the actor from answering just then.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+import msgspec
+from msgspec.structs import replace
 
-from serveconf.cluster.kv import RayStore
-from serveconf.cluster.own_log import read_own_log
-from serveconf.cluster.process import set_up_process
-from serveconf.cluster.settings import NAMESPACE, PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
-from serveconf.plan.state import ProxyState, ReplicaState
+from serveconf.background import keep
+from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Place, Refused, Remote, Silent
+from serveconf.cluster.handle import ANSWER_S, Care, Handle
+from serveconf.cluster.logs import get_logger
+from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
+from serveconf.errors import CodeFailed, OperatorError, ServeconfError
+from serveconf.figures import ProxyFigures
+from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.placement import asked_resources
-from serveconf.reconcile.ports import Counters, LogPart, ProxyOrder, ReplicaOrder, Totals
+from serveconf.reconcile.ports import Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Totals
 from serveconf.routing import Generation
 
+log = get_logger("cluster")
 
-class ReplicaActor:
-    """``cluster.replica.Replica`` as an actor."""
+NODES_PERIOD_S = 2.0
+STAGE_TIMEOUT_S = 20.0
+PROXY_START_S = 30.0
+PROXY_PERIOD_S = 1.0
+PROXY_ANSWER_S = 2.0  # a proxy's loop answers in a millisecond; one that does not is not waited for any more
+PROXY_END_S = 15.0  # ... and one that stays so is ended
+ORDERS = "orders/"
 
-    def __init__(self, order: ReplicaOrder, settings: ClusterSettings) -> None:
-        from serveconf.cluster.replica import Replica
 
-        set_up_process()
-        self._order = order
-        context = ray.get_runtime_context()
-        self._replica = Replica(
-            order,
-            settings,
-            RayStore(),
-            node_id=context.get_node_id(),
-            node_ip=str(ray.util.get_node_ip_address()),  # type: ignore[no-untyped-call]
+class ActorCluster:
+    """Implements ``reconcile.ports.Cluster``."""
+
+    def __init__(self, engine: Engine, settings: ClusterSettings) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self._engine = engine
+        self._settings = settings
+        self._replicas: dict[str, Handle[ReplicaState]] = {}
+        self._proxies: dict[str, Handle[ProxyState]] = {}
+        self._orders: dict[str, ReplicaOrder | ProxyOrder] = {}
+        self._nodes: tuple[NodeState, ...] = ()
+        self._observed: Observed | None = None
+        self._forgetting: set[asyncio.Task[None]] = set()
+
+    # -- what is there ------------------------------------------------------------------------------------------
+
+    def observe(self) -> Observed:
+        """What the handles have seen last."""
+        if self._observed is None:
+            self._observed = Observed(
+                replicas=tuple(handle.state for handle in self._replicas.values()),
+                proxies=tuple(handle.state for handle in self._proxies.values()),
+            )
+        return self._observed
+
+    def nodes(self) -> tuple[NodeState, ...]:
+        """The live nodes, as of at most two seconds ago."""
+        return self._nodes
+
+    async def refresh(self, serving: Collection[str] = ()) -> None:
+        """Adopt every actor that is there by name. See the port."""
+        await self._look_at_nodes()
+        await asyncio.gather(*(self._adopt(name, serving) for name in await self._engine.names()))
+        self._has_changed()
+
+    def close(self) -> None:
+        """Watch nothing any more; the actors go on."""
+        for replica in self._replicas.values():
+            replica.let_go()
+        for proxy in self._proxies.values():
+            proxy.let_go()
+
+    async def keep_nodes_fresh(self) -> None:
+        """Look at the nodes every two seconds, for ever; tell when one has come or gone."""
+        await keep("nodes", self._follow_nodes)
+
+    async def _follow_nodes(self) -> None:
+        while True:
+            await asyncio.sleep(NODES_PERIOD_S)
+            before = {node.id for node in self._nodes}
+            await self._look_at_nodes()
+            if {node.id for node in self._nodes} != before:
+                self._has_changed()
+
+    async def _look_at_nodes(self) -> None:
+        nodes = await self._engine.nodes()
+        if nodes:  # there is always the head: an empty answer is none
+            self._nodes = nodes
+
+    async def _adopt(self, name: str, serving: Collection[str]) -> None:
+        prefix = next((p for p in (REPLICA_PREFIX, PROXY_PREFIX) if name.startswith(p)), None)
+        known = self._replicas if prefix == REPLICA_PREFIX else self._proxies
+        if prefix is None or name.removeprefix(prefix) in known:
+            return
+        remote = await self._engine.find(name)
+        order = await self._order(name, ReplicaOrder if prefix == REPLICA_PREFIX else ProxyOrder)
+        if remote is None:
+            return
+        if order is None:  # begun by a controller that died in that moment; nobody knows what it is
+            log.warning("an actor without an order is ended", actor=name)
+            await self._engine.kill(remote)
+            return
+        self._orders[order.id] = order
+        if isinstance(order, ReplicaOrder):
+            await self._adopt_as(self._replica_handle(order, remote), self._replicas, remote, order.id in serving)
+        else:
+            await self._adopt_as(self._proxy_handle(order, remote), self._proxies, remote, False)
+
+    async def _adopt_as(self, handle: Handle[Any], known: dict[str, Any], remote: Remote, serves: bool) -> None:
+        """In the state that it says it is in; one that serves and says nothing is taken for ready until its checks fail."""
+        try:
+            handle.state = await remote.call("describe", timeout_s=ANSWER_S)
+        except (Silent, Away):
+            if serves:
+                handle.state = replace(handle.state, phase=Phase.READY)
+        except Gone as gone:
+            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(gone))
+        known[handle.state.id] = handle
+        handle.watch()
+
+    # -- replicas -----------------------------------------------------------------------------------------------
+
+    async def start_replica(self, order: ReplicaOrder) -> None:
+        """The engine places it; its handle tells when it is ready or has failed."""
+        name = REPLICA_PREFIX + order.id
+        await self._keep_order(name, order)
+        try:
+            remote = await self._engine.start(name, "replica", (order, self._settings), replica_place(order))
+            handle = self._replica_handle(order, remote)
+        except Refused as refused:
+            handle = self._replica_handle(order, None)
+            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
+        self._replicas[order.id] = handle
+        handle.watch()
+        self._has_changed()
+
+    async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
+        """Hand a new user_config over."""
+        handle = self._replica(replica_id)
+        refused = await handle.ask("reconfigure", user_config, config_hash, timeout_s=handle.care.ready_s)
+        if refused is not None:
+            raise CodeFailed(refused[0], traceback=refused[1])
+        handle.note(config_hash=config_hash)
+
+    def tend_replica(self, replica_id: str, spec: Mapping[str, Any]) -> None:
+        """How it is looked after from now on."""
+        handle = self._replicas.get(replica_id)
+        if handle is not None:
+            handle.care = replica_care(spec, handle.care.ready_s)
+
+    async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
+        """Drain and stop it beside the loop; then it is gone."""
+        handle = self._replicas.get(replica_id)
+        if handle is not None:
+            handle.stop(drain_s)
+
+    async def tcp_address(self, replica_id: str) -> str | None:
+        """Where it is reached from other nodes."""
+        handle = self._replica(replica_id)
+        address: str = await handle.ask("listen_tcp")
+        handle.note(tcp=address)
+        return address
+
+    async def refresh_load(self) -> None:
+        """Ask every replica how many requests it has now: for a status."""
+        ready = [handle for handle in self._replicas.values() if handle.state.phase is Phase.READY]
+        await asyncio.gather(*(self._look(handle) for handle in ready))
+
+    async def _look(self, handle: Handle[ReplicaState]) -> None:
+        try:
+            now: ReplicaState = await handle.ask("describe", timeout_s=0.5)
+        except ServeconfError:
+            return
+        if (now.ongoing, now.tcp) != (handle.state.ongoing, handle.state.tcp):
+            handle.state = replace(handle.state, ongoing=now.ongoing, tcp=now.tcp)  # nothing that anybody must act on
+            self._observed = None
+
+    async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """What a replica's process has written."""
+        part: LogPart = await self._replica(replica_id).ask("read_log", position, tail)
+        return part
+
+    def _replica(self, replica_id: str) -> Handle[ReplicaState]:
+        handle = self._replicas.get(replica_id)
+        if handle is None:
+            raise OperatorError(f"replica {replica_id} is gone", code="no_answer")
+        return handle
+
+    def _replica_handle(self, order: ReplicaOrder, remote: Remote | None) -> Handle[ReplicaState]:
+        state = ReplicaState(
+            id=order.id,
+            stack=order.stack,
+            deployment=order.deployment.name,
+            version=order.deployment.version,
+            phase=Phase.STARTING,
+            config_hash=order.deployment.config_hash,
+        )
+        care = replica_care(order.deployment.spec, order.ready_timeout_s)
+        return Handle(
+            self._engine,
+            remote,
+            state,
+            care,
+            changed=self._has_changed,
+            gone=lambda replica_id: self._forget(self._replicas, REPLICA_PREFIX, replica_id),
         )
 
-    async def order(self) -> ReplicaOrder:
-        """What it was started with."""
-        return self._order
+    # -- proxies ------------------------------------------------------------------------------------------------
 
-    async def describe(self) -> ReplicaState:
-        """See Replica."""
-        return self._replica.describe()
+    async def start_proxy(self, order: ProxyOrder) -> None:
+        """Start a proxy on its node; alone on its port it first makes sure that nobody else has it."""
+        others = (self._orders[proxy_id] for proxy_id in self._proxies)
+        places = [(other.node_id, other.port) for other in others if isinstance(other, ProxyOrder)]
+        alone = (order.node_id, order.port) not in places
+        name = PROXY_PREFIX + order.id
+        await self._keep_order(name, order)
+        try:
+            place = Place(node_id=order.node_id, restarts=True)
+            remote = await self._engine.start(name, "proxy", (order, self._settings, alone), place)
+            handle = self._proxy_handle(order, remote)
+        except Refused as refused:
+            handle = self._proxy_handle(order, None)
+            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
+        self._proxies[order.id] = handle
+        handle.watch()
+        self._has_changed()
 
-    async def wait_ready(self) -> ReplicaState:
-        """See Replica."""
-        return await self._replica.wait_ready()
+    async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:
+        """Drain and stop it beside the loop; then it is gone."""
+        handle = self._proxies.get(proxy_id)
+        if handle is not None:
+            handle.stop(drain_s)
 
-    async def check(self) -> str:
-        """See Replica."""
-        return await self._replica.check()
+    async def stage(self, proxy_id: str, generation: Generation) -> None:
+        """Have it build the generation beside the one it serves."""
+        refused = await self._proxy(proxy_id).ask("stage", generation, timeout_s=STAGE_TIMEOUT_S)
+        if refused is None:
+            return
+        message, trace, is_code = refused
+        raise CodeFailed(message, traceback=trace) if is_code else OperatorError(message)
 
-    async def reconfigure(self, user_config: Any, config_hash: str) -> tuple[str, str] | None:
-        """See Replica."""
-        return await self._replica.reconfigure(user_config, config_hash)
+    async def commit(self, proxy_id: str, number: int) -> None:
+        """Have it serve what it staged."""
+        handle = self._proxy(proxy_id)
+        live: int = await handle.ask("commit", number)
+        handle.note(generation=live)
 
-    async def listen_tcp(self) -> str:
-        """See Replica."""
-        return await self._replica.listen_tcp()
+    async def abort(self, proxy_id: str, number: int) -> None:
+        """Have it forget what it staged."""
+        await self._proxy(proxy_id).ask("abort", number)
 
-    async def read_log(self, position: Mapping[str, int] | None, tail: int) -> LogPart:
-        """What its process has written."""
-        return read_own_log(position, tail)
+    async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
+        """Begin to count, or read what was counted."""
+        counted: Counters = await self._proxy(proxy_id).ask("count", operation, begin, timeout_s=PROXY_ANSWER_S)
+        return counted
 
-    async def drain(self, timeout_s: float) -> bool:
-        """See Replica."""
-        return await self._replica.drain(timeout_s)
+    async def totals(self, proxy_id: str) -> Totals:
+        """What it has counted since its process began."""
+        totals, figures = await self._proxy(proxy_id).ask("totals", timeout_s=PROXY_ANSWER_S)
+        read: Totals = replace(totals, figures=msgspec.msgpack.decode(figures, type=ProxyFigures))
+        return read
 
-    async def closed(self) -> None:
-        """Never returns; who waits for it hears of the process's end at once."""
-        await asyncio.Event().wait()
+    def _proxy(self, proxy_id: str) -> Handle[ProxyState]:
+        handle = self._proxies.get(proxy_id)
+        if handle is None:
+            raise OperatorError(f"proxy {proxy_id} is gone", code="no_answer")
+        return handle
+
+    def _proxy_handle(self, order: ProxyOrder, remote: Remote | None) -> Handle[ProxyState]:
+        self._orders[order.id] = order
+        state = ProxyState(
+            id=order.id,
+            node_id=order.node_id,
+            phase=Phase.STARTING,
+            listener=order.listener,
+            address=f"{order.host}:{order.port}",
+        )
+        care = Care(
+            ready_s=PROXY_START_S,
+            period_s=PROXY_PERIOD_S,
+            question=("check",),
+            answer_s=PROXY_ANSWER_S,
+            unhealthy_after=1,
+            end_after_s=PROXY_END_S,
+            returns=True,
+        )
+        return Handle(
+            self._engine,
+            remote,
+            state,
+            care,
+            changed=self._has_changed,
+            gone=lambda proxy_id: self._forget(self._proxies, PROXY_PREFIX, proxy_id),
+        )
+
+    # -- both ---------------------------------------------------------------------------------------------------
+
+    def _has_changed(self) -> None:
+        self._observed = None
+        self.on_change()
+
+    def _forget(self, known: dict[str, Any], prefix: str, actor_id: str) -> None:
+        known.pop(actor_id, None)
+        self._orders.pop(actor_id, None)
+        task = asyncio.create_task(self._forget_order(prefix + actor_id))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _keep_order(self, name: str, order: ReplicaOrder | ProxyOrder) -> None:
+        await self._engine.store.put(ORDERS + name, msgspec.msgpack.encode(order))
+
+    async def _order(self, name: str, kind: type[Any]) -> Any:
+        data = await self._engine.store.get(ORDERS + name)
+        return None if data is None else msgspec.msgpack.decode(data, type=kind)
+
+    async def _forget_order(self, name: str) -> None:
+        try:
+            await self._engine.store.delete(ORDERS + name)
+        except (ServeconfError, EngineError) as error:
+            log.warning("an order could not be forgotten", actor=name, reason=str(error))
 
 
-class ProxyActor:
-    """``cluster.proxy.Proxy`` as an actor."""
-
-    def __init__(self, order: ProxyOrder, settings: ClusterSettings, alone: bool) -> None:
-        from serveconf.cluster.proxy import Proxy
-
-        set_up_process()
-        self._order = order
-        restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self._proxy = Proxy(order, settings, RayStore(), alone=alone and not restarted)
-
-    async def order(self) -> ProxyOrder:
-        """What it was started with."""
-        return self._order
-
-    async def describe(self) -> ProxyState:
-        """See Proxy."""
-        return self._proxy.describe()
-
-    async def wait_ready(self) -> ProxyState:
-        """See Proxy."""
-        return await self._proxy.wait_ready()
-
-    async def stage(self, generation: Generation) -> tuple[str, str, bool] | None:
-        """See Proxy."""
-        return await self._proxy.stage(generation)
-
-    async def commit(self, number: int) -> None:
-        """See Proxy."""
-        await self._proxy.commit(number)
-
-    async def abort(self, number: int) -> None:
-        """See Proxy."""
-        await self._proxy.abort(number)
-
-    async def count(self, operation: str, begin: bool) -> Counters:
-        """See Proxy."""
-        return await self._proxy.count(operation, begin=begin)
-
-    async def totals(self) -> Totals:
-        """See Proxy."""
-        return await self._proxy.totals()
-
-    async def drain(self, timeout_s: float) -> None:
-        """See Proxy."""
-        await self._proxy.drain(timeout_s)
-
-    async def closed(self) -> None:
-        """Never returns; who waits for it hears of the process's end at once."""
-        await asyncio.Event().wait()
-
-
-def start_replica_actor(order: ReplicaOrder, settings: ClusterSettings) -> Any:
-    """Have Ray start a replica where its ray_actor_options fit. It is never restarted as it is: the loop starts a new one."""
+def replica_place(order: ReplicaOrder) -> Place:
+    """Where its ray_actor_options fit."""
     options = order.deployment.spec["ray_actor_options"]
     asked = asked_resources(options)
-    extra = {key: options[key] for key in ("accelerator_type", "label_selector") if options.get(key)}
-    if options.get("runtime_env"):
-        extra["runtime_env"] = options["runtime_env"]
-    return (
-        ray.remote(ReplicaActor)
-        .options(
-            name=REPLICA_PREFIX + order.id,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            max_restarts=0,
-            num_cpus=asked.get("CPU", 0),
-            num_gpus=asked.get("GPU", 0),
-            memory=asked.get("memory") or None,
-            resources=options.get("resources") or None,
-            scheduling_strategy="SPREAD",  # by itself Ray fills one node first: its end would take all replicas
-            **extra,
-        )
-        .remote(order, settings)
+    return Place(
+        num_cpus=asked.get("CPU", 0),
+        num_gpus=asked.get("GPU", 0),
+        memory=asked.get("memory") or None,
+        resources=options.get("resources") or {},
+        accelerator_type=options.get("accelerator_type"),
+        label_selector=options.get("label_selector") or {},
+        runtime_env=options.get("runtime_env") or {},
     )
 
 
-def start_proxy_actor(order: ProxyOrder, settings: ClusterSettings, *, alone: bool) -> Any:
-    """Have Ray start a proxy on its node, and restart it there when it dies."""
-    return (
-        ray.remote(ProxyActor)
-        .options(
-            name=PROXY_PREFIX + order.id,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            max_restarts=-1,
-            num_cpus=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(order.node_id, soft=False),
-        )
-        .remote(order, settings, alone)
+def replica_care(spec: Mapping[str, Any], ready_s: float) -> Care:
+    """How a deployment's replicas are looked after: its health options, which may change while they run."""
+    timeout_s = spec.get("health_check_timeout_s", 30.0)
+    return Care(
+        ready_s=ready_s,
+        period_s=spec.get("health_check_period_s", 10.0),
+        question=("check", spec.get("health_check_path"), timeout_s),
+        answer_s=timeout_s + 5,
+        unhealthy_after=3,
     )
-
-
-def kill_actor(actor: Any) -> None:
-    """End the actor's process for good."""
-    ray.kill(actor, no_restart=True)
-
-
-def kill(name: str) -> None:
-    """End the actor of that name, if there is one."""
-    try:
-        kill_actor(ray.get_actor(name, namespace=NAMESPACE))
-    except ValueError:
-        return

@@ -1,7 +1,7 @@
 """The controller: store, cluster, reconciler and control API put together on one loop.
 
-A plain class; ``start_controller`` puts Ray on it. It starts by itself when it is made, and after a crash finds
-everything again: the ledger in the store, the actors by their names.
+A plain class that is hosted in an actor. After a crash it finds everything again: the ledger in the store, the actors by
+their names.
 """
 
 from __future__ import annotations
@@ -15,22 +15,17 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serveconf.admin.app import make_app
 from serveconf.admin.server import AdminServer
-from serveconf.cluster.actors import kill
-from serveconf.cluster.kv import RayStore
+from serveconf.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Tasks, keep
+from serveconf.cluster.actors import ActorCluster
+from serveconf.cluster.engine import Place, Surroundings
 from serveconf.cluster.logs import get_logger
-from serveconf.cluster.loopthread import LoopThread
-from serveconf.cluster.preflight import RayPreflight
-from serveconf.cluster.process import set_up_process
-from serveconf.cluster.ray_cluster import RayCluster
+from serveconf.cluster.preflight import EnginePreflight
+from serveconf.cluster.ray_engine import RayEngine, call_actor, find_actor, head_node, kill_actor, start_actor
 from serveconf.cluster.settings import (
     CONTROLLER,
-    HEAD_RESOURCE,
-    NAMESPACE,
     ClusterSettings,
     ControllerAddress,
     ControllerSettings,
@@ -40,6 +35,7 @@ from serveconf.errors import OperatorError, ServeconfError
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.events import EventLog
+from serveconf.reconcile.generation import serving_ids
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.loop import Reconciler
@@ -70,36 +66,44 @@ class WallClock:
 
 
 class Controller:
-    """Everything that runs in the controller's process."""
+    """Everything that runs in the controller's process. Hosted: it starts by itself."""
 
-    def __init__(self, settings: ControllerSettings) -> None:
+    def __init__(self, settings: ControllerSettings, surroundings: Surroundings) -> None:
         self._settings = settings
-        self._store = RayStore()
+        self._engine = RayEngine()
+        self._restarted = surroundings.restarted
+        self._store = surroundings.store
         self._address = ControllerAddress()
         self._ready = asyncio.Event()
-        self._thread = LoopThread("controller")
-        self._thread.start(self._start())
+        self._cluster: ActorCluster | None = None
+        self._reconciler: Reconciler | None = None
+        self._tasks = Tasks()
+        self._writers = Tasks()  # what writes to the store by itself, and must not do so while it is emptied
 
     async def address(self) -> ControllerAddress:
         """Where the control API is; returns once that is known."""
-        await self._thread.run(self._ready.wait())
+        await self._ready.wait()
         return self._address
 
-    async def _start(self) -> None:
-        try:
-            await self._run()
-        except ServeconfError as error:
-            self._address = ControllerAddress(pid=os.getpid(), error=error.message)
-        except Exception as error:  # noqa: BLE001 - whoever waits for the address must hear of it
-            log.error("the controller could not start", reason=repr(error))
-            self._address = ControllerAddress(pid=os.getpid(), error=f"{type(error).__name__}: {error}")
-        self._ready.set()
+    async def run(self) -> None:
+        """Start. One that can't, after a former controller did, tries again: replicas and proxies go on meanwhile."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._start()
+                return
+            except Exception as error:  # noqa: BLE001 - whoever waits for the address must hear of it
+                message = error.message if isinstance(error, ServeconfError) else f"{type(error).__name__}: {error}"
+                log.error("the controller could not start", reason=message)
+                await self._drop_everything()
+                self._address = ControllerAddress(pid=os.getpid(), error=message)
+                self._ready.set()
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _run(self) -> None:
+    async def _start(self) -> None:
         identity = await self._identity()
         token = (await self._value("token", lambda: secrets.token_urlsafe(32).encode())).decode()
-        server = AdminServer(self._settings.host, self._settings.port)
-        server.bind()
         clock = WallClock()
         events, kept = EventLog(self._store, clock), KeptFigures(self._store)
         await events.load()
@@ -107,18 +111,19 @@ class Controller:
         journal = Journal(note=events.note, figures=kept)
         stacks = Stacks(Ledger(self._store), journal)
         await stacks.load()
-        cluster = RayCluster(identity)
-        await cluster.refresh()
-        self._background = [asyncio.create_task(cluster.keep_nodes_fresh())]
-        reconciler = Reconciler(cluster, stacks, clock, journal)
+        cluster = self._cluster = ActorCluster(self._engine, identity)
+        await cluster.refresh(serving_ids(stacks.ledger.generation))
+        reconciler = self._reconciler = Reconciler(cluster, stacks, clock, journal)
         packages = Packages(self._store, node_folder(identity.cluster_id) / "code")
         deps = Deps(reconciler=reconciler, cluster=cluster, stacks=stacks, clock=clock, journal=journal)
-        plane = ControlPlane(deps, packages=packages, preflight=RayPreflight(identity.cluster_id, packages))
-        self._background.append(asyncio.create_task(reconciler.run()))
+        preflight = EnginePreflight(self._engine, identity.cluster_id, packages)
+        plane = ControlPlane(deps, packages=packages, preflight=preflight)
+        self._tasks.start(cluster.keep_nodes_fresh(), name="nodes")
+        reconciler.start()
         plane.resume_operations()
-        url = f"http://{self._settings.host}:{server.port}"
-        self._address = ControllerAddress(url=url, token=token, pid=os.getpid())
+        server = await self._bound()
         pulse = Pulse(cluster, kept, clock)
+        url = f"http://{self._settings.host}:{server.port}"
         app = make_app(
             plane,
             token=token,
@@ -128,10 +133,41 @@ class Controller:
             events=events,
             pulse=pulse,
         )
-        self._background += [asyncio.create_task(events.keep()), asyncio.create_task(pulse.run())]
+        self._writers.start(keep("events", events.keep), name="events")
+        self._writers.start(keep("figures", pulse.run), name="figures")
         events.note(kind="controller", message="the controller is ready", data={"pid": os.getpid()})
-        self._background.append(asyncio.create_task(server.serve(app)))
+        self._tasks.start(server.serve(app), name="control API")
+        self._address = ControllerAddress(url=url, token=token, pid=os.getpid())
+        self._ready.set()
         log.info("controller ready", address=url, stacks=len(stacks.names()))
+
+    async def _bound(self) -> AdminServer:
+        """The control API's server, with its port. One that comes back and finds the port taken waits for it, and reconciles."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            server = AdminServer(self._settings.host, self._settings.port)
+            try:
+                server.bind()
+            except ServeconfError as error:
+                if not self._restarted:
+                    raise
+                log.error("the control API waits for its port", reason=error.message)
+                self._address = ControllerAddress(pid=os.getpid(), error=error.message)
+                self._ready.set()
+            else:
+                return server
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _drop_everything(self) -> None:
+        """What a start that failed has begun; actors go on."""
+        if self._reconciler is not None:
+            await self._reconciler.stop()
+        if self._cluster is not None:
+            self._cluster.close()
+        await self._tasks.close()
+        await self._writers.close()
+        self._tasks, self._writers = Tasks(), Tasks()
 
     async def _identity(self) -> ClusterSettings:
         """The cluster's id and secret: made once, then found in the store."""
@@ -150,57 +186,34 @@ class Controller:
     async def _shutdown(self, plane: ControlPlane) -> None:
         """Stop everything, forget everything, then end this process."""
         await plane.stop_everything()
+        await self._writers.close()
         identity = await self._identity()
         for key in await self._store.keys(""):
             await self._store.delete(key)
         shutil.rmtree(node_folder(identity.cluster_id), ignore_errors=True)
-        asyncio.get_running_loop().call_later(LAST_WORD_S, kill, CONTROLLER)
+        asyncio.get_running_loop().call_later(LAST_WORD_S, self._end)
 
-
-class ControllerActor:
-    """``Controller`` as an actor."""
-
-    def __init__(self, settings: ControllerSettings) -> None:
-        set_up_process()
-        self._controller = Controller(settings)
-
-    async def address(self) -> ControllerAddress:
-        """See Controller."""
-        return await self._controller.address()
+    def _end(self) -> None:
+        actor = find_actor(CONTROLLER)
+        if actor is not None:
+            kill_actor(actor)
 
 
 def find_controller() -> Any | None:
     """The controller of the cluster that this process is connected to."""
-    try:
-        return ray.get_actor(CONTROLLER, namespace=NAMESPACE)
-    except ValueError:
-        return None
+    return find_actor(CONTROLLER)
 
 
 def start_controller(settings: ControllerSettings, *, timeout_s: float = 60.0) -> ControllerAddress:
     """The controller's address; it is started on the head node where there is none. Raises OperatorError where it can't."""
-    actor: Any = (
-        ray.remote(ControllerActor)
-        .options(
-            name=CONTROLLER,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            num_cpus=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(_head_node(), soft=False),
-        )
-        .remote(settings)
-    )
-    address = cast(ControllerAddress, ray.get(actor.address.remote(), timeout=timeout_s))
+    actor = find_controller()
+    ours = actor is None
+    if actor is None:
+        place = Place(node_id=head_node(), restarts=True)
+        actor = start_actor(CONTROLLER, "controller", (settings,), place, get_if_exists=True)
+    address = cast(ControllerAddress, call_actor(actor, "address", timeout_s=timeout_s))
     if address.error:
-        ray.kill(actor, no_restart=True)
+        if ours:
+            kill_actor(actor)
         raise OperatorError(address.error, code="controller_failed")
     return address
-
-
-def _head_node() -> str:
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"] and HEAD_RESOURCE in node["Resources"]:
-            return str(node["NodeID"])
-    raise OperatorError("the Ray cluster has no head node")

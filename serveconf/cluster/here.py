@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, cast
 
-from serveconf.cluster.settings import CONTROLLER, NAMESPACE
+from serveconf.cluster.settings import CONTROLLER
 
 ADDRESS_S = 60.0  # a controller that Ray restarts just now
 
@@ -20,11 +20,10 @@ def connected_to() -> str | None:
 
 def control_api() -> tuple[str, str] | None:
     """URL and token of the control API of that cluster; None where no controller runs on it."""
-    import ray
+    from serveconf.cluster.ray_engine import call_actor, find_actor
 
-    try:
-        controller: Any = ray.get_actor(CONTROLLER, namespace=NAMESPACE)
-    except ValueError:
+    controller = find_actor(CONTROLLER)
+    if controller is None:
         return None
-    address = ray.get(controller.address.remote(), timeout=ADDRESS_S)
+    address = call_actor(controller, "address", timeout_s=ADDRESS_S)
     return None if address.error else (address.url, address.token)

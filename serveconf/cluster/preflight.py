@@ -7,24 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import ray
 from msgspec.structs import replace
 
-from serveconf.cluster.asking import ask
-from serveconf.cluster.kv import RayStore
+from serveconf.cluster.engine import Engine, EngineError
+from serveconf.cluster.ray_engine import RayStore
 from serveconf.cluster.settings import node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.code.looking import look_at_code
+from serveconf.errors import AuthorError
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Question, TargetReport
 
 SPARE_S = 60.0  # for a runtime environment to be built
 
 
-class RayPreflight:
+class EnginePreflight:
     """Implements ``reconcile.ports.Preflight``."""
 
-    def __init__(self, cluster_id: str, packages: Packages) -> None:
+    def __init__(self, engine: Engine, cluster_id: str, packages: Packages) -> None:
+        self._engine = engine
         self._cluster_id = cluster_id
         self._packages = packages
 
@@ -32,9 +33,19 @@ class RayPreflight:
         """What each target and each middleware is, in the given order."""
         folder = await self._packages.folder(question.code) if question.code else None
         if question.runtime_env:
-            task = ray.remote(_look_in_environment).options(num_cpus=0, runtime_env=question.runtime_env)
             limit = question.timeout_s * (len(question.targets) + len(question.middlewares)) + SPARE_S
-            answer = await ask(task.remote(self._cluster_id, question), limit)
+            try:
+                answer = await self._engine.run(
+                    _look_in_environment,
+                    self._cluster_id,
+                    question,
+                    runtime_env=question.runtime_env,
+                    timeout_s=limit,
+                )
+            except EngineError as error:
+                raise AuthorError(
+                    f"the runtime environment can't be used: {error}", code="runtime_env_failed"
+                ) from error
         else:
             answer = await asyncio.to_thread(_look, question, folder)
         read = msgspec.convert(answer, dict[str, list[TargetReport]])

@@ -1,7 +1,7 @@
 """One replica: the user's object, built from its code package, served behind ASGI frames on a loop of its own.
 
-A plain class; ``actors`` puts Ray on it. It starts by itself when it is made, so that a controller that comes back
-finds it starting, ready or failed and need only ask.
+A plain class that is hosted: everything runs on its loop. It starts by itself, so that a controller that comes back finds
+it starting, ready or failed and need only ask.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import hashlib
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
+from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import get_logger
-from serveconf.cluster.loopthread import LoopThread
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.errors import CodeFailed, ServeconfError
@@ -28,77 +29,50 @@ from serveconf.handles.handle import DeploymentHandle, install_caller
 from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
-from serveconf.plan.state import ReplicaPhase, ReplicaState
+from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
-from serveconf.reconcile.ports import ReplicaOrder, Store
+from serveconf.reconcile.ports import ReplicaOrder
 from serveconf.runtime import context
 from serveconf.runtime.log_lines import set_up_logging
 from serveconf.wire import WireServer
 
 log = get_logger("replica")
 
+FIRST_CHECKS_S = 0.25  # between two of them while it starts
+
 
 class Replica:
     """Import, construct, start up, listen; then answer until it is drained."""
 
-    def __init__(
-        self, order: ReplicaOrder, settings: ClusterSettings, store: Store, *, node_id: str, node_ip: str
-    ) -> None:
+    def __init__(self, order: ReplicaOrder, settings: ClusterSettings, surroundings: Surroundings) -> None:
         self._order = order
         self._settings = settings
-        self._node_ip = node_ip
+        self._node_ip = surroundings.node_ip
         folder = node_folder(settings.cluster_id)
-        self._store = store
+        self._store = surroundings.store
         self._following: Following | None = None
-        self._packages = Packages(store, folder / "code")
+        self._packages = Packages(self._store, folder / "code")
         self._uds = str(folder / f"{hashlib.sha256(order.id.encode()).hexdigest()[:16]}.sock")
         self._served: ServedApp | None = None
         self._server: WireServer | None = None
         self._tcp: str | None = None
         self._ready = asyncio.Event()
+        self._draining: asyncio.Task[bool] | None = None
         self._state = ReplicaState(
             id=order.id,
             stack=order.stack,
             deployment=order.deployment.name,
             version=order.deployment.version,
-            phase=ReplicaPhase.STARTING,
+            phase=Phase.STARTING,
             config_hash=order.deployment.config_hash,
-            node_id=node_id,
+            node_id=surroundings.node_id,
             pid=os.getpid(),
             uds=self._uds,
         )
-        self._thread = LoopThread("app")
-        self._thread.start(self._start())
 
-    def describe(self) -> ReplicaState:
-        """What it is now."""
-        return replace(self._state, ongoing=self._server.ongoing if self._server else 0, tcp=self._tcp)
-
-    async def wait_ready(self) -> ReplicaState:
-        """Return when it is ready or has failed; the message of a failed one is one line and then the user's traceback."""
-        await self._thread.run(self._wait_ready())
-        return self.describe()
-
-    async def check(self) -> str:
-        """Ask the served object for its health: empty where it is well, else what is wrong."""
-        return await self._thread.run(self._check())
-
-    async def reconfigure(self, user_config: Any, config_hash: str) -> tuple[str, str] | None:
-        """Hand a new user_config over. None where it was taken, else (message, traceback); the old one then holds."""
-        return await self._thread.run(self._reconfigure(user_config, config_hash))
-
-    async def listen_tcp(self) -> str:
-        """Be reachable from other nodes too; returns host:port."""
-        return await self._thread.run(self._listen_tcp())
-
-    async def drain(self, timeout_s: float) -> bool:
-        """Finish what was begun, then shut the app down. False where something had to be cut."""
-        return await self._thread.run(self._drain(timeout_s))
-
-    # everything below runs on the app's loop
-
-    async def _start(self) -> None:
+    async def run(self) -> None:
+        """Start; what becomes of it is in the state."""
         try:
             await self._build()
         except ServeconfError as error:
@@ -106,6 +80,21 @@ class Replica:
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit too; the controller must hear of it
             self._fail(f"{type(error).__name__}: {error}", traceback.format_exc())
         self._ready.set()
+
+    async def describe(self) -> ReplicaState:
+        """What it is now."""
+        return replace(self._state, ongoing=self._server.ongoing if self._server else 0, tcp=self._tcp)
+
+    async def wait_ready(self) -> ReplicaState:
+        """Return when it is ready or has failed; the message of a failed one is one line and then the user's traceback."""
+        await self._ready.wait()
+        return await self.describe()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Finish what was begun, then shut the app down. False where something had to be cut. Who asks again waits too."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(timeout_s))
+        return await asyncio.shield(self._draining)
 
     async def _build(self) -> None:
         deployment, spec = self._order.deployment, self._order.deployment.spec
@@ -151,8 +140,15 @@ class Replica:
             offers_files=served.passes_files,
         )
         await self._server.listen_unix(self._uds)
-        self._state = replace(self._state, phase=ReplicaPhase.READY)
+        await self._pass_first_check(spec)
+        self._state = replace(self._state, phase=Phase.READY, message="")
         log.info("replica ready", replica=self._order.id, deployment=deployment.name)
+
+    async def _pass_first_check(self, spec: Mapping[str, Any]) -> None:
+        """It is not ready before its health check has passed once; the controller says when that takes too long."""
+        while wrong := await self.check(spec["health_check_path"], spec["health_check_timeout_s"]):
+            self._state = replace(self._state, message=f"its health check fails: {wrong}")
+            await asyncio.sleep(FIRST_CHECKS_S)
 
     def _handle(self, node: str) -> DeploymentHandle[Any]:
         """What a constructor gets for another deployment of its application."""
@@ -166,29 +162,26 @@ class Replica:
         message, trace = (with_own_paths(text, code, self._order.deployment.app_dir) for text in (message, trace))
         if trace:
             print(trace, file=sys.stderr, flush=True)
-        self._state = replace(self._state, phase=ReplicaPhase.FAILED, message=f"{message}\n{trace}".rstrip())
+        self._state = replace(self._state, phase=Phase.FAILED, message=f"{message}\n{trace}".rstrip())
 
-    async def _wait_ready(self) -> None:
-        await self._ready.wait()
-
-    async def _check(self) -> str:
-        if self._served is None:
+    async def check(self, path: str | None, timeout_s: float) -> str:
+        """Ask the served object for its health: empty where it is well, else what is wrong."""
+        served = self._served
+        if served is None:
             return ""
-        spec = self._order.deployment.spec
         try:
-            async with asyncio.timeout(spec["health_check_timeout_s"]):
-                if spec["health_check_path"] is not None:
-                    return await probe_path(
-                        self._served.app, spec["health_check_path"], self._order.deployment.prefix, self._served.state
-                    )
-                await self._served.check_health()
+            async with asyncio.timeout(timeout_s):
+                if path is not None:
+                    return await probe_path(served.app, path, self._order.deployment.prefix, served.state)
+                await served.check_health()
         except TimeoutError:
-            return f"no answer to the health check within {spec['health_check_timeout_s']:g} s"
+            return f"no answer to the health check within {timeout_s:g} s"
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means unhealthy
             return f"{type(error).__name__}: {error}"
         return ""
 
-    async def _reconfigure(self, user_config: Any, config_hash: str) -> tuple[str, str] | None:
+    async def reconfigure(self, user_config: Any, config_hash: str) -> tuple[str, str] | None:
+        """Hand a new user_config over. None where it was taken, else (message, traceback); the old one then holds."""
         assert self._served is not None
         try:
             await self._served.reconfigure(user_config)
@@ -199,7 +192,8 @@ class Replica:
         self._state = replace(self._state, config_hash=config_hash)
         return None
 
-    async def _listen_tcp(self) -> str:
+    async def listen_tcp(self) -> str:
+        """Be reachable from other nodes too; returns host:port."""
         assert self._server is not None
         if self._tcp is None:
             host, port = await self._server.listen_tcp(self._node_ip)
@@ -207,7 +201,7 @@ class Replica:
         return self._tcp
 
     async def _drain(self, timeout_s: float) -> bool:
-        self._state = replace(self._state, phase=ReplicaPhase.DRAINING)
+        self._state = replace(self._state, phase=Phase.DRAINING)
         clean = True
         if self._server is not None:
             clean = await self._server.drain(timeout_s)

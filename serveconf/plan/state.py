@@ -71,14 +71,18 @@ class DesiredStack(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return {deployment.name: deployment for deployment in self.deployments}
 
 
-class ReplicaPhase(StrEnum):
-    """Where a replica stands in its life."""
+class Phase(StrEnum):
+    """Where a replica or a proxy stands in its life."""
 
     STARTING = "Starting"
     READY = "Ready"
-    UNHEALTHY = "Unhealthy"
+    UNHEALTHY = "Unhealthy"  # its checks fail, or it does not answer
     DRAINING = "Draining"
     FAILED = "Failed"  # it ended, or it never got ready; ``message`` says why
+
+
+ReplicaPhase = Phase
+ProxyPhase = Phase
 
 
 class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,16 +100,6 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
     tcp: str | None = None
     ongoing: int = 0
     message: str = ""
-
-
-class ProxyPhase(StrEnum):
-    """Where a proxy stands in its life."""
-
-    STARTING = "Starting"
-    READY = "Ready"
-    UNHEALTHY = "Unhealthy"  # it does not answer
-    DRAINING = "Draining"
-    FAILED = "Failed"
 
 
 class ProxyState(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,8 +59,8 @@ class ProxyApp:
         """The number of the generation that is served; 0 before the first one."""
         return self._live.number
 
-    async def stage(self, generation: Generation) -> None:
-        """Build a generation beside the one that is served.
+    async def stage(self, generation: Generation, *, restoring: bool = False) -> None:
+        """Build a generation beside the one that is served; ``restoring``: it was live before, whoever of it still lives.
 
         Raises CodeFailed (a middleware) or OperatorError (a replica that cannot be reached); then nothing has changed.
         Staging the live generation again is harmless; staging another one under a staged number replaces it. Several
@@ -72,7 +72,7 @@ class ProxyApp:
         if number < self._live.number:
             raise InternalError(f"generation {number} is older than the live one, {self._live.number}")
         self.abort(number)
-        self._staged[number] = await self._builder.build(generation, self._live)
+        self._staged[number] = await self._builder.build(generation, self._live, restoring=restoring)
         if number <= self._live.number:  # a newer one was committed meanwhile
             self.abort(number)
 

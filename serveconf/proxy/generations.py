@@ -28,6 +28,9 @@ class Pool(Protocol):
     async def open(self, addresses: Iterable[ReplicaAddress], /) -> None:
         """Connect to all of them. Raises OperatorError."""
 
+    async def open_behind(self, addresses: Iterable[ReplicaAddress], /) -> None:
+        """Connect to those that answer at once, and to the others when they do."""
+
     def release(self, ids: Iterable[str], /) -> None:
         """No request will go to these replicas any more."""
 
@@ -89,8 +92,11 @@ class Builder:
         """What is served before the first generation."""
         return self._assemble(Generation(number=0), None, ())
 
-    async def build(self, generation: Generation, live: Staged) -> Staged:
-        """Raises CodeFailed or OperatorError. The mounts are held for this generation until ``let_go``."""
+    async def build(self, generation: Generation, live: Staged, *, restoring: bool) -> Staged:
+        """Raises CodeFailed or OperatorError. The mounts are held for this generation until ``let_go``.
+
+        ``restoring``: a replica that can't be reached is no error.
+        """
         opened = {replica.id: replica for route in generation.public for replica in route.replicas}
         held: list[Mount] = []
         try:
@@ -102,7 +108,8 @@ class Builder:
                 mount.hold(generation.number)
                 self._mounts.add(mount)
                 held.append(mount)
-            await self._pool.open(list(opened.values()))
+            open_replicas = self._pool.open_behind if restoring else self._pool.open
+            await open_replicas(list(opened.values()))
         except BaseException:
             for mount in held:
                 mount.let_go(generation.number)

@@ -27,6 +27,7 @@ log = logging.getLogger("serveconf.proxy")
 OPEN_TIMEOUT_S = 5.0  # for all of a generation's new replicas to be reached, when it is staged
 FIRST_BACK_OFF_S = 0.05
 LONGEST_BACK_OFF_S = 2.0
+BEHIND_S = 0.5
 
 
 class ReplicaUnreachable(OperatorError):
@@ -85,16 +86,21 @@ class Link:
             self.reconnect()
         self.tell()
 
-    def reconnect(self) -> None:
+    def reconnect(self, first_s: float = FIRST_BACK_OFF_S) -> None:
         """Connect in the background, with back-off, until it works or the replica is released."""
         if self._reconnecting is None or self._reconnecting.done():
-            self._reconnecting = asyncio.get_running_loop().create_task(self._connect_again())
+            self._reconnecting = asyncio.get_running_loop().create_task(self._connect_again(first_s))
 
-    async def _connect_again(self) -> None:
-        pause_s = FIRST_BACK_OFF_S
+    @property
+    def trying(self) -> asyncio.Task[None]:
+        """Ends when it is connected, or released."""
+        assert self._reconnecting is not None
+        return self._reconnecting
+
+    async def _connect_again(self, pause_s: float) -> None:
         while not self.released and self.client is None:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(2 * pause_s, LONGEST_BACK_OFF_S)
+            pause_s = min(max(2 * pause_s, FIRST_BACK_OFF_S), LONGEST_BACK_OFF_S)
             try:
                 await self.connect()
             except (OSError, ProtocolError):
@@ -117,13 +123,27 @@ class ReplicaPool:
         A replica that was reached before and whose connection just broke is not waited for: it may have crashed, and
         that must not stand in the way of the generation that replaces it.
         """
-        new = [link for link in map(self.link, addresses) if not link.reached]
+        new = self._unreached(addresses)
         results = await asyncio.gather(*(link.connect() for link in new), return_exceptions=True)
         failed = [(link, error) for link, error in zip(new, results, strict=True) if error is not None]
         if failed:
             self.release([link.id for link in new])
             link, error = failed[0]
             raise ReplicaUnreachable(f"replica {link.id} does not answer: {error!r}") from error
+
+    async def open_behind(self, addresses: Iterable[ReplicaAddress]) -> None:
+        """Connect to every replica that is new, and go on trying behind where one can't be reached within half a second.
+
+        For a proxy that comes back: it serves the table that was live, whoever of it has died meanwhile.
+        """
+        new = self._unreached(addresses)
+        for link in new:
+            link.reconnect(first_s=0)
+        if new:
+            await asyncio.wait([link.trying for link in new], timeout=BEHIND_S)
+
+    def _unreached(self, addresses: Iterable[ReplicaAddress]) -> list[Link]:
+        return [link for link in map(self.link, addresses) if not link.reached]
 
     def release(self, replica_ids: Iterable[str]) -> None:
         """No generation names these any more: nothing new goes there, and what runs there ends there."""

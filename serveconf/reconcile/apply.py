@@ -37,6 +37,7 @@ log = logging.getLogger("serveconf.control")
 
 FREED_S = 2.0  # how long what has ended may still be counted as taken
 SETTLE_S = 2.0  # how long an apply waits for idle old replicas to go; busy ones drain on without it
+BEHIND_S = 10.0  # ... and for a proxy that does not answer to be brought forward: until then its clients see what was
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,9 +258,20 @@ async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None
             code="deadline", message=f"not done after {request.timeout_s:g} s; what was started is removed"
         )
         await deps.stacks.give_up(operation.stack, number, failure, outcome="timeout")
-    deadline = deps.clock.now() + SETTLE_S
-    while deps.clock.now() < deadline and _unsettled(deps, operation.stack):
+    await _until(deps, BEHIND_S, lambda: not _is_any_behind(deps))
+    await _until(deps, SETTLE_S, lambda: not _unsettled(deps, operation.stack))
+
+
+async def _until(deps: Deps, limit_s: float, what: Callable[[], bool]) -> None:
+    deadline = deps.clock.now() + limit_s
+    while not what() and deps.clock.now() < deadline:
         await deps.clock.sleep(0.02)
+
+
+def _is_any_behind(deps: Deps) -> bool:
+    live = deps.reconciler.table.generation.number
+    here = (p for p in deps.cluster.observe().proxies if p.phase in (ProxyPhase.READY, ProxyPhase.UNHEALTHY))
+    return any(p.generation < live for p in here)
 
 
 def _unsettled(deps: Deps, stack: str) -> bool:

@@ -23,9 +23,9 @@ def with_stack(
     """
     stacks = {stack.name: stack for stack in routed}
     routes = [
-        _with_front(route, deployment, front)
+        _with_front(route, stacks[route.stack].deployment(route.deployment), front)
         for route in base.routes
-        if route.stack != mine and (deployment := _deployment(stacks, route)) is not None
+        if route.stack != mine and route.stack in stacks
     ]
     if mine in stacks:
         routes += [make_route(mine, d, serving.get(d.name, ()), front) for d in stacks[mine].deployments]
@@ -62,14 +62,11 @@ def _timeout_s(deployment: DesiredDeployment, front: HttpFront) -> float | None:
     return front.options.get("request_timeout_s") if own is None else own
 
 
-def _with_front(route: Route, deployment: DesiredDeployment, front: HttpFront) -> Route:
+def _with_front(route: Route, deployment: DesiredDeployment | None, front: HttpFront) -> Route:
+    if deployment is None:
+        return route
     timeout_s = _timeout_s(deployment, front)
     return route if route.request_timeout_s == timeout_s else replace(route, request_timeout_s=timeout_s)
-
-
-def _deployment(stacks: Mapping[str, DesiredStack], route: Route) -> DesiredDeployment | None:
-    stack = stacks.get(route.stack)
-    return stack.deployment(route.deployment) if stack is not None else None
 
 
 def same_content(one: Generation, other: Generation) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from serveconf.background import LONGEST_PAUSE_S, Tasks
+from serveconf.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Tasks, keep
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.ports import Clock, Cluster
 from serveconf.reconcile.proxies import Proxies
@@ -21,7 +21,6 @@ from serveconf.reconcile.witness import Witness
 
 log = logging.getLogger("serveconf.reconcile")
 
-FIRST_PAUSE_S = 0.25
 ORPHAN_DRAIN_S = 20.0
 
 
@@ -34,7 +33,7 @@ class Reconciler:
         journal = journal or Journal()
         self._witness = Witness(cluster, clock, journal)
         self.on_event: Callable[[str, Event], None] = lambda stack, event: None
-        self.table = Table(cluster, stacks.ledger)
+        self.table = Table(cluster, stacks)
         self._proxies = Proxies(cluster, stacks, self.table, clock, journal)
         self._tasks = Tasks()
         self._workers: dict[str, Worker] = {}
@@ -62,18 +61,20 @@ class Reconciler:
         for worker in self._workers.values():
             worker.wake()
 
-    async def run(self) -> None:
-        """Look, act, sleep, until ``stop``."""
-        self._tasks.start(self._front.run(), name="proxies")
-        while not self._tasks.closed:
-            self._wake.clear()
-            await self._look_at_stacks()
-            await self._wake.wait()
+    def start(self) -> None:
+        """Begin to look, act, sleep, until ``stop``."""
+        self._tasks.start(keep("proxies", self._front.run), name="proxies")
+        self._tasks.start(keep("stacks", self._follow_stacks), name="stacks")
 
     async def stop(self) -> None:
         """Nothing is started any more."""
         await self._tasks.close()
-        self._wake.set()
+
+    async def _follow_stacks(self) -> None:
+        while True:
+            self._wake.clear()
+            await self._look_at_stacks()
+            await self._wake.wait()
 
     async def pass_once(self) -> float:
         """One look at everything, one after the other. Returns the seconds until the next one that nobody asks for."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -123,8 +123,12 @@ class Cluster(Protocol):
     def nodes(self) -> tuple[NodeState, ...]:
         """The live nodes."""
 
-    async def refresh(self) -> None:
-        """Find what is there by name: after a restart of the controller, and when nodes come or go."""
+    async def refresh(self, serving: Collection[str] = ()) -> None:
+        """Look at the nodes, and find what is there by name: after a restart of the controller.
+
+        ``serving``: the replicas that the live table names; one that does not answer is taken for ready until it dies
+        or its checks fail.
+        """
 
     async def refresh_load(self) -> None:
         """Have ``observe`` tell how many requests each replica has just now."""
@@ -135,8 +139,11 @@ class Cluster(Protocol):
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """Hand a new user_config to a live replica. Raises CodeFailed, and then the replica keeps its old one."""
 
+    def tend_replica(self, replica_id: str, spec: Mapping[str, Any]) -> None:
+        """Check a live replica's health as this spec of its deployment says, from now on."""
+
     async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
-        """Begin to drain and then stop a replica; it is observed as Draining, then no more."""
+        """Begin to drain and then stop a replica; it is observed as Draining, then no more. The shortest time counts."""
 
     async def start_proxy(self, order: ProxyOrder) -> None:
         """Begin to start a proxy; it is observed as Starting, then Ready or Failed."""

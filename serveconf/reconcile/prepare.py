@@ -151,18 +151,21 @@ def _known_middlewares(
     if current is None or current.code != request.code:
         return {}
     known: dict[str | None, set[str]] = {}
-    if _imports_known(spec.http_options.middlewares, current.http_middlewares):
+    if _imports_the_same(spec.http_options.middlewares, current.http_middlewares):
         known[None] = set(current.http_middleware_modules)
     for deployment in spec.deployments:
         before = current.deployment(deployment.name)
-        if before is not None and _imports_known(deployment.middlewares, before.middlewares):
+        if before is not None and _imports_the_same(deployment.middlewares, before.middlewares):
             known[deployment.name] = set(before.middleware_modules)
     return known
 
 
-def _imports_known(said: list[MiddlewareSpec], before: tuple[Middleware, ...]) -> bool:
-    """Whether all of them are imported already. With other arguments they are built, or refused, when they are staged."""
-    return {m.import_path for m in said} <= {m.import_path for m in before}
+def _imports_the_same(said: list[MiddlewareSpec], before: tuple[Middleware, ...]) -> bool:
+    """Whether the modules that are known are those of these middlewares: all of them are imported, and no other was.
+
+    With other arguments they are built, or refused, when they are staged.
+    """
+    return {m.import_path for m in said} == {m.import_path for m in before}
 
 
 def _unknown_middlewares(spec: StackSpec, looked: _Looked) -> list[tuple[str, str | None, MiddlewareSpec]]:

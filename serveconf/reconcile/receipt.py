@@ -12,7 +12,7 @@ from serveconf.reconcile.ports import Counters
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """The contract's ``receipt``. ``max_gap_ms``: the longest time between two answers while requests were waiting.
 
-    ``proxies`` of them there were, ``counted`` of them said what they had counted.
+    ``uncounted``: so many proxies did not say what they had counted; left out where all did.
     """
 
     requests: int = 0
@@ -22,8 +22,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     streams_kept: int = 0
     streams_closed: int = 0
     duration_s: float = 0.0
-    proxies: int = 0
-    counted: int = 0
+    uncounted: int | msgspec.UnsetType = msgspec.UNSET
 
 
 def add_up(counted: Iterable[Counters], *, proxies: int, duration_s: float) -> Receipt:
@@ -37,6 +36,5 @@ def add_up(counted: Iterable[Counters], *, proxies: int, duration_s: float) -> R
         streams_kept=sum(c.streams_kept for c in counted),
         streams_closed=sum(c.streams_closed for c in counted),
         duration_s=round(duration_s, 3),
-        proxies=proxies,
-        counted=len(counted),
+        uncounted=proxies - len(counted) or msgspec.UNSET,
     )

@@ -20,21 +20,18 @@ from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Repl
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
 from serveconf.reconcile.decide import Decision, StackView, decide
-from serveconf.reconcile.front import merge_fronts
-from serveconf.reconcile.generation import with_stack
 from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ReplicaOrder
 from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.records import Failure, StackHead
 from serveconf.reconcile.stacks import Stacks
-from serveconf.reconcile.table import Table
-from serveconf.routing import Generation
+from serveconf.reconcile.table import Silent, Table
 
 log = logging.getLogger("serveconf.reconcile")
 
 IDLE_S = 5.0  # a look without any reason, against whatever was missed
 RETRY_S = 0.25  # after something that should pass by itself
-SWITCH_TRIES = 20  # how often a target may fail to reach the proxies before it is given up
+SWITCH_S = 5.0  # how long the proxies may refuse a target before it is given up
 
 Event = dict[str, Any]
 Tell = Callable[[str, Event], None]  # (stack, event), for who follows an apply
@@ -68,7 +65,7 @@ class StackPass:
         self._backoff: Backoff[tuple[str, ...]] = Backoff(room.clock)
         self._reconfiguring: set[str] = set()
         self._phases: dict[str, ReplicaPhase] = {}
-        self._failed_switches = 0
+        self._refused_since: float | None = None
         self._baking = Baking(room.cluster, room.clock)
 
     async def once(self) -> float:
@@ -88,8 +85,9 @@ class StackPass:
             return 0.0
         pause = min(pause, await self._start(head, decision))
         self._reconfigure(head, decision)
+        self._tend(head, observed)
         if not await self._switch(head, decision, observed):
-            return RETRY_S
+            return 0.0
         await self._drain_surplus(decision, observed)
         return pause
 
@@ -149,6 +147,14 @@ class StackPass:
                 )
             )
 
+    def _tend(self, head: StackHead, observed: Observed) -> None:
+        """What a change of no cost asks of replicas that stay."""
+        goal = self._desired(head.target) or self._desired(head.current)
+        for deployment in goal.deployments if goal else ():
+            for replica in observed.of(self.name, deployment.name):
+                if replica.version == deployment.version:
+                    self._cluster.tend_replica(replica.id, deployment.spec)
+
     def _order(self, deployment: DesiredDeployment) -> ReplicaOrder:
         return ReplicaOrder(
             id=f"{self.name}.{deployment.name}.{deployment.version[:8]}.{secrets.token_hex(3)}",
@@ -202,10 +208,6 @@ class StackPass:
         if decision.final and bake.limits and head.baking_until is None:
             await self._baking.begin(head)
 
-        def make(live: Generation) -> Generation:
-            routed = [stack for name in self._stacks.names() if (stack := self._routed(name, decision)) is not None]
-            return with_stack(live, merge_fronts(routed), routed, self.name, serving)
-
         @asynccontextmanager
         async def claim() -> AsyncIterator[bool]:
             begins = bool(bake.limits) and head.baking_until is None
@@ -218,15 +220,12 @@ class StackPass:
                 self._tell_reached(head, bake if begins else None)
 
         try:
-            moved = await self._table.move(make, claim)
+            moved = await self._table.move(self.name, decision.routes, serving, claim)
         except ServeconfError as error:
             await self._switch_failed(head, decision, error)
             return False
-        self._failed_switches = 0
+        self._refused_since = None
         return moved
-
-    def _routed(self, name: str, decision: Decision) -> DesiredStack | None:
-        return decision.routes if name == self.name else self._stacks.routed(name)
 
     async def _reachable(self, replicas: tuple[ReplicaState, ...], observed: Observed) -> tuple[ReplicaState, ...]:
         """The replicas with an address for proxies on other nodes, where there are such proxies."""
@@ -243,13 +242,19 @@ class StackPass:
 
     async def _switch_failed(self, head: StackHead, decision: Decision, error: ServeconfError) -> None:
         log.warning("the proxies did not take the generation", extra={"stack": self.name, "reason": error.message})
-        self._failed_switches += 1
-        final = isinstance(error, CodeFailed | Conflict) or self._failed_switches >= SWITCH_TRIES
-        if final and decision.ready:
-            self._failed_switches = 0
+        now = self._clock.now()
+        if isinstance(error, Silent):  # nothing that the target could be blamed for
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = now
+        refused_s = 0.0 if self._refused_since is None else now - self._refused_since
+        if decision.ready and (isinstance(error, CodeFailed | Conflict) or refused_s >= SWITCH_S):
+            self._refused_since = None
             traceback = error.traceback if isinstance(error, CodeFailed) else ""
             failure = Failure(code=error.code, message=error.message, traceback=traceback, hint=error.hint)
             await self._give_up(head, failure)
+        else:
+            await self._clock.sleep(RETRY_S)  # here: whatever wakes the loop meanwhile does not make it try at once
 
     def _tell_reached(self, head: StackHead, bake: Bake | None) -> None:
         live = f"generation {self._table.generation.number} is live"

@@ -18,18 +18,17 @@ from msgspec.structs import replace
 
 from serveconf.background import Tasks
 from serveconf.errors import OperatorError, ServeconfError
-from serveconf.plan.state import Observed, ProxyPhase, ProxyState
-from serveconf.reconcile.generation import same_content, serving_ids
+from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState
+from serveconf.reconcile.front import merge_fronts
+from serveconf.reconcile.generation import Serving, same_content, serving_ids, with_stack
 from serveconf.reconcile.ports import Cluster
-from serveconf.reconcile.records import Ledger
+from serveconf.reconcile.stacks import Stacks
 from serveconf.routing import Generation
 
 log = logging.getLogger("serveconf.reconcile")
 
 LOOK_S = 0.1  # between two looks at whether a proxy that has not answered yet still lives
-COMMIT_S = 1.0  # a commit is one assignment: who takes longer does not answer
 
-Make = Callable[[Generation], Generation]  # from the live table to the wanted one, whatever its number
 Claim = Callable[[], AbstractAsyncContextManager[bool]]  # whether the move may still be made; held while it is
 
 
@@ -42,9 +41,11 @@ class Silent(OperatorError):
 class Table:
     """The live generation, and how it moves."""
 
-    def __init__(self, cluster: Cluster, ledger: Ledger) -> None:
+    def __init__(self, cluster: Cluster, stacks: Stacks) -> None:
         self._cluster = cluster
-        self._ledger = ledger
+        self._stacks = stacks
+        self._ledger = stacks.ledger
+        self._routed: dict[str, DesiredStack | None] = {}  # whose routes the live table has; of others the records say
         self._number = 0
         self._commits = asyncio.Lock()
         self._named: dict[int, frozenset[str]] = {}  # generation -> the replicas that it names
@@ -64,18 +65,22 @@ class Table:
         behind = (self._named.get(p.generation, frozenset()) for p in observed.proxies)
         return self.serving().union(*behind)
 
-    async def move(self, make: Make, claim: Claim) -> bool:
-        """Have all proxies that answer serve what ``make`` makes, or none of them. False where the claim does not hold.
+    async def move(self, stack: str, routes: DesiredStack | None, serving: Serving, claim: Claim) -> bool:
+        """Have all proxies that answer serve these routes of a stack, or none of them. False where the claim does not hold.
 
-        Raises CodeFailed (a middleware) or OperatorError, then nothing has changed.
+        Raises CodeFailed (a middleware), Conflict, or OperatorError; then nothing has changed.
         """
         while True:
             base = self.generation
-            wanted = make(base)
-            proxies = _ready(self._cluster.observe())
+            routed = {**{name: self._live(name) for name in self._stacks.names()}, stack: routes}
+            live = [desired for desired in routed.values() if desired is not None]
+            wanted = with_stack(base, merge_fronts(live), live, stack, serving)
+            proxies = self._those_that_answer()
             begun = base.number > 0 or not proxies  # without any table proxies do not even say that all is well
             if begun and same_content(wanted, base):
                 async with claim() as mine:
+                    if mine:
+                        self._routed[stack] = routes
                     return mine
             following = replace(wanted, number=self._next())
             taken = await self._stage(following, proxies)
@@ -85,12 +90,16 @@ class Table:
                     if self.generation is base:
                         async with claim() as mine:
                             if mine:
+                                self._routed[stack] = routes  # before the records say so: others move meanwhile
                                 await self._commit(following, taken)
                                 made = True
                         return mine
             finally:
                 if not made:
                     self._abort(following, taken)
+
+    def _live(self, stack: str) -> DesiredStack | None:
+        return self._routed[stack] if stack in self._routed else self._stacks.routed(stack)
 
     async def bring(self) -> None:
         """Have proxies that are behind serve the live generation: started after it, or silent when it was made."""
@@ -104,32 +113,23 @@ class Table:
             if self.generation is generation:
                 await self._commit_at(generation, taken)
 
+    def _those_that_answer(self) -> list[ProxyState]:
+        """Raises Silent where there are proxies, and none of them answers: what no client would see is no move."""
+        observed = self._cluster.observe()
+        ready = _ready(observed)
+        if not ready and any(p.phase is ProxyPhase.UNHEALTHY for p in observed.proxies):
+            raise Silent("no proxy answers")
+        return ready
+
     def _next(self) -> int:
         self._number = max(self._number, self.generation.number) + 1
         return self._number
 
     async def _stage(self, generation: Generation, proxies: Sequence[ProxyState]) -> list[ProxyState]:
         """Who has taken it. Raises what a proxy says against it; then none has it staged."""
-        staging = {asyncio.ensure_future(self._cluster.stage(p.id, generation)): p for p in proxies}
-        pending = set(staging)
-        try:
-            while pending:
-                _, pending = await asyncio.wait(pending, timeout=LOOK_S)
-                alive = {p.id for p in _ready(self._cluster.observe())}
-                for task in [task for task in pending if staging[task].id not in alive]:
-                    task.cancel()
-        finally:
-            for task in pending:
-                task.cancel()
-        taken, refused = [], []
-        for task, proxy in staging.items():
-            error = OperatorError("lost", code="no_answer") if task.cancelled() else task.exception()
-            if error is None:
-                taken.append(proxy)
-            elif isinstance(error, OperatorError) and error.code == "no_answer":
-                log.warning("a proxy does not answer", extra={"proxy": proxy.id, "generation": generation.number})
-            else:
-                refused.append(error)
+        answers = await self._ask(proxies, lambda p: self._cluster.stage(p.id, generation))
+        refused = [error for _, error in answers if error is not None and not _is_silence(error)]
+        taken = [proxy for proxy, error in answers if error is None]
         if refused:
             self._abort(generation, taken)
             raise next((error for error in refused if isinstance(error, ServeconfError)), refused[0])
@@ -146,40 +146,54 @@ class Table:
         self._named = {number: ids for number, ids in self._named.items() if number in kept}
 
     async def _commit_at(self, generation: Generation, taken: Sequence[ProxyState]) -> None:
-        await self._at(
-            taken, "a proxy did not commit", lambda p: self._cluster.commit(p.id, generation.number), limit_s=COMMIT_S
-        )
+        """One that dies begins again with the stored generation, one that is silent is brought forward."""
+        for proxy, error in await self._ask(taken, lambda p: self._cluster.commit(p.id, generation.number)):
+            if error is not None:
+                log.warning("a proxy did not commit", extra={"proxy": proxy.id, "reason": str(error)})
 
     def _abort(self, generation: Generation, taken: Sequence[ProxyState]) -> None:
         """Beside: nobody waits for it."""
-        work = self._at(taken, "a proxy did not abort", lambda p: self._cluster.abort(p.id, generation.number))
+        work = self._ask(taken, lambda p: self._cluster.abort(p.id, generation.number))
         self._tasks.start(work, name="abort a generation")
 
-    async def _at(
-        self,
-        proxies: Iterable[ProxyState],
-        failed: str,
-        call: Callable[[ProxyState], Coroutine[Any, Any, None]],
-        *,
-        limit_s: float | None = None,
-    ) -> None:
-        """Call every proxy. One that dies begins again with the stored generation, one that is silent is brought forward."""
-
-        async def one(proxy: ProxyState) -> None:
-            try:
-                await call(proxy)
-            except ServeconfError as error:
-                log.warning(failed, extra={"proxy": proxy.id, "reason": error.message})
-
-        calls = [self._tasks.start(one(proxy), name=failed) for proxy in proxies]
-        if calls:
-            await asyncio.wait(calls, timeout=limit_s)
+    async def _ask(
+        self, proxies: Iterable[ProxyState], call: Callable[[ProxyState], Coroutine[Any, Any, None]]
+    ) -> list[tuple[ProxyState, BaseException | None]]:
+        """Call every proxy, and wait for those that live: each with what its call raised."""
+        asked = {self._tasks.start(_outcome(call(proxy)), name=f"ask {proxy.id}"): proxy for proxy in proxies}
+        pending = set(asked)
+        try:
+            while pending:
+                _, pending = await asyncio.wait(pending, timeout=LOOK_S)
+                alive = {p.id for p in _ready(self._cluster.observe())}
+                lost = {task for task in pending if asked[task].id not in alive}
+                for task in lost:
+                    log.warning("a proxy does not answer", extra={"proxy": asked[task].id})
+                    task.cancel()
+                pending -= lost
+        finally:
+            for task in pending:
+                task.cancel()
+        silence = OperatorError("it does not answer", code=Silent.code)
+        return [(p, task.result() if task.done() and not task.cancelled() else silence) for task, p in asked.items()]
 
     def _names(self, generation: Generation) -> frozenset[str]:
         named = self._named.get(generation.number)
         if named is None:
             named = self._named[generation.number] = serving_ids(generation)
         return named
+
+
+async def _outcome(call: Coroutine[Any, Any, None]) -> BaseException | None:
+    try:
+        await call
+    except Exception as error:  # noqa: BLE001 - whoever asked looks at it
+        return error
+    return None
+
+
+def _is_silence(error: BaseException) -> bool:
+    return isinstance(error, OperatorError) and error.code == Silent.code
 
 
 def _ready(observed: Observed) -> list[ProxyState]:

@@ -92,6 +92,21 @@ def test_app_that_never_gets_ready_exits_3_and_says_what_was_waited_for(stack: S
     assert '"said":"before"' in ask(stack.url)[1]
 
 
+def test_a_version_whose_first_health_check_fails_never_serves(stack: Stack) -> None:
+    stack.says("web", "before")
+    stack.spec(SLOW)
+    stack.apply()
+    before = stack.pids("web")
+    stack.spec(SLOW.replace("2}", "10}") + ", health_check_path: /nope")
+    stack.says("web", "after")
+    done = stack.try_apply("-o", "json")
+    assert done.code == 3, done.err
+    assert "its health check fails: " in done.json["problems"][0]["message"]
+    assert "404" in done.json["problems"][0]["message"]
+    assert stack.pids("web") == before
+    assert '"said":"before"' in ask(stack.url)[1]
+
+
 def test_first_apply_that_fails_leaves_no_stack(stack: Stack) -> None:
     stack.code("web", BROKEN["lifespan"])
     stack.spec(WEB)

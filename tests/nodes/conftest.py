@@ -76,9 +76,9 @@ class Cluster:
         found: list[dict[str, Any]] = self.machines.status()["proxies"]
         return found
 
-    def node_of(self, pid: int) -> Node:
-        """On which machine a process runs."""
-        return next(node for node in self.machines.nodes if pid in node.processes())
+    def node_of(self, pid: int) -> Node | None:
+        """On which machine a process runs; None where the machine is gone."""
+        return next((node for node in self.machines.nodes if pid in node.processes()), None)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ PATHS = ["/here", "/spread"]
 def nodes_of(cluster: Cluster, deployment: str) -> set[str]:
     """On which machines the ready replicas of a deployment are."""
     pids = [replica["pid"] for replica in cluster.replicas(deployment) if replica["state"] == "Ready"]
-    return {cluster.node_of(pid).ip for pid in pids}
+    return {node.ip if (node := cluster.node_of(pid)) is not None else "gone" for pid in pids}
 
 
 def test_node_that_joins_gets_a_proxy_and_one_that_dies_takes_no_request_of_others_with_it(cluster: Cluster) -> None:

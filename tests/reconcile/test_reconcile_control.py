@@ -348,3 +348,21 @@ async def test_second_stack_that_says_the_same_of_the_front_does_not_touch_it(wo
     result = await world.apply(A, stack="two", http_options={"port": 8100})
     assert [(a["action"], a["deployment"]) for a in result["actions"]] == [("create", "a")]
     assert [p.id for p in world.cluster.observe().proxies] == [p.id for p in proxies]
+
+
+async def test_what_a_removed_middleware_imported_is_no_reason_for_anything_later(world: World) -> None:
+    files = {"a.py": "1", "b.py": "1", "mw.py": "1"}
+    await world.apply({**A, "middlewares": [{"import_path": "mw:M"}]}, files=files)
+    await world.apply(A, files=files)
+    deployment = world.ledger.current("default").deployments[0]
+    assert deployment.middleware_modules == {}
+    done = await world.apply(A, files={**files, "mw.py": "2"})
+    assert done["outcome"] == "unchanged"
+
+
+async def test_of_two_middlewares_the_one_that_stays_is_looked_at_again(world: World) -> None:
+    files = {"a.py": "1", "mw.py": "1", "other.py": "1"}
+    both = [{"import_path": "mw:M"}, {"import_path": "other:N"}]
+    await world.apply({**A, "middlewares": both}, files=files)
+    await world.apply({**A, "middlewares": both[:1]}, files=files)
+    assert set(world.ledger.current("default").deployments[0].middleware_modules) == {"mw.py"}

@@ -1,12 +1,9 @@
-"""In-memory twins of the ports: ``FakeCluster``, ``MemoryStore``, ``ManualClock``. The same contract tests hold both to it.
-
-For tests of what is built on the reconciler, ours and anyone's: no process is started, time moves when it is told to.
-"""
+"""A cluster in memory: replicas and proxies as entries in a dict."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,63 +16,10 @@ from serveconf.reconcile.ports import (
     LogPart,
     NodeState,
     ProxyOrder,
-    Question,
     ReplicaOrder,
-    TargetReport,
     Totals,
 )
 from serveconf.routing import Generation
-
-
-class ManualClock:
-    """Time that stands still until ``advance``."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def now(self) -> float:
-        """Seconds since it was made."""
-        return self._now
-
-    def wall(self) -> float:
-        """Seconds since the epoch, beginning somewhere."""
-        return 1_700_000_000.0 + self._now
-
-    async def sleep(self, seconds: float) -> None:
-        """Whoever sleeps moves the time himself."""
-        self._now += seconds
-        await asyncio.sleep(0)
-
-    def advance(self, seconds: float) -> None:
-        """Move the time."""
-        self._now += seconds
-
-
-class MemoryStore:
-    """A store that ends with the test. Every call yields, so that what runs beside comes in between, as with a real one."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-
-    async def get(self, key: str) -> bytes | None:
-        """The value, or None."""
-        await asyncio.sleep(0)
-        return self.values.get(key)
-
-    async def put(self, key: str, value: bytes) -> None:
-        """Write the value."""
-        await asyncio.sleep(0)
-        self.values[key] = value
-
-    async def delete(self, key: str) -> None:
-        """Forget the key."""
-        await asyncio.sleep(0)
-        self.values.pop(key, None)
-
-    async def keys(self, prefix: str) -> list[str]:
-        """All keys that start so."""
-        await asyncio.sleep(0)
-        return sorted(key for key in self.values if key.startswith(prefix))
 
 
 class FakeCluster:
@@ -92,6 +36,7 @@ class FakeCluster:
         self.refuses: set[str] = set()
         self.unstageable: Exception | None = None
         self.hung: set[str] = set()
+        self.tended: dict[str, dict[str, Any]] = {}  # replica -> the health options that it is looked after by
         self.slow: dict[str, asyncio.Event] = {}  # stack -> what staging a generation with its routes waits for
         self.live: dict[str, Generation] = {}  # proxy -> what it serves
         self.answered: dict[str, Answers] = {}  # "stack/deployment" -> what its replicas have answered
@@ -149,7 +94,7 @@ class FakeCluster:
         """The nodes."""
         return self._nodes
 
-    async def refresh(self) -> None:
+    async def refresh(self, serving: Collection[str] = ()) -> None:
         """There is nothing to find again."""
         await asyncio.sleep(0)
 
@@ -182,6 +127,12 @@ class FakeCluster:
             raise CodeFailed("ValueError: no such threshold")
         self._replicas[replica_id] = replace(self._replicas[replica_id], config_hash=config_hash)
         self.on_change()
+
+    def tend_replica(self, replica_id: str, spec: Mapping[str, Any]) -> None:
+        """Noted, where it is news."""
+        health = {key: value for key, value in spec.items() if key.startswith("health_check")}
+        if health and self.tended.get(replica_id) != health:
+            self.tended[replica_id] = health
 
     async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
         """A replica drains; one that has ended is forgotten."""
@@ -268,22 +219,3 @@ class FakeCluster:
             await asyncio.sleep(0.01)
         if proxy_id not in self._proxies:
             raise OperatorError(f"proxy {proxy_id} is gone", code="no_answer")
-
-
-class FakePreflight:
-    """Says of every target what it was told to say; by default that it is an ASGI app of one module."""
-
-    def __init__(self, reports: Mapping[str, TargetReport] | None = None) -> None:
-        self.reports = dict(reports or {})
-        self.asked: list[str] = []
-
-    async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
-        """What it was told."""
-        paths = [target["import_path"] for target in question.targets]
-        checked = [middleware["import_path"] for middleware in question.middlewares]
-        self.asked += paths
-        return [self._report(path) for path in paths], [self._report(path) for path in checked]
-
-    def _report(self, path: str) -> TargetReport:
-        module = path.partition(":")[0].replace(".", "/") + ".py"
-        return self.reports.get(path, TargetReport(ok=True, kind="asgi", modules=(module,)))

@@ -1,0 +1,249 @@
+"""What the controller knows of one actor, kept true by a task that watches it: replicas and proxies alike.
+
+    STARTING --ready--> READY <--checks--> UNHEALTHY --stop--> DRAINING --> gone
+        |                 |
+        '--late, died-----'--died--> FAILED  (an actor that the engine restarts is STARTING again)
+
+It may be entered anywhere: a controller that comes back adopts actors in whatever state they are. Only "gone" is dead;
+an actor that can't be reached, or is silent, is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from msgspec.structs import replace
+
+from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Remote, Silent
+from serveconf.cluster.logs import get_logger
+from serveconf.errors import OperatorError
+from serveconf.plan.state import Phase, ProxyState, ReplicaState
+
+log = get_logger("cluster")
+
+ANSWER_S = 10.0
+KILL_GRACE_S = 5.0  # beyond the drain time
+AGAIN_S = 0.2  # between two tries to reach an actor that is away
+AWAY_S = 2.0  # out of reach for so long it is replaced: its node may have died, which the engine says much later
+
+S = TypeVar("S", ReplicaState, ProxyState)
+
+
+@dataclass(kw_only=True)
+class Care:
+    """How an actor is looked after. ``question``: method and arguments asked each period; its answer is what is wrong."""
+
+    ready_s: float  # how long it may take to get ready
+    period_s: float
+    question: tuple[Any, ...]
+    answer_s: float  # how long the answer may take
+    unhealthy_after: int  # answers in a row that say what is wrong, or none
+    end_after_s: float | None = None  # silent for so long it is ended, for the engine to restart it
+    returns: bool = False  # the engine restarts it when it dies
+
+
+class Handle(Generic[S]):
+    """One actor, from its start or its adoption to its end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        remote: Remote | None,
+        state: S,
+        care: Care,
+        *,
+        changed: Callable[[], None],
+        gone: Callable[[str], None],
+    ) -> None:
+        self.state: S = state
+        self.care = care
+        self._engine = engine
+        self._remote = remote
+        self._changed = changed
+        self._gone = gone
+        self._task: asyncio.Task[None] | None = None
+        self._ends_at = float("inf")
+        self._away_since: float | None = None
+
+    def watch(self) -> None:
+        """Begin to keep its state true, from whatever state it is in."""
+        if self.state.phase is Phase.DRAINING:
+            self._task = asyncio.create_task(self._end(ANSWER_S, drains=True))
+        elif self.state.phase is not Phase.FAILED:
+            self._task = asyncio.create_task(self._live())
+
+    async def ask(self, method: str, *args: Any, timeout_s: float = ANSWER_S) -> Any:
+        """Its answer. Raises OperatorError where there is none, and what the method raises."""
+        if self._remote is None:
+            raise OperatorError(f"{self.state.id} was never started", code="no_answer")
+        try:
+            return await self._remote.call(method, *args, timeout_s=timeout_s)
+        except EngineError as error:
+            raise OperatorError(f"{self.state.id} does not answer: {error}", code="no_answer") from error
+
+    def note(self, **fields: Any) -> None:
+        """What was learned of it otherwise."""
+        self._become(replace(self.state, **fields))
+
+    def stop(self, drain_s: float) -> None:
+        """Drain it, end it; told once more, it is the shorter time that counts."""
+        now = asyncio.get_running_loop().time()
+        if self.state.phase is Phase.DRAINING and self._ends_at <= now + drain_s + KILL_GRACE_S:
+            return
+        drains = self.state.phase in (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING) and drain_s > 0
+        self._ends_at = now + drain_s + KILL_GRACE_S
+        if self._task is not None:
+            self._task.cancel()
+        self._become(replace(self.state, phase=Phase.DRAINING))
+        self._task = asyncio.create_task(self._end(drain_s, drains=drains))
+
+    def let_go(self) -> None:
+        """Watch it no more; it goes on."""
+        if self._task is not None:
+            self._task.cancel()
+
+    # -- its life ---------------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        while True:
+            try:
+                if self.state.phase is Phase.STARTING:
+                    await self._get_ready()
+                if self.state.phase is Phase.FAILED:
+                    return
+                await self._stay()
+            except Gone as gone:
+                self._become(replace(self.state, phase=Phase.FAILED, message=str(gone)))
+                return
+            except Away:
+                self._note_away()
+                await asyncio.sleep(AGAIN_S)
+
+    def _note_away(self) -> None:
+        if self.state.phase is Phase.STARTING:
+            return
+        if self.care.returns:
+            log.warning("an actor died and is restarted", actor=self.state.id)
+            self._begin_anew()
+            return
+        now = asyncio.get_running_loop().time()
+        self._away_since = self._away_since or now
+        if now - self._away_since >= AWAY_S:
+            self._become(replace(self.state, phase=Phase.UNHEALTHY, message="out of reach"))
+
+    async def _get_ready(self) -> None:
+        try:
+            state: S = await self._call("wait_ready", timeout_s=self.care.ready_s)
+        except Silent:
+            why = await self._why_late()
+            self._become(
+                replace(self.state, phase=Phase.FAILED, message=f"not ready after {self.care.ready_s:g} s: {why}")
+            )
+            return
+        self._become(state)
+
+    async def _why_late(self) -> str:
+        """Whether it was never placed, or does not get through its start."""
+        try:
+            state: S = await self._call("describe", timeout_s=1.0)
+        except Silent:
+            started = await self._is_placed()
+            if started:
+                return "its import, constructor or lifespan start-up has not returned, and blocks its event loop"
+            return "Ray has found no place for it: see ray_actor_options and what the nodes have free"
+        return state.message or "its import, constructor or lifespan start-up has not returned"
+
+    async def _is_placed(self) -> bool:
+        try:
+            await self._call("read_log", None, 0, timeout_s=1.0)
+        except Silent:
+            return False
+        return True
+
+    async def _stay(self) -> None:
+        """Until it ends: ask how it is each period, and hear of its end at once."""
+        assert self._remote is not None
+        end = asyncio.ensure_future(self._remote.closed())
+        failures, silent_since = 0, None
+        pause_s = self.care.period_s if self.state.phase is Phase.READY else AGAIN_S
+        try:
+            while True:
+                await asyncio.wait([end], timeout=pause_s)
+                pause_s = self.care.period_s
+                if end.done():
+                    end.result()
+                    return
+                wrong, silent = await self._how_it_is()
+                now = asyncio.get_running_loop().time()
+                silent_since = (silent_since or now) if silent else None
+                failures = failures + 1 if wrong else 0
+                self._judge(wrong, failures)
+                limit = self.care.end_after_s
+                if silent_since is not None and limit is not None and now - silent_since >= limit:
+                    log.error("an actor is silent and is restarted", actor=self.state.id, silent_s=limit)
+                    await self._engine.kill(self._remote, restart=True)
+                    self._begin_anew()
+                    return
+        finally:
+            end.cancel()
+
+    async def _how_it_is(self) -> tuple[str, bool]:
+        """What is wrong with it, and whether it is silent."""
+        try:
+            wrong: str = await self._call(*self.care.question, timeout_s=self.care.answer_s)
+        except Silent:
+            return "it does not answer", True
+        self._away_since = None
+        return wrong, False
+
+    def _judge(self, wrong: str, failures: int) -> None:
+        phase = self.state.phase
+        if wrong:
+            log.warning("health check failed", actor=self.state.id, reason=wrong)
+            phase = Phase.UNHEALTHY if failures >= self.care.unhealthy_after else phase
+        elif phase is Phase.UNHEALTHY:
+            phase = Phase.READY
+        if (phase, wrong) != (self.state.phase, self.state.message):
+            self._become(replace(self.state, phase=phase, message=wrong))
+
+    async def _end(self, drain_s: float, *, drains: bool) -> None:
+        try:
+            async with asyncio.timeout(drain_s + KILL_GRACE_S):
+                while drains:
+                    drains = not await self._has_drained(drain_s)
+        except TimeoutError:
+            log.info("an actor did not drain in time", actor=self.state.id)
+        except EngineError as error:
+            log.info("an actor ended before it was drained", actor=self.state.id, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the user's shutdown may raise anything: it ends all the same
+            log.warning("an actor's drain failed", actor=self.state.id, reason=repr(error))
+        if self._remote is not None:
+            await self._engine.kill(self._remote)
+        self._gone(self.state.id)
+        self._changed()
+
+    async def _has_drained(self, drain_s: float) -> bool:
+        """False where it can't be told just now: what runs on it goes on until it hears of it."""
+        try:
+            await self._call("drain", drain_s, timeout_s=drain_s + KILL_GRACE_S)
+        except Away:
+            await asyncio.sleep(AGAIN_S)
+            return False
+        return True
+
+    async def _call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        if self._remote is None:
+            raise Gone("it was never started")
+        return await self._remote.call(method, *args, timeout_s=timeout_s)
+
+    def _begin_anew(self) -> None:
+        fields: dict[str, Any] = {"generation": 0} if isinstance(self.state, ProxyState) else {}
+        self._become(replace(self.state, phase=Phase.STARTING, **fields))
+
+    def _become(self, state: S) -> None:
+        if state != self.state:
+            self.state = state
+            self._changed()

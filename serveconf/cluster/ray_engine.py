@@ -1,0 +1,291 @@
+"""Ray as the engine: the one place that imports it, and the one actor class.
+
+Names are Ray's actor names in our namespace, so that whoever connects to the cluster finds everything again. Ray's many
+errors become three: dead is dead only where Ray says so, whatever can pass by itself is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+import ray
+from ray._private.state import available_resources_per_node
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
+from ray.experimental import internal_kv
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from serveconf.cluster.engine import Away, EngineError, Gone, Place, Refused, Remote, Silent, Surroundings
+from serveconf.cluster.hosted import Hosted, set_up_process
+from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE
+from serveconf.errors import OperatorError
+from serveconf.reconcile.ports import NodeState, Store
+
+STORE_S = 20.0  # for one call of the key-value store: without its GCS Ray waits for a minute and more
+
+_COLOR = re.compile("\x1b\\[[0-9;]*m")
+_EXIT = "Worker exit detail:"
+
+
+class Actor:
+    """The only Ray actor: a hosted object of some kind. Named after its kind where Ray shows it."""
+
+    def __init__(self, kind: str, args: tuple[Any, ...]) -> None:
+        set_up_process()
+        context = ray.get_runtime_context()
+        surroundings = Surroundings(
+            store=RayStore(),
+            node_id=context.get_node_id(),
+            node_ip=str(ray.util.get_node_ip_address()),  # type: ignore[no-untyped-call]
+            restarted=context.was_current_actor_reconstructed,
+        )
+        self._hosted = Hosted(kind, args, surroundings)
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """See Hosted."""
+        return await self._hosted.call(method, args)
+
+    async def closed(self) -> None:
+        """See Hosted."""
+        await self._hosted.closed()
+
+
+class RayRemote:
+    """Implements ``engine.Remote``."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    async def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
+        """See the port."""
+        return await _answer(lambda: self.actor.call.remote(method, *args), timeout_s)
+
+    async def closed(self) -> None:
+        """See the port."""
+        await _answer(self.actor.closed.remote, None)
+
+
+class RayEngine:
+    """Implements ``engine.Engine`` on the cluster that this process is connected to."""
+
+    def __init__(self) -> None:
+        self._store = RayStore()
+
+    @property
+    def store(self) -> Store:
+        """Ray's GCS key-value store: it lives as long as the cluster, whatever dies in it."""
+        return self._store
+
+    async def start(self, name: str, kind: str, args: tuple[Any, ...], place: Place) -> Remote:
+        """See the port."""
+        try:
+            return RayRemote(start_actor(name, kind, args, place))
+        except (ValueError, TypeError, RayError) as error:  # options that Ray refuses
+            raise Refused(str(error)) from error
+
+    async def find(self, name: str) -> Remote | None:
+        """See the port."""
+        try:
+            return RayRemote(await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE))
+        except ValueError:
+            return None
+
+    async def names(self) -> list[str]:
+        """See the port."""
+        named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
+        return [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
+
+    async def kill(self, remote: Remote, *, restart: bool = False) -> None:
+        """See the port."""
+        assert isinstance(remote, RayRemote)
+        ray.kill(remote.actor, no_restart=not restart)
+
+    async def nodes(self) -> tuple[NodeState, ...]:
+        """See the port."""
+        nodes = await asyncio.to_thread(ray.nodes)
+        free = await asyncio.to_thread(available_resources_per_node)
+        return tuple(
+            NodeState(
+                id=node["NodeID"],
+                is_head=HEAD_RESOURCE in node["Resources"],
+                ip=node["NodeManagerAddress"],
+                total=dict(node["Resources"]),
+                available=dict(free.get(node["NodeID"], {})),
+            )
+            for node in nodes
+            if node["Alive"]
+        )
+
+    async def run(self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float) -> Any:
+        """See the port."""
+        task = ray.remote(function).options(num_cpus=0, runtime_env=runtime_env)
+        return await _answer(lambda: task.remote(*args), timeout_s)
+
+
+class RayStore:
+    """Implements ``reconcile.ports.Store``. Calls block for about a millisecond, so they run in a thread."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        found: bytes | None = await _stored(internal_kv._internal_kv_get, key.encode())
+        return found
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Write the value."""
+        await _stored(internal_kv._internal_kv_put, key.encode(), value, overwrite=True)
+
+    async def delete(self, key: str) -> None:
+        """Forget the key."""
+        await _stored(internal_kv._internal_kv_del, key.encode())
+
+    async def keys(self, prefix: str) -> list[str]:
+        """All keys that start so."""
+        found: list[bytes] = await _stored(internal_kv._internal_kv_list, prefix.encode())
+        return sorted(key.decode() for key in found)
+
+
+def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, get_if_exists: bool = False) -> Any:
+    """Have Ray start a detached actor. A replica is never restarted as it is: a new one is started."""
+    extra: dict[str, Any] = {
+        key: value
+        for key, value in {
+            "memory": place.memory,
+            "resources": place.resources,
+            "accelerator_type": place.accelerator_type,
+            "label_selector": place.label_selector,
+            "runtime_env": place.runtime_env,
+            "get_if_exists": get_if_exists,
+        }.items()
+        if value
+    }
+    strategy: Any = "SPREAD"  # by itself Ray fills one node first: its end would take all replicas
+    if place.node_id:
+        strategy = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+    return (
+        ray.remote(Actor)
+        .options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            max_restarts=-1 if place.restarts else 0,
+            num_cpus=place.num_cpus,
+            num_gpus=place.num_gpus,
+            scheduling_strategy=strategy,
+            **extra,
+        )
+        .remote(kind, args)
+    )
+
+
+def head_node() -> str:
+    """The id of the cluster's head node."""
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"] and HEAD_RESOURCE in node["Resources"]:
+            return str(node["NodeID"])
+    raise OperatorError("the Ray cluster has no head node")
+
+
+def find_actor(name: str) -> Any | None:
+    """The actor of that name, for who has no event loop."""
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def call_actor(actor: Any, method: str, *args: Any, timeout_s: float) -> Any:
+    """Its answer, for who has no event loop. Raises OperatorError where there is none."""
+    try:
+        return ray.get(actor.call.remote(method, *args), timeout=timeout_s)
+    except RayError as error:
+        raise OperatorError(f"the controller does not answer: {_mapped(error)}", code="ray_unreachable") from error
+
+
+def kill_actor(actor: Any) -> None:
+    """End its process for good."""
+    ray.kill(actor, no_restart=True)
+
+
+def connect(address: str, *, hint: str) -> None:
+    """Connect this process to a cluster. Raises OperatorError, with ``hint``, where that can't be done."""
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise OperatorError(f"Ray at {address} can't be used: {error}", hint=hint, code="ray_unreachable") from error
+
+
+def asks_for_no_token() -> bool:
+    """Whether the cluster that we are connected to has asked for no token."""
+    try:
+        from ray._private.authentication.authentication_utils import is_token_auth_enabled
+    except ImportError:  # a Ray that knows no tokens
+        return True
+    return not is_token_auth_enabled()
+
+
+def take_token() -> None:
+    """A cluster of this machine asks for a token where its user has one: take it, as ray.init(address="auto") does.
+
+    For a cluster that RAY_ADDRESS names Ray leaves that to RAY_AUTH_MODE, and so do we.
+    """
+    if "RAY_ADDRESS" in os.environ:
+        return
+    try:
+        from ray._private.authentication import authentication_token_setup as setup
+    except ImportError:  # a Ray from before tokens were taken by default
+        return
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+async def _stored(function: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        async with asyncio.timeout(STORE_S):
+            return await asyncio.to_thread(function, *args, namespace=NAMESPACE.encode(), **kwargs)
+    except TimeoutError:
+        raise OperatorError(
+            "Ray's key-value store does not answer", hint="is the head node's GCS up?", code="store_silent"
+        ) from None
+
+
+async def _answer(ask: Callable[[], Any], timeout_s: float | None) -> Any:
+    try:
+        answer = asyncio.wrap_future(ask().future())
+        async with asyncio.timeout(timeout_s):
+            return await answer
+    except RayTaskError as error:  # what the method raised
+        raise cast(BaseException, error.cause) if isinstance(error.cause, Exception) else error from None
+    except (TimeoutError, GetTimeoutError):
+        raise Silent("no answer") from None
+    except RayError as error:
+        raise _mapped(error) from error
+
+
+def _mapped(error: RayError) -> EngineError:
+    if isinstance(error, ActorUnavailableError):
+        return Away("out of reach")
+    if isinstance(error, ActorDiedError | ActorUnschedulableError | RuntimeEnvSetupError | RayActorError):
+        return Gone(_why(error))
+    return Away(f"{type(error).__name__}: {error}".partition("\n")[0])
+
+
+def _why(error: RayError) -> str:
+    """One line of Ray's explanation, which has many: the exception that was raised, or how the process ended."""
+    lines = [line.strip() for line in _COLOR.sub("", str(error)).splitlines() if line.strip()]
+    if isinstance(error, ActorDiedError) and "creation task" in "".join(lines[:1]):
+        why = lines[-1]
+    else:
+        why = next((line for line in lines if _EXIT in line), lines[0] if lines else type(error).__name__)
+    return f"the process ended: {why.rpartition(_EXIT)[2].strip()}"[:300]

@@ -1,0 +1,286 @@
+"""An engine whose actors are objects in this process: they die, hang, are out of reach, and come back, when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from serveconf.cluster.engine import Away, Gone, Place, Refused, Remote, Silent
+from serveconf.cluster.settings import ClusterSettings
+from serveconf.figures import ProxyFigures
+from serveconf.plan.state import Phase, ProxyState, ReplicaState
+from serveconf.reconcile.ports import Answers, Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Store, Totals
+from serveconf.routing import Generation
+from serveconf.testing.memory import MemoryStore
+
+
+class FakeReplica:
+    """Has the methods of ``cluster.replica.Replica``. Its import path says what becomes of it: ``broken:``, ``slow:``."""
+
+    def __init__(self, order: ReplicaOrder, settings: ClusterSettings, node: NodeState) -> None:
+        self.sick = ""  # what its health check says
+        self.asked: list[tuple[Any, ...]] = []  # its health checks' arguments
+        self.drained = asyncio.Event()  # set by who lets it finish; else the drain takes its time
+        self._order = order
+        self._ready = asyncio.Event()
+        self.state = ReplicaState(
+            id=order.id,
+            stack=order.stack,
+            deployment=order.deployment.name,
+            version=order.deployment.version,
+            phase=Phase.STARTING,
+            config_hash=order.deployment.config_hash,
+            node_id=node.id,
+            pid=1,
+            uds=f"/run/{order.id}",
+        )
+        path = order.deployment.spec.get("import_path", "")
+        if path.startswith("broken"):
+            self.state = replace(self.state, phase=Phase.FAILED, message="RuntimeError: broken\nTraceback")
+            self._ready.set()
+        elif not path.startswith("slow"):
+            self.state = replace(self.state, phase=Phase.READY)
+            self._ready.set()
+
+    async def describe(self) -> ReplicaState:
+        """What it is now."""
+        return self.state
+
+    async def wait_ready(self) -> ReplicaState:
+        """When it is ready or has failed."""
+        await self._ready.wait()
+        return self.state
+
+    async def check(self, path: str | None, timeout_s: float) -> str:
+        """What a test says."""
+        self.asked.append((path, timeout_s))
+        return self.sick
+
+    async def reconfigure(self, user_config: Any, config_hash: str) -> tuple[str, str] | None:
+        """It takes everything but "bad"."""
+        if user_config == "bad":
+            return "ValueError: no such threshold", "Traceback"
+        self.state = replace(self.state, config_hash=config_hash)
+        return None
+
+    async def listen_tcp(self) -> str:
+        """Somewhere."""
+        self.state = replace(self.state, tcp="10.0.0.1:1024")
+        return "10.0.0.1:1024"
+
+    async def read_log(self, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """One line, once."""
+        return LogPart(lines=(f"hello from {self.state.id}",) if position is None else (), position={"out": 1})
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Idle ones are drained at once; a ``busy:`` one when its time is over or it is let go."""
+        self.state = replace(self.state, phase=Phase.DRAINING)
+        if self._order.deployment.spec.get("import_path", "").startswith("busy"):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self.drained.wait()
+            except TimeoutError:
+                return False
+        return True
+
+
+class FakeProxy:
+    """Has the methods of ``cluster.proxy.Proxy``; it serves the stored generation when it comes back."""
+
+    def __init__(self, order: ProxyOrder, store: Store, *, restarted: bool) -> None:
+        self.state = ProxyState(
+            id=order.id,
+            node_id=order.node_id,
+            phase=Phase.READY,
+            listener=order.listener,
+            pid=2 if restarted else 1,
+            address=f"{order.host}:{order.port}",
+        )
+        self.staged: dict[int, Generation] = {}
+        self.live: Generation | None = None
+
+    async def describe(self) -> ProxyState:
+        """What it is now."""
+        return self.state
+
+    async def wait_ready(self) -> ProxyState:
+        """At once."""
+        return self.state
+
+    async def check(self) -> str:
+        """It answers."""
+        return ""
+
+    async def stage(self, generation: Generation) -> tuple[str, str, bool] | None:
+        """It builds the generation, or can't: a middleware "broken:X"."""
+        for middleware in generation.front.middlewares:
+            if middleware.import_path.startswith("broken"):
+                return f"middleware {middleware.import_path} cannot be built", "Traceback", True
+        self.staged[generation.number] = generation
+        return None
+
+    async def commit(self, number: int) -> int:
+        """It serves what it staged; it never goes back to an older one."""
+        if number > self.state.generation:
+            self.live = self.staged.pop(number)
+            self.state = replace(self.state, generation=number)
+        return self.state.generation
+
+    async def abort(self, number: int) -> None:
+        """It forgets what it staged."""
+        self.staged.pop(number, None)
+
+    async def count(self, operation: str, begin: bool) -> Counters:
+        """Nothing was asked, nothing failed."""
+        return Counters()
+
+    async def totals(self) -> tuple[Totals, bytes]:
+        """Nothing was asked."""
+        return Totals(pid=self.state.pid, deployments={"default/a": Answers()}), msgspec.msgpack.encode(ProxyFigures())
+
+    async def drain(self, timeout_s: float) -> None:
+        """At once."""
+        self.state = replace(self.state, phase=Phase.DRAINING)
+
+
+class FakeActor:
+    """One actor: its object, and what is the matter with it. Implements ``engine.Remote``."""
+
+    def __init__(self, name: str, make: Any, *, restarts: bool) -> None:
+        self.name = name
+        self.hosted: Any = make(False)
+        self.why_dead = ""
+        self.away = False
+        self.hung = asyncio.Event()
+        self.hung.set()
+        self._make = make
+        self._restarts = restarts
+        self._news = asyncio.Event()
+
+    async def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
+        """See the port."""
+        await asyncio.sleep(0)
+        self._check()
+        answer = asyncio.ensure_future(self._answer(method, *args))
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not answer.done():
+                    news = asyncio.ensure_future(self._news.wait())
+                    await asyncio.wait([answer, news], return_when=asyncio.FIRST_COMPLETED)
+                    news.cancel()
+                    if not answer.done():
+                        self._check()
+        except TimeoutError:
+            raise Silent("no answer") from None
+        finally:
+            answer.cancel()
+        return answer.result()
+
+    async def closed(self) -> None:
+        """See the port."""
+        while True:
+            self._check()
+            await self._news.wait()
+
+    def die(self, why: str = "the process ended: killed") -> None:
+        """Its process ends; where it is to be restarted it comes back with a new object, and who was asking hears "away"."""
+        if self._restarts:
+            self.away = True
+            self._tell()
+            self.hosted = self._make(True)
+            self.hung.set()
+            asyncio.get_running_loop().call_later(0.01, self.return_)
+        else:
+            self.end(why)
+
+    def end(self, why: str = "it was ended") -> None:
+        """Its process ends for good."""
+        self.why_dead = why
+        self._tell()
+
+    def leave(self) -> None:
+        """It can't be reached."""
+        self.away = True
+        self._tell()
+
+    def return_(self) -> None:
+        """It can be reached again."""
+        self.away = False
+        self._tell()
+
+    def _check(self) -> None:
+        if self.why_dead:
+            raise Gone(self.why_dead)
+        if self.away:
+            raise Away("out of reach")
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _answer(self, method: str, *args: Any) -> Any:
+        if method != "read_log":  # answered although its loop is blocked
+            await self.hung.wait()
+        return await getattr(self.hosted, method)(*args)
+
+
+class FakeEngine:
+    """Implements ``cluster.engine.Engine``. ``actors`` by name, to do things to."""
+
+    def __init__(self, nodes: int = 1, store: Store | None = None) -> None:
+        self.actors: dict[str, FakeActor] = {}
+        self.live_nodes = tuple(NodeState(id=f"node{i}", is_head=i == 0, total={"CPU": 64.0}) for i in range(nodes))
+        self._store = store or MemoryStore()
+
+    @property
+    def store(self) -> Store:
+        """In memory."""
+        return self._store
+
+    async def start(self, name: str, kind: str, args: tuple[Any, ...], place: Place) -> Remote:
+        """See the port. Resources called "refused" are."""
+        await asyncio.sleep(0)
+        if "refused" in place.resources:
+            raise Refused("ValueError: no such resource")
+
+        def make(restarted: bool) -> Any:
+            if kind == "replica":
+                order, settings = args
+                return FakeReplica(order, settings, self.live_nodes[0])
+            return FakeProxy(args[0], self._store, restarted=restarted)
+
+        actor = self.actors[name] = FakeActor(name, make, restarts=place.restarts)
+        return actor
+
+    async def find(self, name: str) -> Remote | None:
+        """See the port."""
+        await asyncio.sleep(0)
+        return self.actors.get(name)
+
+    async def names(self) -> list[str]:
+        """See the port."""
+        await asyncio.sleep(0)
+        return list(self.actors)
+
+    async def kill(self, remote: Remote, *, restart: bool = False) -> None:
+        """See the port."""
+        await asyncio.sleep(0)
+        assert isinstance(remote, FakeActor)
+        if restart:
+            remote.die()
+        else:
+            self.actors.pop(remote.name, None)
+            remote.end()
+
+    async def nodes(self) -> tuple[NodeState, ...]:
+        """See the port."""
+        await asyncio.sleep(0)
+        return self.live_nodes
+
+    async def run(self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float) -> Any:
+        """In this process."""
+        return await asyncio.to_thread(function, *args)

@@ -1,0 +1,56 @@
+"""Time that is turned by hand, and a store that ends with the test."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class ManualClock:
+    """Time that stands still until ``advance``."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        """Seconds since it was made."""
+        return self._now
+
+    def wall(self) -> float:
+        """Seconds since the epoch, beginning somewhere."""
+        return 1_700_000_000.0 + self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Whoever sleeps moves the time himself."""
+        self._now += seconds
+        await asyncio.sleep(0)
+
+    def advance(self, seconds: float) -> None:
+        """Move the time."""
+        self._now += seconds
+
+
+class MemoryStore:
+    """A store that ends with the test. Every call yields, so that what runs beside comes in between, as with a real one."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        await asyncio.sleep(0)
+        return self.values.get(key)
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Write the value."""
+        await asyncio.sleep(0)
+        self.values[key] = value
+
+    async def delete(self, key: str) -> None:
+        """Forget the key."""
+        await asyncio.sleep(0)
+        self.values.pop(key, None)
+
+    async def keys(self, prefix: str) -> list[str]:
+        """All keys that start so."""
+        await asyncio.sleep(0)
+        return sorted(key for key in self.values if key.startswith(prefix))

@@ -1,0 +1,81 @@
+"""The labs as fixtures; Ray's is started once, by these tests, and ended by them."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from labs import ActorLab, FakeEngineLab, FakeLab, Lab, RayLab
+
+from serveconf.cluster.settings import NAMESPACE
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Ray of this process."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(
+            address="local",
+            namespace=NAMESPACE,
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+LABS = ["fake cluster", "fake engine", pytest.param("ray", marks=pytest.mark.ray)]
+
+
+@pytest.fixture(params=LABS)
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
+    """Each of the three."""
+    made = make(request)
+    await made.cluster.refresh()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=LABS[1:])
+async def actors(request: pytest.FixtureRequest) -> AsyncIterator[ActorLab]:
+    """Those with actors, that outlive a controller."""
+    made = make(request)
+    assert isinstance(made, ActorLab)
+    await made.cluster.refresh()
+    yield made
+    await made.close()
+
+
+def make(request: pytest.FixtureRequest) -> Lab:
+    if request.param == "ray":
+        from serveconf.cluster.ray_engine import RayEngine
+
+        request.getfixturevalue("local_ray")
+        return RayLab(RayEngine())
+    return FakeLab() if request.param == "fake cluster" else FakeEngineLab()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

@@ -1,0 +1,181 @@
+"""What every ``Cluster`` does: the fakes that all other tests stand on do as Ray does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from labs import ActorLab, Lab
+
+from serveconf.errors import CodeFailed, OperatorError
+from serveconf.routing import Generation, Middleware
+
+pytestmark = pytest.mark.anyio
+
+
+async def ready(lab: Lab, number: int = 1, **said: object) -> str:
+    """A replica that is ready."""
+    order = lab.order(number, **said)
+    await lab.cluster.start_replica(order)
+    await lab.until(lambda: lab.phase(order.id) == "Ready")
+    return order.id
+
+
+async def listening(lab: Lab, port: int) -> str:
+    """A proxy that is ready."""
+    order = lab.proxy_order(port)
+    await lab.cluster.start_proxy(order)
+    await lab.until(lambda: lab.phase(order.id) == "Ready")
+    return order.id
+
+
+async def test_a_replica_starts_serves_and_goes(lab: Lab, free_port: int) -> None:
+    heard: list[str | None] = []
+    order = lab.order(1)
+    lab.cluster.on_change = lambda: heard.append(lab.phase(order.id))
+    await lab.cluster.start_replica(order)
+    assert lab.phase(order.id) == "Starting"
+    await lab.until(lambda: lab.phase(order.id) == "Ready")
+    state = lab.replica(order.id)
+    assert state is not None
+    assert (state.stack, state.deployment, state.version) == ("default", "a", order.deployment.version)
+    assert state.uds
+    assert state.node_id == lab.cluster.nodes()[0].id
+    await lab.cluster.stop_replica(order.id, drain_s=5)
+    assert lab.phase(order.id) in ("Draining", None)
+    await lab.until(lambda: lab.phase(order.id) is None)
+    assert heard.index("Starting") < heard.index("Ready")
+    assert heard[-1] is None
+    lab.cluster.on_change = lambda: None
+
+
+async def test_a_replica_that_cannot_start_says_why_and_is_cleared_away(lab: Lab) -> None:
+    order = lab.order(1, lab.broken)
+    await lab.cluster.start_replica(order)
+    await lab.until(lambda: lab.phase(order.id) == "Failed")
+    state = lab.replica(order.id)
+    assert state is not None
+    assert state.message
+    await lab.cluster.stop_replica(order.id, drain_s=0)
+    await lab.until(lambda: lab.phase(order.id) is None)
+
+
+async def test_a_replica_that_is_stopped_while_it_starts_goes(lab: Lab) -> None:
+    order = lab.order(1)
+    await lab.cluster.start_replica(order)
+    await lab.cluster.stop_replica(order.id, drain_s=5)
+    await lab.until(lambda: lab.phase(order.id) is None)
+
+
+async def test_a_killed_replica_is_seen_as_failed(lab: Lab) -> None:
+    replica = await ready(lab)
+    await lab.kill_replica(replica)
+    await lab.until(lambda: lab.phase(replica) == "Failed")
+
+
+async def test_a_config_is_taken_and_observed(lab: Lab) -> None:
+    replica = await ready(lab)
+    await lab.cluster.reconfigure(replica, None, "new")
+    state = lab.replica(replica)
+    assert state is not None
+    assert state.config_hash == "new"
+
+
+async def test_a_replica_gives_its_address_for_other_nodes_and_its_log(lab: Lab) -> None:
+    replica = await ready(lab)
+    address = await lab.cluster.tcp_address(replica)
+    assert address
+    state = lab.replica(replica)
+    assert state is not None
+    assert state.tcp == address
+    part = await lab.cluster.read_log(replica, None, 10)
+    assert part.position
+    assert (await lab.cluster.read_log(replica, part.position, 10)).lines == ()
+    await lab.cluster.refresh_load()
+
+
+async def test_nothing_answers_for_what_is_not_there(lab: Lab) -> None:
+    for asked in (
+        lab.cluster.stage("nobody", Generation(number=1)),
+        lab.cluster.commit("nobody", 1),
+        lab.cluster.abort("nobody", 1),
+    ):
+        with pytest.raises(OperatorError) as raised:
+            await asked
+        assert raised.value.code == "no_answer"
+    await lab.cluster.stop_replica("nobody", drain_s=0)
+    await lab.cluster.stop_proxy("nobody", drain_s=0)
+    lab.cluster.tend_replica("nobody", {})
+
+
+async def test_a_proxy_takes_a_generation_in_two_steps_and_never_goes_back(lab: Lab, free_port: int) -> None:
+    proxy = await listening(lab, free_port)
+    for number in (1, 2, 3):
+        await lab.cluster.stage(proxy, Generation(number=number))
+    await lab.cluster.abort(proxy, 1)
+    await lab.cluster.commit(proxy, 2)
+    state = lab.proxy(proxy)
+    assert state is not None
+    assert state.generation == 2
+    await lab.cluster.commit(proxy, 3)
+    await lab.cluster.commit(proxy, 2)
+    state = lab.proxy(proxy)
+    assert state is not None
+    assert state.generation == 3
+    await lab.cluster.count(proxy, "op", begin=True)
+    assert (await lab.cluster.count(proxy, "op", begin=False)).failed == 0
+    assert (await lab.cluster.totals(proxy)).failed == 0
+
+
+async def test_a_killed_proxy_comes_back_by_itself(lab: Lab, free_port: int) -> None:
+    proxy = await listening(lab, free_port)
+    seen: list[str | None] = []
+    lab.cluster.on_change = lambda: seen.append(lab.phase(proxy))
+    await lab.kill_proxy(proxy)
+    await lab.until(lambda: "Starting" in seen and lab.phase(proxy) == "Ready")
+    lab.cluster.on_change = lambda: None
+    await lab.cluster.stop_proxy(proxy, drain_s=1)
+    await lab.until(lambda: lab.phase(proxy) is None)
+
+
+# -- a controller that comes back
+
+
+async def test_everything_is_found_again(actors: ActorLab, free_port: int) -> None:
+    replica, proxy = await ready(actors), await listening(actors, free_port)
+    before = actors.cluster.observe()
+    await actors.another_controller()
+    assert actors.cluster.observe() == before
+    await actors.kill_replica(replica)
+    await actors.until(lambda: actors.phase(replica) == "Failed")
+    assert actors.phase(proxy) == "Ready"
+
+
+async def test_what_drained_when_the_controller_died_goes(actors: ActorLab, free_port: int) -> None:
+    replica, proxy = await ready(actors), await listening(actors, free_port)
+    await actors.cluster.stop_replica(replica, drain_s=30)
+    await actors.cluster.stop_proxy(proxy, drain_s=30)
+    await asyncio.sleep(0)
+    await actors.another_controller()
+    for actor in (replica, proxy):
+        await actors.cluster.stop_replica(actor, drain_s=1)
+        await actors.cluster.stop_proxy(actor, drain_s=1)
+        await actors.until(lambda actor=actor: actors.phase(actor) is None)
+
+
+async def test_what_died_while_there_was_no_controller_is_seen_as_failed(actors: ActorLab) -> None:
+    replica = await ready(actors)
+    actors.actors.close()
+    await actors.kill_replica(replica)
+    await asyncio.sleep(0.3)
+    await actors.another_controller(replica)
+    await actors.until(lambda: actors.phase(replica) in ("Failed", None))
+
+
+async def test_code_that_a_proxy_cannot_build_is_the_authors_fault(actors: ActorLab, free_port: int) -> None:
+    from serveconf.routing import Front
+
+    proxy = await listening(actors, free_port)
+    front = Front(middlewares=(Middleware("broken:X"),))
+    with pytest.raises(CodeFailed):
+        await actors.cluster.stage(proxy, Generation(number=1, front=front))

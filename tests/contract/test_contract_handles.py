@@ -1,0 +1,282 @@
+"""One actor's life, with everything that can go wrong in it: on an engine that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from labs import FakeEngineLab
+
+from serveconf.cluster import actors as actors_module
+from serveconf.cluster import handle as handle_module
+from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX
+from serveconf.testing.engine import FakeActor
+
+pytestmark = pytest.mark.anyio
+
+QUICK = {"health_check_period_s": 0.02, "health_check_timeout_s": 0.02}
+
+
+@pytest.fixture
+async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngineLab]:
+    """Everything that takes seconds takes hundredths."""
+    monkeypatch.setattr(handle_module, "ANSWER_S", 0.1)
+    monkeypatch.setattr(actors_module, "ANSWER_S", 0.1)
+    monkeypatch.setattr(handle_module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(handle_module, "AWAY_S", 0.2)
+    monkeypatch.setattr(handle_module, "KILL_GRACE_S", 0.2)
+    monkeypatch.setattr(actors_module, "PROXY_PERIOD_S", 0.02)
+    monkeypatch.setattr(actors_module, "PROXY_ANSWER_S", 0.05)
+    monkeypatch.setattr(actors_module, "PROXY_END_S", 0.3)
+    made = FakeEngineLab()
+    await made.cluster.refresh()
+    yield made
+    for actor in made.fake.actors.values():
+        actor.hung.set()
+        actor.return_()
+    await made.close()
+
+
+async def replica(
+    lab: FakeEngineLab, path: str = "good:app", ready_s: float = 60, **said: Any
+) -> tuple[str, FakeActor]:
+    """One that was just started."""
+    from msgspec.structs import replace
+
+    order = replace(lab.order(1, path, **said), ready_timeout_s=ready_s)
+    await lab.cluster.start_replica(order)
+    return order.id, lab.fake.actors[REPLICA_PREFIX + order.id]
+
+
+async def proxy(lab: FakeEngineLab) -> tuple[str, FakeActor]:
+    """One that listens."""
+    order = lab.proxy_order()
+    await lab.cluster.start_proxy(order)
+    await lab.until(lambda: lab.phase(order.id) == "Ready")
+    return order.id, lab.fake.actors[PROXY_PREFIX + order.id]
+
+
+async def test_out_of_reach_is_not_dead(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab, **QUICK)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.leave()
+    await asyncio.sleep(0.1)
+    assert lab.phase(name) == "Ready"
+    actor.return_()
+    await asyncio.sleep(0.1)
+    assert lab.phase(name) == "Ready"
+    actor.die()
+    await lab.until(lambda: lab.phase(name) == "Failed")
+
+
+async def test_out_of_reach_for_long_is_unhealthy_and_may_come_back(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.leave()
+    await lab.until(lambda: lab.phase(name) == "Unhealthy")
+    assert not actor.why_dead
+    actor.return_()
+    await lab.until(lambda: lab.phase(name) == "Ready")
+
+
+async def test_one_out_of_reach_drains_when_it_comes_back(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.leave()
+    await lab.cluster.stop_replica(name, drain_s=5)
+    await asyncio.sleep(0.1)
+    assert not actor.why_dead
+    assert lab.phase(name) == "Draining"
+    actor.return_()
+    await lab.until(lambda: lab.phase(name) is None)
+    assert actor.hosted.state.phase == "Draining"
+
+
+async def test_silent_is_not_dead_but_unhealthy_and_may_recover(lab: FakeEngineLab, monkeypatch: Any) -> None:
+    name, actor = await replica(lab, **QUICK)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    lab.actors._replicas[name].care.answer_s = 0.02
+    actor.hung.clear()
+    await lab.until(lambda: lab.phase(name) == "Unhealthy")
+    state = lab.replica(name)
+    assert state is not None
+    assert "does not answer" in state.message
+    actor.hung.set()
+    await lab.until(lambda: lab.phase(name) == "Ready")
+
+
+async def test_a_silent_replica_that_serves_is_adopted_and_not_killed(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.hung.clear()
+    await lab.another_controller(name)
+    assert lab.phase(name) == "Ready"
+    assert not actor.why_dead
+
+
+async def test_an_unreachable_replica_is_adopted_and_not_killed(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.leave()
+    await lab.another_controller(name)
+    assert lab.phase(name) == "Ready"
+    assert not actor.why_dead
+
+
+async def test_a_replica_that_dies_at_its_deadline_has_failed(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab, "slow:app", ready_s=0.05)
+    describe = actor.hosted.describe
+
+    async def dies() -> Any:
+        actor.die()
+        return await describe()
+
+    actor.hosted.describe = dies
+    await lab.until(lambda: lab.phase(name) == "Failed")
+
+
+@pytest.mark.parametrize(("hung", "why"), [(False, "has not returned"), (True, "blocks its event loop")])
+async def test_one_that_is_late_says_what_it_waits_for(lab: FakeEngineLab, hung: bool, why: str) -> None:
+    name, actor = await replica(lab, "slow:app", ready_s=0.05)
+    if hung:
+        actor.hung.clear()
+    await lab.until(lambda: lab.phase(name) == "Failed")
+    state = lab.replica(name)
+    assert state is not None
+    assert "not ready after 0.05 s" in state.message
+    assert why in state.message
+
+
+async def test_what_its_first_check_says_is_why_it_is_late(lab: FakeEngineLab) -> None:
+    from msgspec.structs import replace
+
+    name, actor = await replica(lab, "slow:app", ready_s=0.05)
+    actor.hosted.state = replace(actor.hosted.state, message="its health check fails: 404")
+    await lab.until(lambda: lab.phase(name) == "Failed")
+    state = lab.replica(name)
+    assert state is not None
+    assert "its health check fails: 404" in state.message
+
+
+async def test_health_options_of_no_cost_arrive_at_live_replicas(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab, **QUICK)
+    await lab.until(lambda: actor.hosted.asked)
+    assert actor.hosted.asked[0] == (None, 0.02)
+    lab.cluster.tend_replica(
+        name, {"health_check_period_s": 0.01, "health_check_timeout_s": 3.0, "health_check_path": "/well"}
+    )
+    await lab.until(lambda: actor.hosted.asked[-1] == ("/well", 3.0))
+
+
+async def test_three_failed_checks_make_it_unhealthy_and_one_good_one_well(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab, **QUICK)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.hosted.sick = "500"
+    await lab.until(lambda: lab.phase(name) == "Unhealthy")
+    actor.hosted.sick = ""
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    state = lab.replica(name)
+    assert state is not None
+    assert state.message == ""
+
+
+async def test_the_shorter_drain_counts(lab: FakeEngineLab) -> None:
+    name, _ = await replica(lab, "busy:app")
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    await lab.cluster.stop_replica(name, drain_s=1000)
+    await lab.cluster.stop_replica(name, drain_s=2000)
+    await asyncio.sleep(0.05)
+    assert lab.phase(name) == "Draining"
+    await lab.cluster.stop_replica(name, drain_s=0)
+    await lab.until(lambda: lab.phase(name) is None)
+
+
+async def test_a_drain_that_never_ends_ends(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.hung.clear()
+    await lab.cluster.stop_replica(name, drain_s=0.05)
+    await lab.until(lambda: lab.phase(name) is None)
+    assert REPLICA_PREFIX + name not in lab.fake.actors
+
+
+async def test_one_whose_shutdown_raises_goes_all_the_same(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+
+    async def raises(timeout_s: float) -> bool:
+        raise RuntimeError("in the user's shutdown")
+
+    actor.hosted.drain = raises
+    await lab.cluster.stop_replica(name, drain_s=1)
+    await lab.until(lambda: lab.phase(name) is None)
+
+
+async def test_nothing_is_left_in_the_store_of_what_is_gone(lab: FakeEngineLab) -> None:
+    name, _ = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    assert await lab.fake.store.keys("orders/")
+    await lab.cluster.stop_replica(name, drain_s=0)
+    await lab.until(lambda: lab.phase(name) is None)
+    async with asyncio.timeout(5):
+        while await lab.fake.store.keys("orders/"):
+            await asyncio.sleep(0.01)
+
+
+async def test_an_actor_that_nobody_knows_is_ended(lab: FakeEngineLab) -> None:
+    name, _ = await replica(lab)
+    await lab.fake.store.delete(f"orders/{REPLICA_PREFIX}{name}")
+    await lab.another_controller()
+    assert lab.phase(name) is None
+    assert not lab.fake.actors
+
+
+async def test_one_that_the_engine_refuses_has_failed_with_its_words(lab: FakeEngineLab) -> None:
+    order = lab.order(1, ray_actor_options={"resources": {"refused": 1}})
+    await lab.cluster.start_replica(order)
+    state = lab.replica(order.id)
+    assert state is not None
+    assert (state.phase, state.message) == ("Failed", "ValueError: no such resource")
+
+
+async def test_a_proxy_that_hangs_is_told_and_then_restarted(lab: FakeEngineLab) -> None:
+    name, actor = await proxy(lab)
+    actor.hung.clear()
+    await lab.until(lambda: lab.phase(name) == "Unhealthy")
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    state = lab.proxy(name)
+    assert state is not None
+    assert state.pid == 2  # another process
+
+
+async def test_a_proxy_that_answers_again_in_time_is_left_alone(lab: FakeEngineLab) -> None:
+    name, actor = await proxy(lab)
+    actor.hung.clear()
+    await lab.until(lambda: lab.phase(name) == "Unhealthy")
+    actor.hung.set()
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    state = lab.proxy(name)
+    assert state is not None
+    assert state.pid == 1
+
+
+async def test_the_nodes_stay_known_through_an_empty_answer_and_an_error(lab: FakeEngineLab, monkeypatch: Any) -> None:
+    monkeypatch.setattr(actors_module, "NODES_PERIOD_S", 0.01)
+    following = asyncio.create_task(lab.actors.keep_nodes_fresh())
+    real = lab.fake.nodes
+    before = lab.cluster.nodes()
+    lab.fake.live_nodes = ()
+    await asyncio.sleep(0.05)
+    assert lab.cluster.nodes() == before
+
+    async def raises() -> Any:
+        raise RuntimeError("the GCS is away")
+
+    lab.fake.nodes = raises  # type: ignore[method-assign]
+    await asyncio.sleep(0.05)
+    lab.fake.nodes = real  # type: ignore[method-assign]
+    lab.fake.live_nodes = (*before, *before)
+    await lab.until(lambda: len(lab.cluster.nodes()) == 2)
+    following.cancel()
