@@ -41,6 +41,7 @@ class DeploymentOptions(TypedDict, total=False):
     health_check_timeout_s: float
     graceful_shutdown_timeout_s: float
     autoscaling_config: dict[str, Any] | None
+    logging: dict[str, Any]
     ray_actor_options: dict[str, Any]
     rollout: dict[str, Any]
     match: dict[str, Any] | None
