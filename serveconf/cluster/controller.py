@@ -137,6 +137,7 @@ class Controller:
         self._writers.start(keep("figures", pulse.run), name="figures")
         events.note(kind="controller", message="the controller is ready", data={"pid": os.getpid()})
         self._tasks.start(server.serve(app), name="control API")
+        self._tasks.start(preflight.warm_up(), name="preflight")
         self._address = ControllerAddress(url=url, token=token, pid=os.getpid())
         self._ready.set()
         log.info("controller ready", address=url, stacks=len(stacks.names()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from serveconf.cluster.engine import Engine, EngineError
 from serveconf.cluster.ray_engine import RayStore
 from serveconf.cluster.settings import node_folder
 from serveconf.cluster.shown import with_own_paths
-from serveconf.code.looking import look_at_code
+from serveconf.code.looking import Reports, WarmInspector, look_at_code
 from serveconf.errors import AuthorError
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Question, TargetReport
@@ -28,6 +29,11 @@ class EnginePreflight:
         self._engine = engine
         self._cluster_id = cluster_id
         self._packages = packages
+        self._warm = WarmInspector()
+
+    async def warm_up(self) -> None:
+        """Have the process ready that looks at code."""
+        await asyncio.to_thread(self._warm.warm_up)
 
     async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
         """What each target and each middleware is, in the given order."""
@@ -47,7 +53,7 @@ class EnginePreflight:
                     f"the runtime environment can't be used: {error}", code="runtime_env_failed"
                 ) from error
         else:
-            answer = await asyncio.to_thread(_look, question, folder)
+            answer = await asyncio.to_thread(_look, question, folder, self._warm.look_at_code)
         read = msgspec.convert(answer, dict[str, list[TargetReport]])
         shown = {
             kind: [_shown(report, folder, question.app_dir) for report in reports] for kind, reports in read.items()
@@ -55,8 +61,8 @@ class EnginePreflight:
         return shown["targets"], shown["middlewares"]
 
 
-def _look(question: Question, folder: Path | None) -> Any:
-    return look_at_code(
+def _look(question: Question, folder: Path | None, look: Callable[..., Reports] = look_at_code) -> Any:
+    return look(
         code_dir=str(folder) if folder else None,
         cwd=question.app_dir,
         targets=question.targets,

@@ -1,7 +1,8 @@
 """``python -m serveconf.ingress.inspect``: look at code before it is served, in a process that is thrown away.
 
-One JSON object on stdin, one on stdout; the user's own output goes to stderr. Each target is imported in a forked child
-of its own. Factories are called, because what they return is what is served; classes are not constructed.
+One JSON object on stdin, one on stdout, or with ``--serve`` line by line; the user's own output goes to stderr. Each target
+is imported in a forked child of its own. Factories are called, because what they return is what is served; classes are not
+constructed.
 
 in:  {"code_dir": str|null, "cwd": str|null, "timeout_s": number|null,
       "targets": [{"import_path", "factory", "init_args", "init_kwargs", "env_vars"}],
@@ -18,7 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from serveconf.code.by_value import by_value_file
 from serveconf.errors import AuthorError, CodeFailed
@@ -103,13 +104,27 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
 
 
 def main() -> None:
-    """Read, look, write."""
-    request = json.load(sys.stdin)
+    """Read, look, write: once, or with ``--serve`` one line for each line, in a fork that leaves nothing in this process."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    sys.dont_write_bytecode = True  # the code package is immutable
     if sys.path and sys.path[0] in ("", os.getcwd()):
         del sys.path[0]  # -m puts the working directory first
+    if sys.argv[1:] != ["--serve"]:
+        _answer(json.load(sys.stdin), out)
+        return
+    import serveconf.ingress.look  # noqa: F401 - what every answer needs is there before the fork
+
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the next question is not for the user's code
+            _answer(json.loads(line), out)
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+
+def _answer(request: dict[str, Any], out: TextIO) -> None:
+    sys.dont_write_bytecode = True  # the code package is immutable
     if request.get("code_dir"):
         request["code_dir"] = os.path.abspath(request["code_dir"])
     place = next((p for p in (request.get("cwd"), request.get("code_dir")) if p and os.path.isdir(p)), None)
@@ -117,8 +132,8 @@ def main() -> None:
         os.chdir(place)
     sys.argv = ["serveconf"]
     result = inspect_all(request)
-    with out:
-        json.dump(result, out)
+    out.write(json.dumps(result) + "\n")
+    out.flush()
 
 
 if __name__ == "__main__":
