@@ -53,7 +53,10 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **self._always,
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD and key not in line}
+        added = (
+            key for key in vars(record) if key not in _STANDARD and not key.startswith("_")
+        )  # Ray adds one of those
+        line |= {key: getattr(record, key) for key in added if key not in line}
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = self.formatException(record.exc_info)
         if record.stack_info:
