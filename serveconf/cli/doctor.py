@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, colors, errors_shown, load, print_json
+from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, load, print_json
 
 if TYPE_CHECKING:
     from serveconf.doctor.checks import Finding
@@ -36,7 +36,8 @@ def doctor(
     with errors_shown(output):
         file = file or (_DEFAULT if _DEFAULT.is_file() else None)
         http = load(file, None).spec.http_options if file else None
-        found = examine(look_at_machine((http.host, http.port) if http else ("127.0.0.1", 8000)))
+        wanted = (http.host, http.port) if http else ("127.0.0.1", 8000)
+        found = examine(look_at_machine(wanted, chosen.address))
     failed = any(finding.grade is Grade.ERROR for finding in found)
     if output is Output.JSON:
         print_json({"ok": not failed, "findings": [finding.as_json() for finding in found]})

@@ -87,10 +87,10 @@ class Machine:
     ray_answers: bool
 
 
-def look_at_machine(http: tuple[str, int]) -> Machine:
-    """The facts. ``http``: host and port that the proxies would want."""
+def look_at_machine(http: tuple[str, int], address: str | None = None) -> Machine:
+    """The facts. ``http``: host and port that the proxies would want; ``address``: where the control API should be."""
     record = read_record()
-    address = os.environ.get("SERVECONF_ADDRESS") or record.address or DEFAULT_ADDRESS
+    address = address or record.address or DEFAULT_ADDRESS
     answers = _answers(address)
     return Machine(
         version=__version__,

@@ -164,7 +164,7 @@ def test_the_machine_is_looked_at_as_it_is(place: Path) -> None:
     write_record(Record(address=os.environ["SERVECONF_ADDRESS"], token="t"))
     (place / "home" / "cluster.json").chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        found = look_at_machine(("127.0.0.1", taken.getsockname()[1]))
+        found = look_at_machine(("127.0.0.1", taken.getsockname()[1]), os.environ["SERVECONF_ADDRESS"])
     assert found.python[:2] >= (3, 11)
     assert next(p for p in found.packages if p.name == "ray").installed
     assert [(port.purpose, port.holder is None) for port in found.ports] == [("the control API", True), ("HTTP", False)]
