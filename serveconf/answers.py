@@ -282,6 +282,23 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "Name a *.yaml file, or a folder that holds some.",
     ),
     "git_missing": ("git is not installed.", "Install git where sync runs."),
+    "git_path": ("--path leads out of the repository.", "Name a file or a folder of the repository, from its root."),
+    "git_path_missing": (
+        "The commit has no file or folder of that name.",
+        "Check --path. What was applied goes on serving until it is there.",
+    ),
+    "git_signature": (
+        "The commit is not signed by a key that git trusts here, and --verify-signatures wants that.",
+        "`git verify-commit COMMIT` says more; import the key, or set gpg.ssh.allowedSignersFile.",
+    ),
+    "git_submodule": (
+        "A part of the code is a submodule; sync fetches none.",
+        "Keep the code in the repository, or leave the folder out in .serveconfignore.",
+    ),
+    "git_lfs": (
+        "A file of the code is a Git LFS pointer; sync does not fetch what it stands for.",
+        "Load it at start from where models lie, or leave it out in .serveconfignore.",
+    ),
     "deadline": ("The apply was not done within --timeout.", "Give it more time; what was started is taken back."),
     "error_rate": (
         "After the switch more answers failed than rollout.max_error_rate allows, so it was switched back.",

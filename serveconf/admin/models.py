@@ -158,12 +158,24 @@ class DeploymentModel(BaseModel):
     replicas: list[ReplicaModel]
 
 
+class OriginModel(BaseModel):
+    """Where what a stack serves came from, and whether it still is what came from there."""
+
+    kind: Literal["file", "git"]
+    location: str
+    branch: str | None
+    commit: str | None
+    path: str
+    in_sync: bool
+
+
 class StackModel(BaseModel):
     """One stack."""
 
     name: str
     state: str
     revision: int | None
+    source: OriginModel | None
     deployments: list[DeploymentModel]
 
 

@@ -13,8 +13,8 @@ from serveconf.cli.ending import Ending
 from serveconf.errors import Conflict, OperatorError, ServeconfError
 
 if TYPE_CHECKING:
-    from serveconf.watch.follower import FirstFailed
     from serveconf.watch.following import Following
+    from serveconf.watch.memory import Outcome
     from serveconf.watch.ports import Options, Said, Serving
 
 READY_S = 0.25  # how soon the readiness file tells of a change
@@ -50,17 +50,27 @@ def follow_stacks(
     try:
         ending.until_told(work)
     except FirstFailed as failed:
-        return _exit_code(failed)
+        return exit_code_of_first(failed.outcome, failed.error)
+    except AllTried:
+        pass
     return 0
 
 
-def _exit_code(failed: FirstFailed) -> int:
-    """As apply would have ended."""
-    if failed.outcome is not None and failed.outcome.result:
-        return exit_code_of(failed.outcome.result)
-    if failed.error is None:
-        return 3  # what is in quarantine has failed before
-    return 6 if isinstance(failed.error, Conflict) else 1
+class AllTried(Exception):
+    """Each file was tried once, and that is all that was wanted."""
+
+
+def exit_code_of_first(outcome: Outcome | None, error: ServeconfError | None) -> int:
+    """What a first try stands for, as apply would have ended."""
+    from serveconf.watch.memory import Fate
+
+    if outcome is not None and outcome.result:
+        return exit_code_of(outcome.result)
+    if outcome is not None and outcome.fate is Fate.PINNED:
+        return 6
+    if outcome is not None and error is None:
+        return 0 if outcome.fate is Fate.SERVED else 3 if outcome.fate is Fate.REFUSED else 1
+    return 6 if isinstance(error, Conflict) else 1
 
 
 def readiness(file: Path) -> Beside:

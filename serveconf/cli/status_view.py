@@ -73,6 +73,8 @@ def _proxies(proxies: Sequence[Json], color: bool) -> list[str]:
 def _stack(stack: Json, color: bool) -> Iterator[str]:
     state = paint(stack["state"], COLORS.get(stack["state"]), on=color)
     yield f"Stack {paint(stack['name'], bold=True, on=color)}: {state}, revision {stack['revision']}"
+    if source := stack.get("source"):
+        yield f"  {visible(_origin(source))}"
     deployments = stack["deployments"]
     if not deployments:
         yield "  no deployments"
@@ -101,6 +103,14 @@ def replica_table(replicas: Sequence[Json], color: bool) -> list[str]:
     """One line for each replica, below a line of titles."""
     rows = [_replica(replica) for replica in replicas]
     return _table(("REPLICA", "STATE", "PID", "NODE", "ONGOING", "VERSION"), rows, color)
+
+
+def _origin(source: Json) -> str:
+    """``from https://git.example/shop.git, branch main, commit 1a2b3c4d, serve.yaml: in sync``."""
+    branch = f", branch {source['branch']}" if source["branch"] else ""
+    commit = f", commit {source['commit'][:12]}" if source["commit"] else ""
+    path = f", {source['path']}" if source["kind"] == "git" else ""
+    return f"from {source['location']}{branch}{commit}{path}: {'in sync' if source['in_sync'] else 'not in sync'}"
 
 
 def _replica(replica: Json) -> list[Cell]:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serveconf.cli.apply import finish, reach, watch_apply
-from serveconf.cli.common import Output, OutputOption, errors_shown, load, show_error, tell
+from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json
 from serveconf.cli.ending import Ending
 from serveconf.cli.lasting import lasting_output
-from serveconf.errors import AuthorError, ServeconfError
+from serveconf.cli.watch import (
+    LogFormat,
+    LogFormatOption,
+    NoSelfHealOption,
+    PruneOption,
+    ReadyFileOption,
+    RetryOption,
+    make_view,
+)
 
 if TYPE_CHECKING:
-    from serveconf.watch.git import Checkout
+    from serveconf.client import Client
+    from serveconf.errors import ServeconfError
+    from serveconf.watch.following import Following
+    from serveconf.watch.memory import Outcome
+    from serveconf.watch.ports import Said
+    from serveconf.watch.repository import Repository
+
+Firsts = dict[Path, "tuple[Outcome | None, ServeconfError | None]"]
 
 
 def sync(
@@ -26,57 +40,101 @@ def sync(
     branch: Annotated[
         str | None, typer.Option("--branch", help="Branch or tag; left out: the repository's own.")
     ] = None,
-    path: Annotated[str, typer.Option("--path", help="The spec file in the repository.")] = "serve.yaml",
+    path: Annotated[
+        str, typer.Option("--path", help="The spec file in the repository, or a folder of them.")
+    ] = "serve.yaml",
     interval: Annotated[float, typer.Option("--interval", min=1, help="Seconds between two looks.")] = 30.0,
     once: Annotated[bool, typer.Option("--once", help="Look and apply once; exit code as apply.")] = False,
+    verify_signatures: Annotated[
+        bool,
+        typer.Option("--verify-signatures", help="Take only commits (or tags) signed by a key that git trusts here."),
+    ] = False,
+    prune: PruneOption = False,
+    no_self_heal: NoSelfHealOption = False,
+    retry: RetryOption = False,
+    ready_file: ReadyFileOption = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Apply what a git branch says, and again whenever it says something else. Respects the pin of a rollback.
 
     What does not validate or start leaves the last good state serving. Ctrl-C only stops looking.
     """
+    from serveconf.cli.follow import follow_stacks, readiness
     from serveconf.watch.git import Checkout
+    from serveconf.watch.ports import Options
+    from serveconf.watch.repository import FromGit, Repository, keep_pulling
 
-    with errors_shown(output):
-        checkout = Checkout(git_url, branch)
-    if once:
-        with errors_shown(output):
-            result = _apply(checkout, checkout.pull(), path)
-        finish(result, output)
-    with lasting_output(), Ending(), suppress(KeyboardInterrupt):
-        _follow(checkout, path, interval)
+    code = 0
+    with lasting_output(), Ending() as ending, errors_shown(output), suppress(KeyboardInterrupt):
+        repository = Repository(Checkout(git_url, branch), path, verify=verify_signatures)
+        options = Options(
+            prune=prune, self_heal=not no_self_heal and not once, events=False, poll_s=max(2.0, min(interval, 10.0))
+        )
+        view = make_view(log_format)
+        say = _saying(view.tell)
+        with view:
+            api = FromGit(repository, lambda: _reach(say), view.tell, retry=retry)
+            if once:
+                code = _once(ending, repository, api, options, view.tell, output)
+            else:
 
+                async def pulling(following: Following) -> None:
+                    await keep_pulling(repository, following, view.tell, interval_s=interval)
 
-def _follow(checkout: Checkout, path: str, interval: float) -> None:
-    """Apply each new commit once; what failed for want of a network or a cluster is tried again."""
-    applied = ""
-    while True:
-        try:
-            commit = checkout.pull()
-            if commit != applied:
-                tell(f"commit {commit[:12]}")
-                _apply(checkout, commit, path)
-            applied = commit
-        except AuthorError as error:  # trying the same commit again would not help
-            applied = commit
-            show_error(error, Output.TEXT)
-        except ServeconfError as error:
-            show_error(error, Output.TEXT)
-        time.sleep(interval)
+                beside = [pulling, *([readiness(ready_file)] if ready_file else [])]
+                code = follow_stacks(ending, [repository.target], api, options, view.tell, beside)
+    raise typer.Exit(code if once else 0)
 
 
-def _apply(checkout: Checkout, commit: str, path: str) -> dict[str, Any]:
-    from serveconf.submit import submit
+def _once(
+    ending: Ending, repository: Repository, api: Any, options: Any, tell: Callable[[Said], None], output: Output
+) -> int:
+    """Pull, and try each file once; what became of them goes to stdout as JSON where that is asked for."""
+    from serveconf.cli.follow import AllTried, exit_code_of_first, follow_stacks, found_specs, shown_error
 
-    loaded = load(_spec_in(checkout.folder, path), None)
-    client = reach(loaded).client
-    submission = submit(loaded, client, automatic=True)
-    return watch_apply(client, client.begin(submission.stack, "apply", {**submission.body, "commit": commit}), loaded)
+    firsts: Firsts = {}
+
+    async def until_tried(following: Following) -> None:
+        while not following.all_tried:
+            await following.news.wait(following.news.count, 0.1)
+        firsts.update(following.firsts)
+        raise AllTried
+
+    try:
+        repository.check_out(repository.fetch())
+    except KeyboardInterrupt:
+        repository.checkout.stop()
+        return 130
+    many = repository.target.is_dir()
+    found_specs([repository.target])
+    follow_stacks(ending, [repository.target], api, options, tell, [until_tried])
+    if output is Output.JSON:
+        found = [
+            outcome.result
+            if outcome and outcome.result
+            else {"file": str(file), **_not_tried(outcome, error, shown_error)}
+            for file, (outcome, error) in sorted(firsts.items())
+        ]
+        print_json(found if many else found[0] if found else {})
+    return max((exit_code_of_first(outcome, error) for outcome, error in firsts.values()), default=130)
 
 
-def _spec_in(folder: Path, path: str) -> Path:
-    """The spec file; never one outside of the repository."""
-    file = (folder / path).resolve()
-    if not file.is_relative_to(folder.resolve()):
-        raise AuthorError(f"--path {path} leads out of the repository")
-    return file
+def _not_tried(
+    outcome: Outcome | None, error: ServeconfError | None, shown: Callable[[ServeconfError], dict[str, Any]]
+) -> dict[str, Any]:
+    if error is not None:
+        return {"error": shown(error)}
+    return {"outcome": "conflict", "message": outcome.message if outcome else ""}
+
+
+def _reach(say: Callable[[str], None]) -> Client:
+    from serveconf.launch import find_or_start
+
+    return find_or_start(chosen.address, chosen.token, http=None, tell=say).client
+
+
+def _saying(tell: Callable[[Said], None]) -> Callable[[str], None]:
+    from serveconf.watch.ports import Said
+
+    return lambda message: tell(Said(kind="start", message=message))

@@ -8,6 +8,7 @@ from typing import Any
 
 from serveconf.matching import rule_texts
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.origin import origin_of
 from serveconf.reconcile.records import Ledger, Revision, StackHead
 from serveconf.routing import Generation
 
@@ -71,6 +72,7 @@ def _stack(ledger: Ledger, head: StackHead, observed: Observed) -> dict[str, Any
         "name": head.name,
         "state": _stack_state(head, ledger, [d["state"] for d in deployments]),
         "revision": head.current if head.current is not None else head.target,
+        "source": origin_of(ledger, head),
         "deployments": deployments,
     }
 

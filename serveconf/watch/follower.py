@@ -181,6 +181,8 @@ class _Follower:
                 self.shared.fail_first(FirstFailed(outcome, error))
             case FirstFailure.ENDS_WHERE_WRONG if self.first and wrong:
                 self.shared.fail_first(FirstFailed(outcome, error))
+        if self.first:
+            self.shared.firsts[self.file] = (outcome, error)
         self.first = False
         self.shared.settled.add(self.file)
 

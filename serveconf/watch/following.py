@@ -15,6 +15,7 @@ from serveconf.spec.problems import SpecInvalid
 from serveconf.watch.contradictions import contradictions
 from serveconf.watch.gate import Gate
 from serveconf.watch.look import Look
+from serveconf.watch.memory import Outcome
 from serveconf.watch.news import News
 from serveconf.watch.notice import Notice, tells_nothing
 from serveconf.watch.places import joined
@@ -47,6 +48,9 @@ class Following:
         self.news = News()
         self.looks: dict[Path, Look] = {}  # the newest settled ones
         self.live: dict[Path, str] = {}  # file -> the stack that it has brought about
+        self.firsts: dict[
+            Path, tuple[Outcome | None, ServeconfError | None]
+        ] = {}  # what became of each file's first try
         self.settled: set[Path] = set()  # files of which the first try is over, however it ended
         self._known_silent = any(tells_nothing(str(source)) for source in self.sources)
         self._untold = 0
@@ -65,6 +69,8 @@ class Following:
     @property
     def poll_s(self) -> float:
         """Seconds between two looks without news."""
+        if self.options.poll_s is not None:
+            return self.options.poll_s
         return SILENT_POLL_S if self.silent or self._notice.failed or not self.options.events else POLL_S
 
     @property

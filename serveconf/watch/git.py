@@ -67,6 +67,27 @@ class Checkout:
             (self.folder / ".git" / "index.lock").unlink(missing_ok=True)
             self._git("checkout", "--quiet", "--force", "--detach", commit, "--")
 
+    def verify(self, commit: str) -> None:
+        """Raises OperatorError where neither the commit nor the tag that was fetched is signed by a key that git trusts here."""
+        for command, what in (("verify-commit", commit), ("verify-tag", FETCHED)):
+            try:
+                self._git(command, what)
+            except OperatorError as error:
+                if error.code != "git_failed":
+                    raise
+            else:
+                return
+        raise OperatorError(
+            f"commit {commit[:12]} is not signed by a key that is trusted here",
+            hint="git verify-commit says more; keys: gpg --import, or gpg.ssh.allowedSignersFile",
+            code="git_signature",
+        )
+
+    def submodules(self) -> list[str]:
+        """The paths of what is only a link to a commit of another repository."""
+        listed = self._git("ls-files", "--stage", "-z").split("\0")
+        return [line.partition("\t")[2] for line in listed if line.startswith("160000 ")]
+
     def stop(self) -> None:
         """End what is running; nothing begins any more."""
         self._stopped.set()

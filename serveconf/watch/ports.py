@@ -73,4 +73,5 @@ class Options:
     self_heal: bool = True
     drift_s: float = 5.0  # between two looks at what serves
     first_failure: FirstFailure = FirstFailure.GOES_ON
-    events: bool = True  # False: only its own looks tell of changes
+    events: bool = True  # False: only its own looks, and whoever changes the files, tell of changes
+    poll_s: float | None = None  # between two looks without events; None: often

@@ -175,8 +175,12 @@ class ControlApi:
     def _is_ours(self, client: Client, stack: str) -> bool:
         """Whether its newest revision came from a file of the sources."""
         history = client.history(stack)
-        source = Path(history[0]["source"]) if history and history[0]["source"] else None
-        return source is not None and any(source == own or source.parent == own for own in self._sources)
+        return bool(history and history[0]["source"]) and self.is_own_source(history[0]["source"])
+
+    def is_own_source(self, source: str) -> bool:
+        """Whether it names a file of the sources."""
+        path = Path(source)
+        return any(path == own or path.parent == own for own in self._sources)
 
 
 class _Reached:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from serveconf.watch.look import Look
 from serveconf.watch.memory import Fate, Outcome
 from serveconf.watch.ports import Drift, Options, Said
 
+Beside = Callable[[Following, Callable[[Said], None]], Coroutine[None, None, None]]
 SPEC = "name: {name}\ndeployments:\n  - {{name: {name}, import_path: 'web:app'}}\n"
 WITHIN_S = 15.0  # far more than it takes: the machine may be busy
 
@@ -77,12 +78,14 @@ class FakeServing:
 class Watcher:
     """A running watcher; ``said`` is what it told."""
 
-    def __init__(self, sources: list[Path], serving: FakeServing, options: Options) -> None:
+    def __init__(
+        self, sources: list[Path], serving: FakeServing, options: Options, beside: Beside | None = None
+    ) -> None:
         self.serving = serving
         self.said: list[Said] = []
         self.error: BaseException | None = None
         self.following: Following | None = None
-        self._sources, self._options = sources, options
+        self._sources, self._options, self._beside = sources, options, beside
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -90,10 +93,16 @@ class Watcher:
     def _run(self) -> None:
         async def main() -> None:
             self.following = Following(self._sources, self.serving, self.said.append, self._options, follow_one)
+            beside = asyncio.ensure_future(self._beside(self.following, self.said.append)) if self._beside else None
             task = asyncio.ensure_future(self.following.run())
             loop = asyncio.get_running_loop()
             self._stop = lambda: loop.call_soon_threadsafe(task.cancel)
-            await task
+            try:
+                await task
+            finally:
+                if beside is not None:
+                    beside.cancel()
+                    await asyncio.gather(beside, return_exceptions=True)
 
         try:
             asyncio.run(main())
@@ -128,9 +137,11 @@ class Watcher:
 
 
 @contextmanager
-def watching(*sources: Path, serving: FakeServing | None = None, **options: object) -> Iterator[Watcher]:
-    """A watcher of these sources, ended with the block."""
-    watcher = Watcher(list(sources), serving or FakeServing(), Options(**options))  # type: ignore[arg-type]
+def watching(
+    *sources: Path, serving: FakeServing | None = None, beside: Beside | None = None, **options: object
+) -> Iterator[Watcher]:
+    """A watcher of these sources, ended with the block; ``beside`` runs as long."""
+    watcher = Watcher(list(sources), serving or FakeServing(), Options(**options), beside)  # type: ignore[arg-type]
     try:
         yield watcher
     finally:
