@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from serveconf.admin.port import control_port_in_use
 from serveconf.errors import PortInUse
+from serveconf.proxy.middleware import in_task
 from serveconf.proxy.ports import listen
+from serveconf.proxy.server import ProxyServer
 
 
 class AdminServer:
-    """uvicorn on a socket of ours, without signal handlers: it lives in an actor's thread."""
+    """The proxies' own edge, with all its limits and clocks. It touches no signal handler: it lives in an actor's thread."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
@@ -34,7 +36,11 @@ class AdminServer:
             raise control_port_in_use(self._host, self._wanted) from error
 
     async def serve(self, app: ASGIApp) -> None:
-        """Answer until the process ends."""
+        """Answer until the process ends, or this is cancelled."""
         assert self._socket is not None
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", http="httptools")
-        await uvicorn.Server(config)._serve([self._socket])
+        server = ProxyServer(in_task(app), self._host, self._wanted, sock=self._socket)
+        await server.start()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await server.drain(0)

@@ -44,8 +44,12 @@ class ProxyServer:
         reuse_port: bool = False,
         tls: TlsFiles | None = None,
         http2: bool = False,
+        sock: socket.socket | None = None,
     ) -> None:
-        """Raises OperatorError for certificate files that cannot be used, or ``http2`` without TLS or without zttp."""
+        """``sock``: one that is bound already.
+
+        Raises OperatorError for certificate files that cannot be used, or ``http2`` without TLS or without zttp.
+        """
         self.edge = edge or Edge()
         self.edge.serve(app)
         self._host = host
@@ -58,13 +62,14 @@ class ProxyServer:
         self._goodbye_timeout_s = self.edge.limits.linger_s if self._tls is not None else None
         self._uvicorn_config = make_config()
         self._socket: socket.socket | None = None
+        self._given = sock
         self._listener: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> tuple[str, int]:
         """Listen; the address and port it is. Raises PortInUse, or OperatorError for a host that is not ours."""
         loop = asyncio.get_running_loop()
-        self._socket = listen(self._host, self._port, reuse_port=self._reuse_port, backlog=_BACKLOG)
+        self._socket = self._given or listen(self._host, self._port, reuse_port=self._reuse_port, backlog=_BACKLOG)
         self._listener = await loop.create_server(
             self._make_protocol,
             sock=self._socket.dup(),  # ours stays open when the listener closes, until its backlog is empty
