@@ -159,6 +159,15 @@ def _looking(plane: ControlPlane, address: str) -> APIRouter:
             raise NotFound(f"stack '{stack}' has no revision {number}", hint="'serveconf history' lists them")
         return _detail(found)
 
+    @router.get(
+        "/stacks/{stack}/revisions/{number}/plan",
+        response_model=models.PlanModel,
+        response_model_exclude_unset=True,
+    )
+    async def plan_rollback(stack: StackName, number: int) -> dict[str, Any]:
+        """What going back to a revision would do. Changes nothing."""
+        return (await plane.plan_rollback(stack, number)).as_json()
+
     return router
 
 

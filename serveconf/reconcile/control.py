@@ -56,6 +56,11 @@ class ControlPlane:
         desired = await self._prepare(request, current, number)
         return (await fitted(self._deps, current, desired))[1]
 
+    async def plan_rollback(self, stack: str, number: int | None) -> Plan:
+        """What going back to a kept revision would do."""
+        desired = replace(self._revision_before(stack, number).desired, revision=self.ledger.next_number(stack))
+        return (await fitted(self._deps, self.ledger.current(stack), desired))[1]
+
     def apply(self, request: ApplyRequest) -> Operation:
         """Begin to make the request so."""
         stack = request.spec.get("name", "default")

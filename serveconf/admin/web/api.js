@@ -9,8 +9,9 @@ export class Refused extends Error {
   }
 }
 
-async function call(method, path, { body, signal } = {}) {
+async function call(method, path, { body, signal, revision } = {}) {
   const headers = { "x-serveconf-key": localStorage.getItem("serveconf-key") ?? "" };
+  if (revision) headers["if-match"] = String(revision);
   if (body !== undefined) headers["content-type"] = "application/json";
   const answer = await fetch(`api/v1${path}`, {
     method, headers, signal, cache: "no-store", body: body === undefined ? undefined : JSON.stringify(body),
@@ -27,8 +28,9 @@ export async function get(path, options) {
   return (await call("GET", path, options)).json();
 }
 
-export async function post(path, body = {}) {
-  const answer = await call("POST", path, { body });
+// `revision`: refused where the stack is at another one meanwhile.
+export async function post(path, body = {}, { revision } = {}) {
+  const answer = await call("POST", path, { body, revision });
   return answer.status === 204 ? null : answer.json();
 }
 

@@ -28,7 +28,9 @@ export function mount(root, [stack, name]) {
     try {
       const { bounds_s: bounds, buckets } = await get(`${base}/figures`, { signal: end.signal });
       const labels = [...bounds.map((bound) => `≤ ${duration(bound * 1000)}`), `> ${duration(bounds.at(-1) * 1000)}`];
-      show(latency, buckets.some(Boolean) ? histogram(labels.map((label, index) => [label, buckets[index]])) : el("p", { class: "muted" }, "No request."));
+      const first = buckets.findIndex(Boolean), last = buckets.findLastIndex(Boolean); // and one beside them
+      const rows = labels.map((label, index) => [label, buckets[index]]).slice(Math.max(0, first - 1), last + 2);
+      show(latency, first >= 0 ? histogram(rows) : el("p", { class: "muted" }, "No request."));
     } catch (error) {
       if (!end.signal.aborted) show(latency, errorBox(error));
     }

@@ -2,7 +2,7 @@
 import { get, lines, post } from "./api.js";
 import { asLines, difference, showDifference } from "./diff.js";
 import { el, show } from "./dom.js";
-import { clock } from "./format.js";
+import { clock, duration, plural } from "./format.js";
 import { live } from "./live.js";
 import { badge, errorBox, openDialog, table } from "./parts.js";
 
@@ -11,15 +11,23 @@ export const title = "Revisions";
 export function mount(root, [chosen], session) {
   const choice = el("select"), list = el("div"), detail = el("div");
   show(root, el("div", { class: "head" }, el("h1", { tabindex: "-1" }, title), el("div", { class: "end" }, el("label", {}, "Stack", choice))), list, detail);
-  let names = "";
+  let names = "", asked = 0;
+  const open = async (revisions, one) => {
+    const mine = ++asked; // who clicks while another one loads sees what was clicked last
+    try {
+      const shown = await look(revisions, one, session, load);
+      if (mine === asked) show(detail, shown);
+    } catch (error) {
+      if (mine === asked) show(detail, errorBox(error));
+    }
+  };
   const load = async () => {
     try {
       const revisions = await get(`/stacks/${encodeURIComponent(choice.value)}/revisions`);
-      const open = (one) => look(detail, revisions, one, session, load).catch((error) => show(detail, errorBox(error)));
       show(list, el("section", { class: "card" }, el("div", { class: "body" }, table(["Revision", "When", "Who", "Outcome", "What"], revisions.map((one) => [
-        el("button", { class: "link-like", type: "button", onclick: () => open(one) }, String(one.revision)),
+        el("button", { class: "link-like", type: "button", onclick: () => open(revisions, one) }, String(one.revision)),
         el("time", { datetime: one.time }, clock(one.time)), one.author, badge(one.outcome), one.summary])))));
-      if (revisions.length) await open(revisions[0]);
+      if (revisions.length) await open(revisions, revisions[0]);
     } catch (error) {
       show(list, errorBox(error));
     }
@@ -38,7 +46,7 @@ export function mount(root, [chosen], session) {
   };
 }
 
-async function look(detail, revisions, one, session, reload) {
+async function look(revisions, one, session, reload) {
   const base = `/stacks/${encodeURIComponent(one.stack)}/revisions/`;
   const now = await get(base + one.revision), older = revisions.find((other) => other.revision < one.revision);
   const before = older ? await get(base + older.revision) : null;
@@ -48,34 +56,66 @@ async function look(detail, revisions, one, session, reload) {
   });
   const way = el("button", { type: "button", class: "danger", hidden: session.role !== "write" || one === revisions[0],
     onclick: () => back(one, reload) }, "Roll back to this");
-  show(detail, el("section", { class: "card" }, el("header", {}, el("h2", {}, `Revision ${one.revision}`), badge(one.outcome), el("div", { class: "end" }, way)),
+  return el("section", { class: "card" }, el("header", {}, el("h2", {}, `Revision ${one.revision}`), badge(one.outcome), el("div", { class: "end" }, way)),
     el("div", { class: "body" },
-      el("dl", { class: "facts" }, Object.entries({ Commit: now.commit, Source: now.source, ...now.receipt }).filter(([, value]) => value !== null && value !== "")
-        .flatMap(([label, value]) => [el("dt", {}, label), el("dd", {}, String(value))])),
+      el("dl", { class: "facts" }, Object.entries({ Commit: now.commit, Source: now.source, ...receipt(now.receipt) }).filter(([, value]) => value)
+        .flatMap(([label, value]) => [el("dt", {}, label), el("dd", {}, value)])),
       now.failure ? el("p", { class: "bad" }, now.failure.message) : null,
       el("ul", { class: "steps" }, now.actions.map((action) => el("li", {}, el("b", {}, action.action), el("span", {}, action.deployment ?? "http"), el("span", { class: "muted" }, action.reason)))),
       showDifference(difference(before ? asLines(before.spec) : [], asLines(now.spec)), `Difference of the spec to revision ${older?.revision ?? "none"}`),
-      files.length ? el("p", { class: "muted small" }, `Changed files: ${files.slice(0, 200).join(", ")}`) : null)));
+      files.length ? el("p", { class: "muted small" }, `Changed files: ${files.slice(0, 200).join(", ")}`) : null));
 }
 
+// What it did to the traffic, in words; empty where it has not been counted yet.
+function receipt({ requests, failed, retried, max_gap_ms: gap, streams_kept: kept, streams_closed: closed }) {
+  if (requests === undefined) return {};
+  return {
+    "Requests meanwhile": `${requests}: ${failed} failed, ${retried} tried again${requests ? `; the longest gap was ${duration(gap)}` : ""}`,
+    Streams: kept || closed ? `${kept} kept, ${closed} closed` : "",
+  };
+}
+
+// The plan first: what it would do is shown before anybody can say yes, and holds only for what the stack is now.
 function back(one, reload) {
-  const told = el("ol", { class: "steps", "aria-live": "polite" });
-  const go = el("button", { type: "button", class: "danger" }, "Roll back");
-  const stop = el("button", { type: "button" }, "Close");
-  const dialog = openDialog(`Roll back ${one.stack} to revision ${one.revision}?`,
-    el("p", {}, `It becomes what it was then: ${one.summary}. The stack is pinned to it until somebody applies or resumes.`), told,
-    el("div", { class: "actions" }, stop, go));
+  const base = `/stacks/${encodeURIComponent(one.stack)}`;
+  const plan = el("div", {}, el("p", { class: "muted" }, "Looking what would change…")), told = el("ol", { class: "steps", "aria-live": "polite" });
+  const go = el("button", { type: "button", class: "danger", disabled: true }, "Roll back"), stop = el("button", { type: "button" }, "Cancel");
+  const dialog = openDialog(`Roll back ${one.stack} to revision ${one.revision}?`, plan, told, el("div", { class: "actions" }, stop, go));
+  let revision = null;
   stop.addEventListener("click", () => dialog.close());
+  get(`${base}/revisions/${one.revision}/plan`).then((found) => {
+    revision = found.base_revision;
+    show(plan, showPlan(found), el("p", { class: "muted small" }, "The stack is then pinned: what watches its files leaves it alone until somebody applies by hand or resumes."));
+    go.disabled = false;
+  }).catch((error) => show(plan, errorBox(error)));
   go.addEventListener("click", async () => {
     go.disabled = true;
     try {
-      const { operation } = await post(`/stacks/${encodeURIComponent(one.stack)}/rollback`, { revision: one.revision, source: "dashboard" });
-      for await (const news of lines(`/operations/${operation}/events`)) {
-        for (const event of news) if (event.message || event.outcome) told.append(el("li", {}, event.message ?? event.outcome));
-      }
+      const { operation } = await post(`${base}/rollback`, { revision: one.revision, author: "dashboard", source: "dashboard" }, { revision });
+      for await (const news of lines(`/operations/${operation}/events`)) for (const event of news) tell(told, event);
+      go.hidden = true;
+      stop.textContent = "Close";
       await reload();
     } catch (error) {
       told.append(el("li", { class: "bad" }, error.message));
     }
   });
+}
+
+function showPlan({ changed, actions, warnings }) {
+  if (!changed) return el("p", {}, "Nothing would change but the pin.");
+  return el("div", {},
+    el("table", {}, el("thead", {}, el("tr", {}, ["Step", "Of", "Cost", "Why"].map((text) => el("th", { scope: "col" }, text)))),
+      el("tbody", {}, actions.map((action) => el("tr", {}, el("td", {}, el("b", {}, action.action)), el("td", {}, action.deployment ?? "http"),
+        el("td", {}, action.cost), el("td", { class: "muted" }, action.reason))))),
+    (warnings ?? []).map((text) => el("p", { class: "warn small" }, text)));
+}
+
+function tell(told, event) {
+  if (event.event === "phase") told.append(el("li", {}, el("b", {}, event.phase), el("span", {}, event.message ?? "")));
+  if (event.event === "wait") told.append(el("li", {}, event.message));
+  if (event.event !== "result") return;
+  const { requests, failed, duration_s: seconds } = event.receipt;
+  told.append(el("li", {}, badge(event.outcome), el("span", {}, `after ${seconds.toFixed(1)} s; ${plural(requests, "request")} meanwhile, ${failed} failed`)));
+  for (const problem of event.problems) told.append(el("li", { class: "bad" }, problem.message));
 }

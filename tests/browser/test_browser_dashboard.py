@@ -1,0 +1,133 @@
+"""The dashboard as somebody sees it: a rollout that moves, the way back with its plan first, what users named stays inert."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from stage import Stage
+
+from serveconf.admin.sessions import Role, Sessions
+
+WEB = {"name": "web", "import_path": "web:app", "route_prefix": "/", "num_replicas": 3}
+BETA = {"name": "beta", "import_path": "beta:app", "route_prefix": "/", "match": {"headers": {"x-beta": "1"}}}
+HOSTILE = "<img src=x onerror=document.title='taken'>"
+
+
+def expect(locator: Any) -> Any:
+    from playwright.sync_api import expect as expected
+
+    return expected(locator)
+
+
+def go_to(page: Any, name: str) -> None:
+    page.get_by_role("navigation").get_by_role("link", name=name).click()
+
+
+def test_a_rollout_is_watched_and_taken_back_after_a_look_at_its_plan(page: Any, stage: Stage) -> None:
+    stage.apply(WEB)
+    row = page.locator(".row", has_text="web")
+    expect(row.locator(".dot.Ready")).to_have_count(3)
+    stage.hold()
+    stage.begin(WEB, code="2")
+    expect(row.locator(".dot.Starting")).to_have_count(3)
+    expect(row).to_contain_text("Progressing")
+    stage.let_go()
+    expect(row.locator(".dot.Starting")).to_have_count(0)
+    expect(row).to_contain_text("Healthy")
+
+    go_to(page, "Revisions")
+    page.get_by_role("button", name="1", exact=True).click()
+    page.get_by_role("button", name="Roll back to this").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("tbody tr")).to_contain_text(["web"])
+    expect(dialog).to_contain_text("roll")
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(dialog).to_contain_text("applied")
+    dialog.get_by_role("button", name="Close").click()
+    assert stage.plane.ledger.heads["shop"].current == 3
+    assert stage.plane.ledger.heads["shop"].pinned
+    go_to(page, "Events")
+    expect(page.locator(".events")).to_contain_text("revision 3 goes back to an older one by dashboard")
+
+
+def test_a_plan_that_is_out_of_date_rolls_nothing_back(page: Any, stage: Stage) -> None:
+    stage.apply(WEB)
+    stage.apply(WEB, code="2")
+    go_to(page, "Revisions")
+    page.get_by_role("button", name="1", exact=True).click()
+    page.get_by_role("button", name="Roll back to this").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Roll back")).to_be_enabled()
+    stage.apply(WEB, code="3")
+    with page.expect_response(lambda answer: answer.url.endswith("/rollback")) as answered:
+        dialog.get_by_role("button", name="Roll back").click()
+    assert answered.value.status == 412
+    expect(dialog).to_contain_text("is at revision 3")
+
+
+def test_who_takes_a_request_is_tried_with_its_headers(page: Any, stage: Stage) -> None:
+    stage.apply(WEB, BETA)
+    go_to(page, "Routes")
+    page.get_by_label("Path").fill("/items/7")
+    trial = page.locator(".card", has_text="Try it")
+    expect(trial).to_contain_text("shop/web takes it")
+    page.get_by_label("Headers").fill("x-beta: 1")
+    expect(trial).to_contain_text("shop/beta takes it")
+    expect(page.locator("tr.found")).to_contain_text("shop/beta")
+    page.get_by_label("Headers").fill("x-beta: 2")
+    expect(trial).to_contain_text("header x-beta is '2', not '1'")
+
+
+def test_the_log_of_a_deployment_is_followed(page: Any, stage: Stage) -> None:
+    stage.apply(WEB)
+    replica = stage.cluster.observe().replicas[0].id
+    page.get_by_role("link", name="web", exact=True).click()
+    log = page.get_by_role("log")
+    expect(log).to_contain_text(f"hello from {replica}")
+    stage.cluster.lines[replica] = ["hello", "a second line", HOSTILE]
+    expect(log).to_contain_text("a second line")
+    expect(log).to_contain_text(HOSTILE)
+    expect(page).to_have_title("shop/web · serveconf")
+
+
+def test_whoever_may_only_look_is_offered_no_way_back(browser: Any, stage: Stage) -> None:
+    stage.apply(WEB)
+    stage.apply(WEB, code="2")
+    sessions = Sessions("secret", name=f"serveconf_{urlsplit(stage.url).port}")
+    session = sessions.sign_in(sessions.invite(Role.READ))
+    assert session is not None
+    context = browser.new_context()
+    context.add_cookies([{"name": sessions.name, "value": session, "url": f"{stage.url}/api/v1"}])
+    context.add_init_script(f"localStorage.setItem('serveconf-key', '{sessions.key(session)}')")
+    page = context.new_page()
+    page.goto(f"{stage.url}/#/revisions")
+    page.get_by_role("button", name="1", exact=True).click()
+    expect(page.get_by_role("heading", name="Revision 1")).to_be_visible()
+    expect(page.get_by_role("button", name="Roll back to this")).to_be_hidden()
+    context.close()
+
+
+@pytest.mark.parametrize("path", ["#/", "#/deployments/shop/web", "#/routes", "#/revisions", "#/nodes", "#/events"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(page: Any, stage: Stage, path: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    stage.apply(WEB, BETA)
+    page.emulate_media(color_scheme=scheme)
+    page.goto(f"{stage.url}/{path}")
+    page.wait_for_selector("#page .card, #page .row")
+    # the page's policy lets no foreign script in; the checker is brought by the browser itself
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+@pytest.mark.parametrize("width", [390, 820, 1280])
+def test_every_page_fits_its_width(page: Any, stage: Stage, width: int) -> None:
+    stage.apply(WEB, BETA)
+    page.set_viewport_size({"width": width, "height": 800})
+    for path in ("#/", "#/deployments/shop/web", "#/routes", "#/revisions", "#/nodes", "#/events"):
+        page.goto(f"{stage.url}/{path}")
+        page.wait_for_selector("#page .card, #page .row")
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide == 0, path
