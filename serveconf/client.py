@@ -132,16 +132,29 @@ class Client:
         """The same, then each event as it comes; ends where the controller does."""
         return self._lines("/events", params=_given(stack=stack, since=since, follow="true"))
 
+    def live(self) -> Iterator[tuple[str, Any]]:
+        """Status and figures as they change: ``status``, ``curves``, ``points`` with their data. Ends with the controller."""
+        kind = ""
+        for line in self._texts("/live"):
+            name, _, value = line.partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "data":
+                yield kind, msgspec.json.decode(value)
+
     def _lines(self, path: str, **options: Any) -> Iterator[dict[str, Any]]:
         """An answer of one JSON object a line."""
+        return (msgspec.json.decode(line) for line in self._texts(path, **options))
+
+    def _texts(self, path: str, **options: Any) -> Iterator[str]:
+        """The lines of an answer, as they come."""
         try:
             timeout = httpx.Timeout(ANSWER_S, read=None)
             with self._http.stream("GET", path, timeout=timeout, **options) as answer:
                 if answer.status_code != 200:
                     answer.read()
                     raise _error(answer)
-                for line in answer.iter_lines():
-                    yield msgspec.json.decode(line)
+                yield from answer.iter_lines()
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 

@@ -19,6 +19,7 @@ Event = Mapping[str, Any]
 
 _LOG_COLORS = {"warning": "yellow", "error": "red", "critical": "red"}
 _WAITING_NAMED = 6
+WORTH_TELLING_S = 0.05
 
 
 class Live(Protocol):
@@ -50,6 +51,7 @@ class ApplyView:
         self._clock = clock
         self._began = clock()
         self._phase = "starting"
+        self._entered: list[tuple[str, float]] = []  # phases, and since when
         self._message = ""
         self._waits_for = ""
         self._replicas: dict[str, tuple[str, str, float]] = {}  # id -> deployment, state, since when
@@ -71,6 +73,7 @@ class ApplyView:
             case "plan":
                 self._plan(event)
             case "phase":
+                self._entered.append((event["phase"], self._clock()))
                 self._phase, self._message, self._waits_for = event["phase"], event.get("message", ""), ""
                 self._progress(f"{self._phase}: {self._message}" if self._message else self._phase)
             case "replica":
@@ -82,6 +85,8 @@ class ApplyView:
                 self._log(event)
             case "result":
                 self._stop_live()
+                if spent := self.spent():
+                    self._print(paint(f"Time: {spent}", dim=True, on=self._color))
                 self._print(render_result(event, color=self._color))
 
     def lines(self) -> list[str]:
@@ -102,6 +107,14 @@ class ApplyView:
         more = [f"  and for {count(len(waiting) - len(named), 'more replica')}"] if len(waiting) > len(named) else []
         said = [f"  waiting: {visible(self._waits_for)}"] if self._waits_for else []
         return [*lines, *named, *more, *said]
+
+    def spent(self) -> str:
+        """``preflight 0.8 s, starting 2.1 s``: where the time has gone; empty where it was none worth to be told."""
+        ends = [since for _, since in [*self._entered, ("", self._clock())]][1:]
+        seconds: dict[str, float] = {}
+        for (phase, since), end in zip(self._entered, ends, strict=True):
+            seconds[phase] = seconds.get(phase, 0.0) + end - since
+        return ", ".join(f"{phase} {took:.1f} s" for phase, took in seconds.items() if took >= WORTH_TELLING_S)
 
     def _plan(self, event: Event) -> None:
         if event.get("actions"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from serveconf.client import Client
 from serveconf.errors import Unreachable
 
 COMES_BACK_S = 60.0
+LEFT_BEHIND = 20  # lines of the live view, when it has ended
 
 
 def events(
@@ -39,6 +40,9 @@ def events(
             else:
                 typer.echo("\n".join(render_event(event, color=colors()) for event in found) or "No events.")
             return
+        if output is Output.TEXT and colors():
+            _show_live(followed(client, stack, begin))
+            return
         try:
             for event in followed(client, stack, begin):
                 typer.echo(json.dumps(event) if output is Output.JSON else render_event(event, color=colors()))
@@ -46,7 +50,24 @@ def events(
             return
 
 
-def followed(client: Client, stack: str | None, since: str | None) -> Iterator[dict[str, Any]]:
+def _show_live(events: Iterator[dict[str, Any]]) -> None:
+    """On a screen of its own, where repeats are counted up in place; what it showed last stays when it ends."""
+    from serveconf.cli.events_view import EventList
+    from serveconf.cli.live_screen import show_while
+
+    shown = EventList()
+
+    def follow() -> None:
+        for event in events:
+            shown.take(event)
+
+    show_while(lambda height: shown.lines(height, color=True) or ["No events yet."], follow, color=True)
+    typer.echo("\n".join(shown.lines(LEFT_BEHIND, color=True)))
+
+
+def followed(
+    client: Client, stack: str | None, since: str | None, tell: Callable[[str], None] = tell
+) -> Iterator[dict[str, Any]]:
     """Every event, also past the end of the controller that tells them: the next one knows what the last one knew."""
     told: set[str] = set()  # of the newest time: what is asked for again from there comes once
     while True:

@@ -46,3 +46,28 @@ def _span(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+class EventList:
+    """The newest events. One that is counted up takes the place of what it was."""
+
+    def __init__(self, most: int = 500) -> None:
+        self._most = most
+        self._events: list[Mapping[str, Any]] = []
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """The next one."""
+        kept = self._events
+        if event["count"] > 1:
+            kept = [one for one in kept if _origin(one) != _origin(event)]
+        self._events = [*kept, event][-self._most :]  # anew, because the terminal's own thread reads the old one
+
+    def lines(self, height: int, *, color: bool = False) -> list[str]:
+        """The last of them, the newest at the end."""
+        newest = self._events[-height:] if height > 0 else []
+        return [render_event(event, color=color) for event in newest]
+
+
+def _origin(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """When what is counted together began, and what it is about."""
+    return event["kind"], event["stack"], event["deployment"], event["data"].get("first", event["time"])

@@ -84,7 +84,7 @@ def _stack(stack: Json, color: bool) -> Iterator[str]:
             Cell(deployment["name"]),
             _state(deployment["state"]),
             Cell(deployment["route_prefix"] or "(none)"),
-            Cell(_ready(deployment)),
+            Cell(ready_count(deployment)),
             Cell(deployment["version"]),
         ]
         for deployment in deployments
@@ -124,7 +124,7 @@ def _replica(replica: Json) -> list[Cell]:
     ]
 
 
-def _ready(deployment: Json) -> str:
+def ready_count(deployment: Json) -> str:
     """Ready replicas of the version that is wanted, of all that there are."""
     replicas = [replica for replica in deployment["replicas"] if replica["state"] != "Draining"]
     ready = [r for r in replicas if r["state"] == "Ready" and r["version"] == deployment["version"]]

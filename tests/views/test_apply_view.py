@@ -167,3 +167,13 @@ def test_every_outcome_has_its_words(outcome: str, words: str) -> None:
 def test_streams_are_counted_where_there_were_any() -> None:
     receipt = RECEIPT | {"requests": 0, "max_gap_ms": 0, "streams_kept": 2, "streams_closed": 1}
     assert render_result(result(receipt=receipt)).endswith("; 0 requests, 0 failed, 2 streams kept, 1 closed.")
+
+
+def test_at_the_end_the_time_of_each_phase_is_told() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with ApplyView(stream, clock=clock) as view:
+        for phase, seconds in (("preflight", 0.8), ("starting", 2.1), ("draining", 0.01)):
+            view.handle({"event": "phase", "phase": phase})
+            clock.now += seconds
+        view.handle(result())
+    assert "Time: preflight 0.8 s, starting 2.1 s\nApplied" in stream.getvalue()

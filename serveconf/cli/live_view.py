@@ -1,0 +1,128 @@
+"""The status as a live view: what ``status`` shows, with the dashboard's figures beside it, and the newest events below.
+
+``take`` is told what the control API tells; ``lines`` is what a screen of that height shows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from serveconf.cli.columns import Cell, columns, paint, visible
+from serveconf.cli.events_view import EventList
+from serveconf.cli.status_view import COLORS, ready_count
+
+Json = Mapping[str, Any]
+Point = Sequence[Any]  # requests/s, errors/s, p50 ms, p99 ms, active, queued
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE = 20  # seconds
+KEPT = 60
+IDLE: Point = (0.0, 0.0, None, None, 0, 0)
+EVENTS = 6
+
+
+class LiveStatus:
+    """What is known just now. ``stack``: only this one."""
+
+    def __init__(self, *, stack: str | None = None, color: bool = False) -> None:
+        self.status: dict[str, Any] = {}
+        self.connected = False
+        self.events = EventList()
+        self._stack = stack
+        self._color = color
+        self._curves: dict[str, list[Point]] = {}
+
+    def take(self, kind: str, data: Any) -> None:
+        """One thing that the control API tells."""
+        self.connected = True
+        match kind:
+            case "status":
+                self.status = data
+            case "curves":
+                self._curves = {key: list(points[-KEPT:]) for key, points in data["points"].items()}
+            case "points":
+                for key in self._curves.keys() | data.keys():
+                    self._curves[key] = [*self._curves.get(key, [])[1 - KEPT :], data.get(key, IDLE)]
+
+    def lines(self, height: int) -> list[str]:
+        """What fits. Replicas go first where it does not, then events."""
+        if not self.status:
+            return ["waiting for the control API"]
+        stacks = [one for one in self.status["stacks"] if self._stack in (None, one["name"])]
+        head = [self._head(), ""]
+        body = [line for stack in stacks for line in [*self._deployments(stack), ""]] or [
+            "No stack has been applied.",
+            "",
+        ]
+        replicas = [line for stack in stacks for line in self._odd_replicas(stack)]
+        room = height - len(head) - len(body)
+        events = self.events.lines(min(EVENTS, max(0, room - 1)), color=self._color)
+        below = [paint("Events", bold=True, on=self._color), *events] if events else []
+        return [*head, *body, *replicas[: max(0, room - len(below))], *below][:height]
+
+    def _head(self) -> str:
+        status = self.status
+        ready = sum(
+            proxy["state"] == "Ready" and proxy["generation"] == status["generation"] for proxy in status["proxies"]
+        )
+        said = f"generation {status['generation']}  {ready}/{len(status['proxies'])} proxies"
+        if not self.connected:
+            return paint(f"{said}  not connected: waiting for the controller", "yellow", on=self._color)
+        return visible(said)
+
+    def _deployments(self, stack: Json) -> list[str]:
+        state = paint(stack["state"], COLORS.get(stack["state"]), on=self._color)
+        name = paint(visible(stack["name"]), bold=True, on=self._color)
+        head = ("DEPLOYMENT", "STATE", "READY", "REQ/S", "", "P50", "P99", "ERR/S", "ACTIVE", "WAITING")
+        rows = [[Cell(title, dim=True) for title in head]]
+        rows += [self._deployment(stack["name"], one) for one in stack["deployments"]]
+        said = [
+            f"  {visible(one['name'])}: {visible(one['message'])}" for one in stack["deployments"] if one["message"]
+        ]
+        return [f"Stack {name}: {state}, revision {stack['revision']}", *columns(rows, color=self._color), *said]
+
+    def _deployment(self, stack: str, one: Json) -> list[Cell]:
+        curve = self._curves.get(f"{stack}/{one['name']}", [])
+        requests, errors, p50, p99, active, queued = curve[-1] if curve else IDLE
+        return [
+            Cell(one["name"]),
+            Cell(one["state"], COLORS.get(one["state"])),
+            Cell(ready_count(one)),
+            Cell(rate(requests)),
+            Cell(sparkline(point[0] for point in curve[-CURVE:]).rjust(CURVE), "cyan"),
+            Cell(duration(p50)),
+            Cell(duration(p99)),
+            Cell(rate(errors), "red" if errors else None),
+            Cell(str(active)),
+            Cell(str(queued), "yellow" if queued else None),
+        ]
+
+    def _odd_replicas(self, stack: Json) -> list[str]:
+        """Those that are anything but ready: of hundreds that are, nobody wants to read."""
+        odd = [replica for one in stack["deployments"] for replica in one["replicas"] if replica["state"] != "Ready"]
+        rows = [[Cell(r["id"]), Cell(r["state"], COLORS.get(r["state"])), Cell(r["node_id"][:8])] for r in odd]
+        return columns(rows, color=self._color) if rows else []
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """A curve of one line; nothing at all is a blank."""
+    found = list(values)
+    highest = max(found, default=0.0)
+    if not highest:
+        return " " * len(found)
+    return "".join(BARS[min(len(BARS) - 1, int(value / highest * len(BARS)))] if value else " " for value in found)
+
+
+def rate(value: float) -> str:
+    """Of a second, in three digits or so."""
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def duration(ms: float | None) -> str:
+    """In the unit that reads best."""
+    if ms is None:
+        return "-"
+    if ms >= 1000:
+        return f"{ms / 1000:.1f} s"
+    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
