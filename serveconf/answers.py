@@ -308,6 +308,14 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The new version answered worse than the old one and was taken back.",
         "The message tells the figures; `serveconf logs` the errors.",
     ),
+    "canary_aborted": (
+        "Someone has aborted the canary: the old version serves as before.",
+        "`serveconf events` shows when; apply again to try it once more.",
+    ),
+    "no_canary": (
+        "There is no canary to promote or to abort: it is over, or the deployment has none.",
+        "`serveconf status` shows those that run; `serveconf rollback` takes back what serves already.",
+    ),
     "unknown_field": (
         "There is no such field or code.",
         "`serveconf explain .` lists the fields, `serveconf explain codes` the codes.",

@@ -109,7 +109,7 @@ class Client:
         return self._json("GET", f"/stacks/{stack}/drift")
 
     def begin(self, stack: str, verb: str, body: dict[str, Any], *, base: int | None = None) -> str:
-        """Begin an ``apply``, ``rollback`` or ``delete``; returns the operation's id."""
+        """Begin an ``apply``, ``rollback`` or ``delete``, or ``promote`` or ``abort`` a canary; returns the operation's id."""
         headers = {} if base is None else {"if-match": str(base)}
         return str(
             self._json("POST", f"/stacks/{stack}/{verb}", json=body, headers=headers, timeout=CODE_S)["operation"]

@@ -73,10 +73,27 @@ class ProcessFigures(msgspec.Struct, kw_only=True):
     cpu_s: float = 0.0
 
 
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """What one version has answered in some time. ``slowness``: how many began within each of ``plan.canary``'s bounds."""
+
+    given: int = 0
+    failed: int = 0
+    slowness: tuple[int, ...] = ()
+
+    @property
+    def error_rate(self) -> float:
+        """The share of 5xx and cut answers."""
+        return self.failed / self.given if self.given else 0.0
+
+
 class ProxyFigures(msgspec.Struct, kw_only=True):
-    """What one proxy process has counted. ``deployments``: by ``stack/deployment``, or ``UNROUTED``."""
+    """What one proxy process has counted. ``deployments``: by ``stack/deployment``, or ``UNROUTED``.
+
+    ``sides``: of deployments with a canary, while it runs, by ``stack/deployment@version``.
+    """
 
     deployments: dict[str, DeploymentFigures] = {}
+    sides: dict[str, Side] = {}
     refused: dict[str, int] = {}  # answers that the proxy made itself, or could not give, by reason
     retries: int = 0
     log_dropped: int = 0  # lines of the access log that could not be written in time
@@ -152,10 +169,23 @@ def add_proxies(parts: Iterable[ProxyFigures]) -> ProxyFigures:
         total.process.cpu_s += part.process.cpu_s
         for reason, count in part.refused.items():
             total.refused[reason] = total.refused.get(reason, 0) + count
+        for name, side in part.sides.items():
+            total.sides[name] = add_sides(total.sides.get(name, Side()), side)
         for key, figures in part.deployments.items():
             grouped.setdefault(key, []).append(figures)
     total.deployments = {key: add_deployments(figures) for key, figures in grouped.items()}
     return total
+
+
+def add_sides(one: Side, other: Side) -> Side:
+    """Both as one."""
+    longest = max(len(one.slowness), len(other.slowness))
+    parts = [(*side.slowness, *(0,) * (longest - len(side.slowness))) for side in (one, other)]
+    return Side(
+        given=one.given + other.given,
+        failed=one.failed + other.failed,
+        slowness=tuple(a + b for a, b in zip(*parts, strict=True)),
+    )
 
 
 def add_replicas(parts: Iterable[ReplicaFigures]) -> ReplicaFigures:

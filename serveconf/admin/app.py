@@ -210,6 +210,16 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
         plane.check_revision(stack, request.base_revision)
         return models.Accepted(operation=plane.rollback(stack, body.revision, request).id)
 
+    @router.post("/stacks/{stack}/promote", status_code=202)
+    async def promote(stack: StackName, body: models.CanaryBody) -> models.Accepted:
+        """End a canary at once: all of the requests to the new version. The operation is the apply that it belongs to."""
+        return models.Accepted(operation=(await plane.promote(stack, body.deployment)).id)
+
+    @router.post("/stacks/{stack}/abort", status_code=202)
+    async def abort(stack: StackName, body: models.CanaryBody) -> models.Accepted:
+        """End a canary at once: all of the requests back to the old version. The operation is the apply that it belongs to."""
+        return models.Accepted(operation=(await plane.abort(stack, body.deployment)).id)
+
     @router.post("/stacks/{stack}/resume", status_code=204)
     async def resume(stack: StackName) -> None:
         """End the pin that a rollback left."""

@@ -26,6 +26,7 @@ from serveconf.figures import (
     Histogram,
     ProcessFigures,
     ProxyFigures,
+    Side,
     add_proxies,
     use_of_this_process,
 )
@@ -34,6 +35,7 @@ from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.ports import Cluster
 from serveconf.reconcile.pulse import look_at_proxies
 from serveconf.reconcile.records import Ledger
+from serveconf.routing import Generation
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -48,6 +50,9 @@ class Moment:
     generation: int = 0
     desired: Mapping[tuple[str, str], int] = field(default_factory=dict)
     standbys: Mapping[str, int] = field(default_factory=dict)  # by state
+    canaries: Mapping[tuple[str, str, str], float] = field(
+        default_factory=dict
+    )  # stack, deployment, version -> percent
 
 
 async def read_metrics(cluster: Cluster, ledger: Ledger, kept: KeptFigures | None = None) -> bytes:
@@ -60,7 +65,8 @@ async def read_metrics(cluster: Cluster, ledger: Ledger, kept: KeptFigures | Non
         if (stack := ledger.target(name) or ledger.current(name)) is not None
         for deployment in stack.deployments
     }
-    moment = Moment(observed=cluster.observe(), generation=ledger.generation.number, desired=desired)
+    live = ledger.generation
+    moment = Moment(observed=cluster.observe(), generation=live.number, desired=desired, canaries=_shares(live))
     return await asyncio.to_thread(render, families(kept, moment))
 
 
@@ -87,12 +93,36 @@ def families(kept: KeptFigures, moment: Moment) -> list[Metric | Buckets]:
     total = add_proxies(proxies.values())
     return [
         *_requests(total),
+        *_canaries(total, moment),
         *_replicas(kept, moment),
         *_proxies(proxies),
         *_applies(kept, moment),
         *_processes(kept),
         *_users_own(kept),
     ]
+
+
+def _shares(live: Generation) -> dict[tuple[str, str, str], float]:
+    """What each version of a deployment with a canary gets."""
+    shares = {(r.stack, r.deployment): r.share for r in live.routes if r.share is not None}
+    return {
+        (r.stack, r.deployment, r.version): share if r.share is not None else 100 - share
+        for r in live.routes
+        if (share := shares.get((r.stack, r.deployment))) is not None
+    }
+
+
+def _canaries(total: ProxyFigures, moment: Moment) -> Iterator[Metric]:
+    labels = (*OF_DEPLOYMENT, "version")
+    percent = _gauge("serveconf_canary_percent", "What a version gets of the requests while a canary runs.", labels)
+    given = _counter("serveconf_canary_answers", "Answers of a version while a canary runs.", labels)
+    failed = _counter("serveconf_canary_failed_answers", "... of them those of 500 and above, or cut.", labels)
+    for (stack, deployment, version), share in moment.canaries.items():
+        side = total.sides.get(f"{stack}/{deployment}@{version}", Side())
+        percent.add_metric((stack, deployment, version), share)
+        given.add_metric((stack, deployment, version), side.given)
+        failed.add_metric((stack, deployment, version), side.failed)
+    yield from (percent, given, failed)
 
 
 def _requests(total: ProxyFigures) -> Iterator[Metric | Buckets]:

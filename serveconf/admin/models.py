@@ -59,6 +59,13 @@ class DeleteBody(Origin):
     """Names of deployments; left out: the whole stack."""
 
 
+class CanaryBody(Body):
+    """Whose canary is meant."""
+
+    deployment: str | None = None
+    """One that has one; left out: whichever the stack has. The canaries of a stack go together."""
+
+
 class Accepted(Body):
     """An apply has begun; follow it at /api/v1/operations/{operation}/events."""
 
@@ -147,6 +154,17 @@ class ReplicaModel(BaseModel):
     ongoing: int
 
 
+class CanaryModel(BaseModel):
+    """The new version of a deployment, while it is tried on a share of the requests."""
+
+    step: int
+    """From 1 on."""
+    percent: float
+    until: str | None
+    """The step lasts until then at least; null: it is about to begin."""
+    message: str
+
+
 class DeploymentModel(BaseModel):
     """One deployment."""
 
@@ -155,6 +173,7 @@ class DeploymentModel(BaseModel):
     route_prefix: str | None
     version: str
     message: str
+    canary: CanaryModel | None = None
     replicas: list[ReplicaModel]
 
 

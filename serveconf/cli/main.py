@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("look", "Show the revisions of a stack, or one of them with its spec."),
     "dump": ("dump", "Print a live stack as a spec file, or write all of them to a folder."),
     "rollback": ("change", "Go back to an earlier revision and pin it."),
+    "promote": ("canary", "End a canary at once: all of the requests to the new version."),
+    "abort": ("canary", "End a canary at once: all of the requests back to the old version."),
     "resume": ("change", "End the pin that a rollback leaves."),
     "delete": ("change", "Take deployments, or a whole stack, away."),
     "shutdown": ("change", "Stop proxies, replicas and the controller, and the Ray that apply or run started."),

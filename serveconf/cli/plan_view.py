@@ -13,7 +13,9 @@ Action = Mapping[str, Any]
 
 _SIGNS = {"create": ("+", "green"), "remove": ("-", "red")}
 _CHANGE = ("~", "yellow")
-_IN_THE_LINE = frozenset({"version", "replicas", "surge", "operations"})  # said by the line itself, or in their own way
+_IN_THE_LINE = frozenset(
+    {"version", "replicas", "surge", "operations", "canary"}
+)  # said by the line itself, or in their own way
 _LONGEST_VALUE = 60
 _FILES_NAMED = 3
 _OPERATIONS_NAMED = 8
@@ -69,7 +71,7 @@ def what_of(action: Action) -> str:
             at = after.get("route_prefix")
             return f"create {count(after.get('num_replicas', 1), 'replica')}" + (f" at {at}" if at else "")
         case "roll":
-            return f"roll {count(before['replicas'] or after['replicas'], 'replica')} (surge {after['surge']})"
+            return f"roll {count(before['replicas'] or after['replicas'], 'replica')} (surge {after['surge']}{_canary(after)})"
         case "scale":
             return _scale(before, after)
         case "route" if before.get("route_prefix") and after.get("route_prefix"):
@@ -86,6 +88,11 @@ def what_of(action: Action) -> str:
             return f"remove {count(before.get('replicas', 0), 'replica')}"
         case other:
             return str(other)
+
+
+def _canary(after: Mapping[str, Any]) -> str:
+    steps = (after.get("canary") or {}).get("steps", ())
+    return f", canary {', '.join(f'{step:g}' for step in steps)} %" if steps else ""
 
 
 def _scale(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

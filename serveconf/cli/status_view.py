@@ -91,6 +91,9 @@ def _stack(stack: Json, color: bool) -> Iterator[str]:
     ]
     yield from _table(("DEPLOYMENT", "STATE", "ROUTE", "READY", "VERSION"), rows, color)
     messages = [f"  {visible(d['name'])}: {visible(d['message'])}" for d in deployments if d["message"]]
+    messages += [
+        f"  {visible(d['name'])}: canary, {visible(_canary(d['canary']))}" for d in deployments if d.get("canary")
+    ]
     if messages:
         yield from ("", *messages)
     replicas = [replica for deployment in deployments for replica in deployment["replicas"]]
@@ -111,6 +114,11 @@ def _origin(source: Json) -> str:
     commit = f", commit {source['commit'][:12]}" if source["commit"] else ""
     path = f", {source['path']}" if source["kind"] == "git" else ""
     return f"from {source['location']}{branch}{commit}{path}: {'in sync' if source['in_sync'] else 'not in sync'}"
+
+
+def _canary(canary: Json) -> str:
+    until = f", until {canary['until']} at least" if canary["until"] else ""
+    return f"{canary['message']}{until}"
 
 
 def _replica(replica: Json) -> list[Cell]:

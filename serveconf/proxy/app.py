@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serveconf.errors import InternalError
-from serveconf.figures import UNROUTED, ProxyFigures, use_of_this_process
+from serveconf.figures import UNROUTED, ProxyFigures, Side, use_of_this_process
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.generations import Builder, Pool, Staged
 from serveconf.proxy.middleware import ImportMiddleware
@@ -25,7 +25,7 @@ from serveconf.proxy.system import (
     answer_routes,
     answer_server_options,
 )
-from serveconf.proxy.tally import Answers, Reason, Receipt, SideAnswers
+from serveconf.proxy.tally import Answers, Reason, Receipt
 from serveconf.routing import Generation, Route
 
 log = logging.getLogger(__name__)
@@ -113,15 +113,19 @@ class ProxyApp:
         """What each deployment, as ``stack/deployment``, has answered since the process began."""
         return self._builder.answers
 
-    def sides(self) -> Mapping[str, SideAnswers]:
+    def sides(self) -> dict[str, Side]:
         """What each version of a deployment with a canary has answered, as ``stack/deployment@version``."""
-        return self._builder.sides
+        return {
+            key: Side(given=side.given, failed=side.failed, slowness=tuple(side.slowness))
+            for key, side in self._builder.sides.items()
+        }
 
     def figures(self) -> ProxyFigures:
         """Everything that this process counts, as it is now."""
         tally = self.edge.tally
         return ProxyFigures(
             deployments={**self._builder.figures(), UNROUTED: tally.unrouted},
+            sides=self.sides(),
             refused=tally.refused,
             retries=self._builder.retried,
             log_dropped=self.edge.access_log.dropped,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from serveconf.figures import DeploymentFigures
@@ -104,7 +105,7 @@ class Builder:
             if generation.front.middlewares != live.front.middlewares:
                 stack = await self._build_stack(generation.front.middlewares, self._inside_front)
             for route in generation.public:
-                mount = await self._mount(route)
+                mount = await self._mount(_as_mounted(route))
                 mount.hold(generation.number)
                 self._mounts.add(mount)
                 held.append(mount)
@@ -131,9 +132,17 @@ class Builder:
                 continue
             name = (canary.route.stack, canary.route.deployment)
             leaders[*name, True] = canary.backend
-            for side in (canary, *filter(None, (self._leading.get(name),))):
+            counted = [canary, *filter(None, (self._leading.get(name),))]
+            self._forget_sides(name, {side_key(mount.route) for mount in counted})
+            for side in counted:
                 side.side = self.sides.setdefault(side_key(side.route), SideAnswers())
         self._pool.lead(leaders)  # who waits for a canary that is over is served by what came of it
+
+    def _forget_sides(self, name: tuple[str, str], running: set[str]) -> None:
+        """What versions of former canaries of a deployment have answered."""
+        former = [key for key in self.sides if key.startswith("/".join(name) + "@") and key not in running]
+        for key in former:
+            del self.sides[key]
 
     def let_go(self, staged: Staged) -> None:
         """A generation is served no more, or never will be. What its requests still use stays until they end."""
@@ -144,11 +153,13 @@ class Builder:
         root_path = generation.front.root_path.rstrip("/")
         rules: list[Rule[tuple[str, ASGIApp]]] = []
         canaries = {(m.route.stack, m.route.deployment): m for m in mounts if m.route.share is not None}
+        shares = {(r.stack, r.deployment): r for r in generation.routes if r.share is not None}
         for mount in mounts:
             route, prefix = mount.route, mount.route.prefix
             if not prefix or route.share is not None:
                 continue  # it gets copies only, or its share of what comes to the old version
-            serve = self._with_mirror(route, self._with_canary(mount, canaries.get((route.stack, route.deployment))))
+            name = (route.stack, route.deployment)
+            serve = self._with_mirror(route, self._with_canary(mount, canaries.get(name), shares.get(name)))
             value = (root_path if prefix == "/" else root_path + prefix, serve)
             rules.append(Rule(prefix=prefix, match=route.match, name=f"{route.deployment} {route.stack}", value=value))
         return Staged(
@@ -160,11 +171,11 @@ class Builder:
             table=table_of(rules, {path: (root_path, app) for path, app in self._system.items()}),
         )
 
-    def _with_canary(self, mount: Mount, canary: Mount | None) -> ASGIApp:
-        if canary is None:
+    def _with_canary(self, mount: Mount, canary: Mount | None, said: Route | None) -> ASGIApp:
+        if canary is None or said is None:
             return mount.serve
         draw = self._draws.setdefault(f"{mount.route.stack}/{mount.route.deployment}", Draw())
-        return Split(mount, canary, draw).serve
+        return Split(mount, canary, draw, share=said.share or 0.0, sticky=said.sticky).serve
 
     def _with_mirror(self, route: Route, serve: ASGIApp) -> ASGIApp:
         if route.mirror is None:
@@ -218,6 +229,11 @@ class Builder:
         unused = sorted(set(ids) - used)
         if unused:
             self._pool.release(unused)
+
+
+def _as_mounted(route: Route) -> Route:
+    """A canary's mount, and what runs in it, stays when its share grows."""
+    return route if route.share is None else replace(route, share=0.0, sticky=None)
 
 
 def side_key(route: Route) -> str:

@@ -89,6 +89,8 @@ class Mount:
         except Exception:
             answers.given += failed is None
             answers.failed += not failed
+            if self._over:  # cut because its route has changed: that speaks against no version
+                side = None
             if side is not None and failed is None:
                 side.note(monotonic() - began, failed=True)
             elif side is not None and not failed:

@@ -45,11 +45,12 @@ class Draw:
 class Split:
     """One deployment in two versions, of which the new one gets its share."""
 
-    def __init__(self, old: Served, new: Served, draw: Draw) -> None:
+    def __init__(self, old: Served, new: Served, draw: Draw, *, share: float, sticky: str | None) -> None:
+        """``share`` in percent; ``sticky``: the name of the cookie."""
         self._old = old
         self._new = new
-        self._below = (new.route.share or 0.0) / 100
-        self._cookie = new.route.sticky.encode() if new.route.sticky else None
+        self._below = share / 100
+        self._cookie = sticky.encode() if sticky else None
         self._path = new.route.prefix.encode()
         self._draw = draw
 

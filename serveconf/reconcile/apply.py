@@ -19,6 +19,7 @@ from serveconf.plan.shadow import shadowed
 from serveconf.plan.state import DesiredStack, ProxyPhase
 from serveconf.plan.summary import summarise
 from serveconf.reconcile import milestones
+from serveconf.reconcile.canary import with_canaries
 from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, said_by, wanted_proxies
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.loop import Reconciler
@@ -126,6 +127,8 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
         raise stale(stack, request.base_revision, current)
     desired = await ask.desired(current, deps.ledger.next_number(stack))
     desired, plan = await fitted(deps, current, desired)
+    if not ask.pin:
+        plan = with_canaries(plan, current, desired)
     operation.tell({"event": "plan", **plan.as_json()})
     if not plan.changed and current is not None and not ask.deleting:
         await deps.stacks.note_invalid(stack, "")
@@ -163,6 +166,8 @@ async def _result(deps: Deps, operation: Operation, number: int) -> Event:
     if not revision.receipt:
         counted, proxies = await _count(deps, operation, begin=False)
         receipt = msgspec.to_builtins(add_up(counted, proxies=proxies, duration_s=0))
+        if revision.canary:
+            receipt["canary"] = revision.canary
         await deps.stacks.note_receipt(operation.stack, number, receipt)
         revision = deps.ledger.revision(operation.stack, number) or replace(revision, receipt=receipt)
     return make_result(
@@ -240,6 +245,7 @@ async def _begin(deps: Deps, operation: Operation, ask: Ask, desired: DesiredSta
         summary=summarise(actions),
         operation=operation.id,
         actions=actions,
+        at_once=ask.pin,
     )
     operation.standing, operation.revision = Standing.APPLYING, revision.number
     base = before.number if before else None

@@ -7,18 +7,19 @@ moves with the promotion, so that taking a canary back changes nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import ceil
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from serveconf.plan.canary import CanaryRule, Evidence, Side, look, rule_of, why_worse
+from serveconf.figures import Side
+from serveconf.plan.actions import Action, Plan
+from serveconf.plan.canary import CanaryRule, Evidence, look, p95, rule_of, why_worse
 from serveconf.plan.state import DesiredDeployment, DesiredStack
-from serveconf.reconcile.records import Failure
-from serveconf.routing import Route
-
-LOOK_S = 0.5  # between two looks
+from serveconf.reconcile.records import CanaryState, Failure
+from serveconf.reconcile.rollout import limits
 
 # (proxy, pid) -> "stack/deployment@version" -> what that process has counted since it began
 Reading = Mapping[tuple[str, int], Mapping[str, Side]]
@@ -41,17 +42,14 @@ class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True):
         """How long a step lasts at least."""
         return max(rule.step_s for rule in self.rules.values())
 
+    def is_over(self, state: CanaryState) -> bool:
+        """Whether the last step is past: the new versions are on their way to get everything."""
+        return state.step >= self.steps
+
     def share(self, deployment: str, step: int) -> float:
         """The percentage that its new version gets in a step; who has fewer steps stays at the last one."""
         steps = self.rules[deployment].steps
         return steps[min(step, len(steps) - 1)]
-
-
-class CanaryState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the canaries are: kept in the stack's head, so that another controller goes on there."""
-
-    step: int
-    until: float  # seconds since the epoch; the step lasts longer where too few have asked
 
 
 class Stay(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +59,9 @@ class Stay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NextStep(msgspec.Struct, frozen=True, kw_only=True):
-    """The next step begins; past the last one that is the promotion."""
+    """The next step is to begin; past the last one that is the promotion."""
 
-    state: CanaryState
+    step: int
 
 
 class TakeBack(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,19 +88,32 @@ def canary_of(current: DesiredStack | None, target: DesiredStack) -> CanaryPlan 
     return CanaryPlan(stack=target.name, rules=rules, versions=versions) if rules else None
 
 
+def with_canaries(plan: Plan, current: DesiredStack | None, target: DesiredStack) -> Plan:
+    """The plan with what is tried before it serves: the shares that a rolled deployment's new version goes through."""
+    canary = canary_of(current, target)
+    rules = canary.rules if canary is not None else {}
+
+    def told(action: Action) -> Action:
+        rule = rules.get(action.deployment or "") if action.action == "roll" else None
+        if rule is None:
+            return action
+        return replace(action, after={**(action.after or {}), "canary": {"steps": rule.steps, "step_s": rule.step_s}})
+
+    return replace(plan, actions=tuple(map(told, plan.actions)))
+
+
 def replicas_for(share: float, deployment: DesiredDeployment) -> int:
-    """How many replicas of the new version a share needs; the old one keeps all of its own."""
-    return max(1, ceil(deployment.num_replicas * share / 100))
+    """How many replicas of the new version a share needs, within max_surge; the old one keeps all of its own."""
+    surge, _ = limits(deployment)
+    return max(1, min(ceil(deployment.num_replicas * share / 100), surge))
 
 
-def canary_route(old: Route, new: Route, share: float, sticky: str | None) -> Route:
-    """The new version's route: it stands where the old one stands until it is promoted."""
-    return replace(new, prefix=old.prefix, match=old.match, mirror=None, share=share, sticky=sticky)
-
-
-def begin(plan: CanaryPlan, now: float) -> CanaryState:
-    """The first step."""
-    return CanaryState(step=0, until=now + plan.step_s)
+def told_by(plan: CanaryPlan, state: CanaryState) -> str:
+    """In which step they are, in words."""
+    if plan.is_over(state):
+        return "all of the requests go to the new version as soon as its replicas are ready"
+    shares = ", ".join(f"{name} {plan.share(name, state.step):g} %" for name in sorted(plan.rules))
+    return f"step {state.step + 1} of {plan.steps}: {shares}"
 
 
 class Watch:
@@ -110,7 +121,8 @@ class Watch:
 
     def __init__(self, plan: CanaryPlan) -> None:
         self._plan = plan
-        self._last: Reading | None = None
+        self._last: Reading = {}
+        self._begun = False
         self._step = -1
         self._answered: dict[str, int] = {}  # by the new version in this step
         self.evidence = {name: Evidence() for name in plan.rules}
@@ -120,8 +132,9 @@ class Watch:
         if state.step != self._step:
             self._step = state.step
             self._answered = dict.fromkeys(self._plan.rules, 0)
-        last, self._last = self._last, reading
-        if last is not None:
+        last, self._last = self._last, {**self._last, **reading}  # one that did not answer is read on from where it was
+        begun, self._begun = self._begun, True
+        if begun:
             for name, rule in self._plan.rules.items():
                 old, new = (self._since(last, reading, name, version) for version in self._plan.versions[name])
                 self._answered[name] += new.given
@@ -129,31 +142,43 @@ class Watch:
                 if why := why_worse(self.evidence[name], rule):
                     hint = f"'serveconf logs {name}' shows what it wrote"
                     return TakeBack(failure=Failure(code="canary", message=why, deployment=name, hint=hint))
-        if now < state.until:
-            return Stay(message=self._shares(state.step))
+        if state.until is None or now < state.until:
+            return Stay(message=told_by(self._plan, state))
         for name, rule in self._plan.rules.items():
             if self._answered[name] < rule.min_requests:
                 asked = f"{self._answered[name]} of min_requests {rule.min_requests} have been answered"
-                return Stay(message=f"{self._shares(state.step)}; {asked}")
-        return NextStep(state=CanaryState(step=state.step + 1, until=now + self._plan.step_s))
+                return Stay(message=f"{told_by(self._plan, state)}; {name}: {asked}")
+        return NextStep(step=state.step + 1)
 
-    def _shares(self, step: int) -> str:
-        shares = ", ".join(f"{name} {self._plan.share(name, step):g} %" for name in sorted(self._plan.rules))
-        return f"step {step + 1} of {self._plan.steps}: {shares}"
+    def told(self) -> list[dict[str, Any]]:
+        """What both versions of each have answered, for the receipt."""
+        return [
+            {"deployment": name, "old": _figures(self.evidence[name].old), "new": _figures(self.evidence[name].new)}
+            for name in sorted(self._plan.rules)
+        ]
 
     def _since(self, last: Reading, now: Reading, deployment: str, version: str) -> Side:
         """What all proxies together have answered between two readings; a process that is new began with nothing."""
         key = f"{self._plan.stack}/{deployment}@{version}"
         given = failed = 0
         slowness: list[int] = []
-        for process, counted in now.items():
-            after = counted.get(key)
-            if after is None:
-                continue
-            before = last.get(process, {}).get(key, Side())
+        for before, after in _readings(last, now, key):
             given += after.given - before.given
             failed += after.failed - before.failed
             slowness += [0] * (len(after.slowness) - len(slowness))
             for index, count in enumerate(after.slowness):
                 slowness[index] += count - (before.slowness[index] if index < len(before.slowness) else 0)
         return Side(given=given, failed=failed, slowness=tuple(slowness))
+
+
+def _readings(last: Reading, now: Reading, key: str) -> Iterator[tuple[Side, Side]]:
+    """Of each process that has counted it: before and now. What has become less was begun anew."""
+    for process, counted in now.items():
+        after = counted.get(key)
+        if after is not None:
+            before = last.get(process, {}).get(key, Side())
+            yield before if before.given <= after.given else Side(), after
+
+
+def _figures(side: Side) -> dict[str, Any]:
+    return {"requests": side.given, "failed": side.failed, "p95_ms": round(p95(side.slowness) * 1000, 3)}

@@ -18,6 +18,9 @@ from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see_through, stale
+from serveconf.reconcile.canary import CanaryPlan, with_canaries
+from serveconf.reconcile.canary_pass import canaries_of
+from serveconf.reconcile.journal import EventKind, Happening
 from serveconf.reconcile.logs import read_logs
 from serveconf.reconcile.merge import merged_spec, merged_stack, spec_without
 from serveconf.reconcile.operation import Event, Operation, Standing
@@ -54,7 +57,7 @@ class ControlPlane:
         current = self.ledger.current(name)
         number = self.ledger.next_number(name)
         desired = await self._prepare(request, current, number)
-        return (await fitted(self._deps, current, desired))[1]
+        return with_canaries((await fitted(self._deps, current, desired))[1], current, desired)
 
     async def plan_rollback(self, stack: str, number: int | None) -> Plan:
         """What going back to a kept revision would do."""
@@ -134,6 +137,39 @@ class ControlPlane:
                 else:
                     message = "the switch had been made; the apply is complete"
                 return Cancelled(undone=False, message=message)
+
+    async def promote(self, stack: str, deployment: str | None = None) -> Operation:
+        """End the stack's canary at once: all of the requests to the new version. Returns its apply, to be followed."""
+        revision, plan = self._canary(stack, deployment)
+        if not await self._deps.stacks.promote(stack, revision.number, steps=plan.steps):
+            raise _no_canary(stack, deployment)
+        message = f"promoted by hand: {', '.join(sorted(plan.rules))}"
+        self._tell_canary(stack, deployment, message)
+        return self.operation(revision.operation)
+
+    async def abort(self, stack: str, deployment: str | None = None) -> Operation:
+        """End the stack's canary at once: all of the requests back to the old version. Returns its apply, to be followed."""
+        revision, _ = self._canary(stack, deployment)
+        failure = Failure(code="canary_aborted", message="the canary was aborted", deployment=deployment)
+        operation = self.operation(revision.operation)
+        if not await self._deps.stacks.give_up(stack, revision.number, failure, unless_it_serves=True):
+            raise _no_canary(stack, deployment)
+        self._tell_canary(stack, deployment, "aborted by hand")
+        return operation
+
+    def _tell_canary(self, stack: str, deployment: str | None, message: str) -> None:
+        happening = Happening(kind=EventKind.CANARY, stack=stack, deployment=deployment, message=message)
+        self._deps.journal.tell(happening)
+
+    def _canary(self, stack: str, deployment: str | None) -> tuple[Revision, CanaryPlan]:
+        head = self.ledger.heads.get(stack)
+        if head is None:
+            raise NotFound(f"there is no stack '{stack}'", hint="'serveconf status' lists the stacks")
+        plan = canaries_of(self._deps.stacks, head)
+        revision = self.ledger.revision(stack, head.target)
+        if plan is None or revision is None or (deployment is not None and deployment not in plan.rules):
+            raise _no_canary(stack, deployment)
+        return revision, plan
 
     async def _give_up(self, operation: Operation) -> bool:
         assert operation.revision is not None
@@ -260,6 +296,15 @@ class ControlPlane:
                 f"stack '{stack}' has no earlier revision to go back to", hint="'serveconf history' lists them"
             )
         return found
+
+
+def _no_canary(stack: str, deployment: str | None) -> Conflict:
+    whose = f"deployment '{deployment}' of stack '{stack}'" if deployment else f"stack '{stack}'"
+    return Conflict(
+        f"{whose} has no canary that runs",
+        hint="'serveconf status' shows those that do; what serves already is taken back by 'serveconf rollback'",
+        code="no_canary",
+    )
 
 
 def _without(current: DesiredStack, deployments: list[str] | None, number: int) -> DesiredStack:

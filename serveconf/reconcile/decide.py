@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.generation import Canary
 from serveconf.reconcile.records import Failure
 from serveconf.reconcile.rollout import Wave, next_wave
 
@@ -22,6 +23,7 @@ class StackView:
     observed: Observed
     served: frozenset[str]
     front_ready: bool = True  # every proxy that the goal needs is up
+    sharing: frozenset[str] = frozenset()  # of those, the ones that have but a share of the requests, as canaries
     bakes: bool = False  # the switch may still be taken back for a while after it was made
     baking: bool = False  # ... and it has been made: the target serves
 
@@ -41,6 +43,8 @@ class Decision:
     final: bool = False  # ... and with this move the target is reached
     routes: DesiredStack | None = None  # whose routes the next table has
     serve: tuple[tuple[str, tuple[ReplicaState, ...]], ...] = ()  # deployment -> replicas in the next table
+    canaries: tuple[Canary, ...] = ()  # ... and what gets a share of the requests beside them
+    step_begins: bool = False  # with this move a canary's step begins
     wanted: frozenset[str] = frozenset()  # replicas that stay; the others drain once the table is out
     failed: tuple[ReplicaState, ...] = ()  # ended, and to be cleared away
     failure: Failure | None = None  # the target can't be reached
@@ -50,7 +54,7 @@ def decide(view: StackView) -> Decision:
     """What to do next for the stack."""
     mine = view.observed.of_stack(view.name)
     failed = tuple(r for r in mine if r.phase is ReplicaPhase.FAILED)
-    failure = _target_failure(view, failed)
+    failure = target_failure(view, failed)
     if failure is not None:
         return Decision(failed=failed, failure=failure, wanted=frozenset(r.id for r in mine))
     goal = view.goal
@@ -74,7 +78,7 @@ def decide(view: StackView) -> Decision:
     )
 
 
-def _target_failure(view: StackView, failed: tuple[ReplicaState, ...]) -> Failure | None:
+def target_failure(view: StackView, failed: tuple[ReplicaState, ...]) -> Failure | None:
     """A replica that was started for the target and ended before it served means that the target can't be reached."""
     if view.target is None:
         return None
@@ -108,7 +112,8 @@ def _serve(
         if wave is not None and (moved or settled):
             serve[deployment.name] = wave.serve
         else:
-            serve[deployment.name] = _hold(deployment, view.observed.of(view.name, deployment.name), view.served)
+            replicas = view.observed.of(view.name, deployment.name)
+            serve[deployment.name] = _hold(deployment, replicas, view.served - view.sharing)
     return serve
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -13,13 +14,29 @@ from serveconf.routing import Generation, Mirror, ReplicaAddress, Route, as_matc
 Serving = Mapping[str, tuple[ReplicaState, ...]]  # deployment -> the replicas that answer for it
 
 
+@dataclass(frozen=True, kw_only=True)
+class Canary:
+    """The new version of a deployment that gets a share of its requests."""
+
+    deployment: DesiredDeployment  # as it is to become
+    replicas: tuple[ReplicaState, ...]
+    share: float  # in percent
+    sticky: str | None = None
+
+
 def with_stack(
-    base: Generation, front: HttpFront, routed: Iterable[DesiredStack], mine: str, serving: Serving
+    base: Generation,
+    front: HttpFront,
+    routed: Iterable[DesiredStack],
+    mine: str,
+    serving: Serving,
+    canaries: Sequence[Canary] = (),
 ) -> Generation:
     """``base`` with the routes of one stack made anew; those of the other stacks stay, under the new front.
 
     ``routed``: what every stack has in the table, ``mine`` the name of the one, ``serving`` the replicas that answer for
-    its deployments. Routes are sorted by prefix, so that equal content is equal data.
+    its deployments, ``canaries`` the new versions that get a share. Routes are sorted by prefix, so that equal content is
+    equal data.
     """
     stacks = {stack.name: stack for stack in routed}
     routes = [
@@ -28,7 +45,9 @@ def with_stack(
         if route.stack != mine and route.stack in stacks
     ]
     if mine in stacks:
-        routes += [make_route(mine, d, serving.get(d.name, ()), front) for d in stacks[mine].deployments]
+        own = {d.name: make_route(mine, d, serving.get(d.name, ()), front) for d in stacks[mine].deployments}
+        routes += own.values()
+        routes += [canary_route(own[c.deployment.name], c, front) for c in canaries if c.deployment.name in own]
     ordered = tuple(sorted(routes, key=lambda r: (r.prefix, r.stack, r.deployment, r.share is not None)))
     return Generation(number=base.number, front=front.as_front(), routes=ordered)
 
@@ -57,13 +76,19 @@ def make_route(
     )
 
 
+def canary_route(old: Route, canary: Canary, front: HttpFront) -> Route:
+    """The new version's route: it stands where the old one stands until it is promoted. Copies are made once, by the old."""
+    new = make_route(old.stack, canary.deployment, canary.replicas, front)
+    return replace(new, prefix=old.prefix, match=old.match, mirror=None, share=canary.share, sticky=canary.sticky)
+
+
 def _timeout_s(deployment: DesiredDeployment, front: HttpFront) -> float | None:
     own: float | None = deployment.spec.get("request_timeout_s")
     return front.options.get("request_timeout_s") if own is None else own
 
 
 def _with_front(route: Route, deployment: DesiredDeployment | None, front: HttpFront) -> Route:
-    if deployment is None:
+    if deployment is None or route.share is not None:  # a canary is of another version than the deployment here
         return route
     timeout_s = _timeout_s(deployment, front)
     return route if route.request_timeout_s == timeout_s else replace(route, request_timeout_s=timeout_s)

@@ -35,6 +35,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""  # the key of the spec that it is about
 
 
+class CanaryState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a target's canaries are. Past the last of their steps all of the requests are on their way to it."""
+
+    step: int = 0
+    until: float | None = (
+        None  # seconds since the epoch; the step lasts longer where too few have asked; None: it begins
+    )
+    judged: bool = True  # False: someone has promoted it, whatever it answers
+
+
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """One apply: who asked for what when, and how it ended."""
 
@@ -49,6 +59,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     summary: str = ""
     actions: list[dict[str, Any]] = []
     operation: str = ""  # id of the apply, so that it can be followed after a crash of the controller
+    at_once: bool = False  # a way back: nothing of it is tried on a share of the requests first
+    canary: list[dict[str, Any]] = []  # what both versions answered while its canaries ran
     outcome: str = "applying"
     receipt: dict[str, Any] = {}
     failure: Failure | None = None
@@ -65,6 +77,7 @@ class StackHead(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool = False
     deleting: bool = False
     invalid: str = ""  # why what was sent last could not even be tried; what serves is untouched
+    canary: CanaryState | None = None  # of the target, from its first step on until it serves
     baking_until: float | None = None  # the target serves already, and is watched until then (seconds since the epoch)
     format: int = FORMAT
 

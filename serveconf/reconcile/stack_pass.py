@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from dataclasses import replace as with_fields
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,6 +20,9 @@ from serveconf.errors import CodeFailed, Conflict, ServeconfError
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
+from serveconf.reconcile.canary_decide import Trial, decide_trial
+from serveconf.reconcile.canary_pass import LOOK_S as CANARY_LOOK_S
+from serveconf.reconcile.canary_pass import Canaries
 from serveconf.reconcile.decide import Decision, StackView, decide
 from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ReplicaOrder
@@ -67,6 +71,7 @@ class StackPass:
         self._phases: dict[str, ReplicaPhase] = {}
         self._refused_since: float | None = None
         self._baking = Baking(room.cluster, room.clock)
+        self._canaries = Canaries(room.cluster, room.stacks, room.clock, say=self._say, journal=room.journal)
 
     async def once(self) -> float:
         """Look, and do what is next. Returns the seconds until the next look that nobody asks for."""
@@ -79,31 +84,36 @@ class StackPass:
             return 0.0
         observed = self._cluster.observe()
         self._tell_phases(observed)
-        decision = self._decide(head, observed)
+        trial = self._canaries.trial(head, self._table.generation)
+        if trial is not None:
+            pause = CANARY_LOOK_S
+            if (failure := await self._canaries.judge(head, trial, observed)) is not None:
+                await self._give_up(head, failure)
+                return 0.0
+        decision = self._decide(head, observed, trial)
         if decision.failure is not None:
             await self._give_up(head, decision.failure)
             return 0.0
         pause = min(pause, await self._start(head, decision))
         self._reconfigure(head, decision)
         self._tend(head, observed)
-        if not await self._switch(head, decision, observed):
+        if not await self._switch(head, decision, observed, trial):
             return 0.0
         await self._drain_surplus(decision, observed)
         return pause
 
-    def _decide(self, head: StackHead, observed: Observed) -> Decision:
-        return decide(
-            StackView(
-                name=self.name,
-                current=self._desired(head.current),
-                target=self._desired(head.target),
-                observed=observed,
-                served=self._table.serving(),
-                front_ready=head.target is None or self._proxies.are_ready(observed),
-                bakes=bool(self._bake(head).limits),
-                baking=head.baking_until is not None,
-            )
+    def _decide(self, head: StackHead, observed: Observed, trial: Trial | None) -> Decision:
+        view = StackView(
+            name=self.name,
+            current=self._desired(head.current),
+            target=self._desired(head.target),
+            observed=observed,
+            served=self._table.serving(),
+            front_ready=head.target is None or self._proxies.are_ready(observed),
+            bakes=bool(self._bake(head).limits),
+            baking=head.baking_until is not None,
         )
+        return decide(view) if trial is None else decide_trial(view, trial)
 
     async def _give_up(self, head: StackHead, failure: Failure) -> None:
         """What served before goes on, and the next pass removes what was started for the target."""
@@ -123,7 +133,7 @@ class StackPass:
         pause = IDLE_S
         for deployment, count in decision.start:
             wait_s = self._backoff.wait_s(("replica", deployment.name))
-            if wait_s > 0 and head.target is None:
+            if wait_s > 0 and (head.target is None or head.canary is not None):
                 pause = min(pause, wait_s)
                 continue
             for _ in range(count):
@@ -201,9 +211,14 @@ class StackPass:
 
     # -- the table ----------------------------------------------------------------------------------------------
 
-    async def _switch(self, head: StackHead, decision: Decision, observed: Observed) -> bool:
+    async def _switch(self, head: StackHead, decision: Decision, observed: Observed, trial: Trial | None) -> bool:
         """Bring the table to what the decision comes to. A target that it reaches is settled, or bakes first."""
         serving = {name: await self._reachable(replicas, observed) for name, replicas in decision.serve}
+        canaries = [
+            with_fields(canary, replicas=await self._reachable(canary.replicas, observed))
+            for canary in decision.canaries
+        ]
+        step = self._canaries.begun(head, trial) if trial is not None and decision.step_begins else None
         bake = self._bake(head)
         if decision.final and bake.limits and head.baking_until is None:
             await self._baking.begin(head)
@@ -214,13 +229,16 @@ class StackPass:
             until = self._clock.wall() + bake.seconds if begins else None
             goes_on = head.baking_until is not None and not self._baking.is_over(head)
             reached = decision.final and not goes_on
-            async with self._stacks.switching(self.name, head.target, bake_until=until, final=reached) as mine:
+            switching = self._stacks.switching(self.name, head.target, bake_until=until, final=reached, step=step)
+            async with switching as mine:
                 yield mine
+            if mine and step is not None and trial is not None:
+                self._canaries.tell_begun(head, trial)
             if mine and reached:
                 self._tell_reached(head, bake if begins else None)
 
         try:
-            moved = await self._table.move(self.name, decision.routes, serving, claim)
+            moved = await self._table.move(self.name, decision.routes, serving, claim, canaries)
         except ServeconfError as error:
             await self._switch_failed(head, decision, error)
             return False
@@ -248,7 +266,8 @@ class StackPass:
         elif self._refused_since is None:
             self._refused_since = now
         refused_s = 0.0 if self._refused_since is None else now - self._refused_since
-        if decision.ready and (isinstance(error, CodeFailed | Conflict) or refused_s >= SWITCH_S):
+        moves = decision.ready or decision.step_begins
+        if moves and (isinstance(error, CodeFailed | Conflict) or refused_s >= SWITCH_S):
             self._refused_since = None
             traceback = error.traceback if isinstance(error, CodeFailed) else ""
             failure = Failure(code=error.code, message=error.message, traceback=traceback, hint=error.hint)

@@ -6,6 +6,7 @@ stack, an apply, a cancel, a pass of the loop, a bake: one comes first, and the 
 
     (none) --begin--> target --settle--> current        a target serves from its switch on
                       target --bake--> baking --settle--> current
+                      target --a step--> target, on a share of the requests --go_on, promote--> the next step, all of them
                       target, baking --give_up--> as before it
     deleting, no target --forget--> (none)
 """
@@ -24,7 +25,7 @@ from serveconf.errors import Conflict, NotFound
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile import milestones
 from serveconf.reconcile.journal import Journal
-from serveconf.reconcile.records import Failure, Ledger, Revision, StackHead
+from serveconf.reconcile.records import CanaryState, Failure, Ledger, Revision, StackHead
 
 DIED = Failure(code="interrupted", message="the controller ended before the apply had begun to change anything")
 
@@ -107,11 +108,18 @@ class Stacks:
 
     @asynccontextmanager
     async def switching(
-        self, name: str, target: int | None, *, bake_until: float | None = None, final: bool = False
+        self,
+        name: str,
+        target: int | None,
+        *,
+        bake_until: float | None = None,
+        final: bool = False,
+        step: CanaryState | None = None,
     ) -> AsyncIterator[bool]:
         """While its body runs nothing else changes the stack. Yields whether ``target`` still is the stack's target.
 
         A ``final`` body that ends well has brought the target to serve: it is settled, or bakes until ``bake_until``.
+        One with a ``step`` has given its canaries that step's share.
         """
         async with self._locks[name]:
             head = self.ledger.heads.get(name)
@@ -121,12 +129,14 @@ class Stacks:
             yield True
             if final and target is not None:
                 await self._serve(head, bake_until)
+            elif step is not None and (head.canary or CanaryState()) == replace(step, until=None):
+                await self._write(replace(head, canary=step), None)
 
     async def _serve(self, head: StackHead, bake_until: float | None) -> None:
         revision = self.ledger.revision(head.name, head.target)
         assert revision is not None
         if bake_until is not None:
-            await self._write(replace(head, baking_until=bake_until), None)
+            await self._write(replace(head, baking_until=bake_until, canary=None), None)
             self._journal.tell(milestones.watched(revision, head))
             return
         await self._write(_settled(head), replace(revision, outcome="applied"))
@@ -145,6 +155,33 @@ class Stacks:
             await self._write(_given_up(head), replace(revision, outcome=outcome, failure=failure))
             self._journal.tell(milestones.taken_back(revision, head, failure))
             return True
+
+    async def go_on(self, name: str, number: int, *, after: CanaryState, to: CanaryState) -> bool:
+        """The target's canaries go on from one step ``to`` the next. False where they are there no more."""
+        async with self._locks[name]:
+            head = self.ledger.heads.get(name)
+            if head is None or head.target != number or head.canary != after:
+                return False
+            await self._write(replace(head, canary=to), None)
+            return True
+
+    async def promote(self, name: str, number: int, *, steps: int) -> bool:
+        """All of the requests are to go to the target, whatever is thought of it. False where its canaries are over."""
+        async with self._locks[name]:
+            head = self.ledger.heads.get(name)
+            if head is None or head.target != number or head.baking_until is not None:
+                return False
+            if head.canary is not None and head.canary.step >= steps and not head.canary.judged:
+                return False
+            await self._write(replace(head, canary=CanaryState(step=steps, judged=False)), None)
+            return True
+
+    async def note_canary(self, name: str, number: int, told: list[dict[str, Any]]) -> None:
+        """What both versions have answered so far."""
+        async with self._locks[name]:
+            revision = self.ledger.revision(name, number)
+            if revision is not None and revision.outcome == "applying":
+                await self._write(None, replace(revision, canary=told))
 
     async def pin(self, name: str, *, pinned: bool) -> bool:
         """Pin the stack, or end its pin. Returns whether it was pinned before. Raises NotFound."""
@@ -198,9 +235,9 @@ class Stacks:
 
 
 def _settled(head: StackHead) -> StackHead:
-    return replace(head, current=head.target, target=None, baking_until=None)
+    return replace(head, current=head.target, target=None, baking_until=None, canary=None)
 
 
 def _given_up(head: StackHead) -> StackHead:
     """A stack that never served anything goes."""
-    return replace(head, target=None, baking_until=None, deleting=head.current is None)
+    return replace(head, target=None, baking_until=None, canary=None, deleting=head.current is None)

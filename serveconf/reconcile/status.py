@@ -8,6 +8,7 @@ from typing import Any
 
 from serveconf.matching import rule_texts
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.canary import canary_of, told_by
 from serveconf.reconcile.origin import origin_of
 from serveconf.reconcile.records import Ledger, Revision, StackHead
 from serveconf.routing import Generation
@@ -49,7 +50,7 @@ def make_history(revisions: Sequence[Revision]) -> list[dict[str, Any]]:
         {
             "revision": r.number,
             "stack": r.stack,
-            "time": datetime.datetime.fromtimestamp(r.time, datetime.UTC).isoformat(timespec="seconds"),
+            "time": _time(r.time),
             "author": r.author,
             "source": r.source,
             "commit": r.commit,
@@ -64,8 +65,12 @@ def _stack(ledger: Ledger, head: StackHead, observed: Observed) -> dict[str, Any
     current, target = ledger.current(head.name), ledger.target(head.name)
     shown = {d.name: d for stack in (target, current) if stack is not None for d in stack.deployments}
     failed = _last_failure(head, ledger)
+    canaries = _canaries(head, current, target)
     deployments = [
-        _deployment(d, current, target, observed.of(head.name, d.name), failed.get(name, ""))
+        {
+            **_deployment(d, current, target, observed.of(head.name, d.name), failed.get(name, "")),
+            "canary": canaries.get(name),
+        }
         for name, d in sorted(shown.items())
     ]
     return {
@@ -75,6 +80,27 @@ def _stack(ledger: Ledger, head: StackHead, observed: Observed) -> dict[str, Any
         "source": origin_of(ledger, head),
         "deployments": deployments,
     }
+
+
+def _canaries(head: StackHead, current: DesiredStack | None, target: DesiredStack | None) -> dict[str, dict[str, Any]]:
+    """Where the deployments of a target that tries itself are: the step, the share, and until when at least."""
+    plan = canary_of(current, target) if target is not None and head.canary is not None else None
+    if plan is None or head.canary is None:
+        return {}
+    state = head.canary
+    return {
+        name: {
+            "step": min(state.step + 1, plan.steps),
+            "percent": plan.share(name, state.step),
+            "until": _time(state.until) if state.until is not None else None,
+            "message": told_by(plan, state),
+        }
+        for name in plan.rules
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _last_failure(head: StackHead, ledger: Ledger) -> dict[str, str]:

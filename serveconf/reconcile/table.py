@@ -20,7 +20,7 @@ from serveconf.background import Tasks
 from serveconf.errors import OperatorError, ServeconfError
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState
 from serveconf.reconcile.front import merge_fronts
-from serveconf.reconcile.generation import Serving, same_content, serving_ids, with_stack
+from serveconf.reconcile.generation import Canary, Serving, same_content, serving_ids, with_stack
 from serveconf.reconcile.ports import Cluster
 from serveconf.reconcile.stacks import Stacks
 from serveconf.routing import Generation
@@ -65,7 +65,9 @@ class Table:
         behind = (self._named.get(p.generation, frozenset()) for p in observed.proxies)
         return self.serving().union(*behind)
 
-    async def move(self, stack: str, routes: DesiredStack | None, serving: Serving, claim: Claim) -> bool:
+    async def move(
+        self, stack: str, routes: DesiredStack | None, serving: Serving, claim: Claim, canaries: Sequence[Canary] = ()
+    ) -> bool:
         """Have all proxies that answer serve these routes of a stack, or none of them. False where the claim does not hold.
 
         Raises CodeFailed (a middleware), Conflict, or OperatorError; then nothing has changed.
@@ -74,7 +76,7 @@ class Table:
             base = self.generation
             routed = {**{name: self._live(name) for name in self._stacks.names()}, stack: routes}
             live = [desired for desired in routed.values() if desired is not None]
-            wanted = with_stack(base, merge_fronts(live), live, stack, serving)
+            wanted = with_stack(base, merge_fronts(live), live, stack, serving, canaries)
             proxies = self._those_that_answer()
             begun = base.number > 0 or not proxies  # without any table proxies do not even say that all is well
             if begun and same_content(wanted, base):

@@ -43,6 +43,7 @@ def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
     for path, entry in entries:
         yield from _scaling(path, entry)
         yield from _rollout(path, entry)
+        yield from _canary(path, entry)
         yield from _timeouts(path, entry, front_timeout)
 
 
@@ -231,6 +232,22 @@ def _rollout(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
         message = "max_surge and max_unavailable are both 0, so that no change could ever begin"
         hint = "let at least one of them be 1"
         yield Finding(path=f"{path}.rollout.max_surge", message=message, code="conflict", hint=hint)
+
+
+def _canary(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
+    """The new version of a canary stands beside the old one, and requests from outside choose between them."""
+    rollout = entry.get("rollout")
+    if not isinstance(rollout, dict) or not isinstance(rollout.get("canary"), dict):
+        return
+    here = f"{path}.rollout.canary"
+    if rollout.get("max_surge") in (0, "0%") and rollout["max_surge"] is not False:
+        message = "the new version needs a replica beside the old ones, and max_surge is 0 at {first}"
+        hint = "let max_surge be at least 1"
+        yield Finding(path=here, message=message, code="conflict", hint=hint, first=f"{path}.rollout.max_surge")
+    if "route_prefix" in entry and entry["route_prefix"] is None:
+        message = "has no effect without a route_prefix: calls by handle all go to one version"
+        hint = "leave it out, or put it on the deployment that clients reach"
+        yield Finding(path=here, message=message, code="conflict", hint=hint, severity="warning")
 
 
 def _timeouts(path: str, entry: dict[str, Any], front: Any) -> Iterator[Finding]:

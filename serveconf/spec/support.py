@@ -5,6 +5,5 @@ from __future__ import annotations
 UNSUPPORTED: frozenset[str] = frozenset(
     {
         "deployments[].autoscaling_config",
-        "deployments[].rollout.canary",
     }
 )

@@ -48,7 +48,13 @@ def exported() -> dict[str, set[str]]:
     kept.saw_replica("s.d.1", "s/d", ReplicaFigures(calls={"s/e": Histogram([1] + [0] * 17)}, process=process))
     kept.applied("s", "applied", 1.0)
     kept.started("s/d", 1.0)
-    moment = Moment(observed=Observed(), generation=1, desired={("s", "d"): 1}, standbys={"Ready": 1})
+    moment = Moment(
+        observed=Observed(),
+        generation=1,
+        desired={("s", "d"): 1},
+        standbys={"Ready": 1},
+        canaries={("s", "d", "v1"): 90, ("s", "d", "v2"): 10},
+    )
     text = render(families(kept, moment)).decode()
     found: dict[str, set[str]] = {
         "serveconf_replicas": {"stack", "deployment", "state"},  # none is observed here

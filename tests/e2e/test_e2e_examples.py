@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from place import Place, ask, until
+from place import Place, ask, end, until
 from websockets.sync.client import connect
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "configs"
@@ -32,7 +32,7 @@ def example(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
 
 def test_there_is_no_example_without_a_test() -> None:
     assert sorted(folder.name for folder in EXAMPLES.iterdir()) == [
-        "api-keys", "blue-green", "composition", "hosts", "mirror", "package", "quickstart", "streaming",
+        "api-keys", "blue-green", "canary", "composition", "hosts", "mirror", "package", "quickstart", "streaming",
     ]  # fmt: skip
 
 
@@ -110,6 +110,23 @@ def test_blue_green_changes_over_without_a_restart(place: Place, example: Path) 
     assert ask(place.url) == (200, '{"color":"green"}')
     assert ask(f"{place.url}/preview") == (200, '{"color":"blue"}')
     assert place.pids("blue-green", "blue") | place.pids("blue-green", "green") == before
+
+
+@pytest.mark.parametrize("example", ["canary"], indirect=True)
+def test_canary_is_promoted_by_hand_and_a_client_keeps_its_side(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    assert ask(place.url) == (200, '{"version":1}')
+    code = example.parent / "shop.py"
+    code.write_text(code.read_text().replace("VERSION = 1", "VERSION = 2"))
+    assert "canary 10, 50 %" in place.ok("plan", example).out
+    apply = place.start("apply", example)
+    until(lambda: place.stack("canary")["deployments"][0]["canary"]["until"], "the first step")
+    assert "canary, step 1 of 2: shop 10 %" in place.ok("status").out
+    for cookie, version in (("side=9999", 1), ("side=0", 2)):
+        assert ask(place.url, cookie=cookie) == (200, f'{{"version":{version}}}')
+    place.ok("promote", "shop", "--stack", "canary")
+    assert end(apply).code == 0
+    assert ask(place.url, cookie="side=9999") == (200, '{"version":2}')
 
 
 @pytest.mark.parametrize("example", ["hosts"], indirect=True)

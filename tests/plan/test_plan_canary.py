@@ -41,8 +41,15 @@ def judged(*looks: tuple[Side, Side], rule: CanaryRule = RULE) -> str | None:
 def test_failures_that_the_old_version_does_not_have_speak_against_the_new_one() -> None:
     why = judged(*[(Side(given=45), Side(given=5, failed=1))] * 4)
     assert why == (
-        "3 of 15 answers of the new version failed (20.0%), of the old one 0 of 135 in the same time; max_error_rate is 0.05"
+        "4 of 20 answers of the new version failed (20.0%), of the old one 0 of 180 in the same time; max_error_rate is 0.05"
     )
+
+
+def test_what_is_moderately_bad_is_found_at_180_answers_though_no_bet_has_won() -> None:
+    looks = [(Side(given=47, failed=2), Side(given=3, failed=n % 10 > 6)) for n in range(60)]
+    assert judged(*looks[:59]) is None
+    assert judged(*looks) is not None
+    assert judged((Side(given=2820, failed=120), Side(given=180, failed=13))) is None
 
 
 def test_what_befalls_both_speaks_against_neither() -> None:
@@ -69,6 +76,12 @@ def test_a_version_that_is_slower_is_taken_back() -> None:
     assert why is not None
     assert "p95" in why
     assert judged(*looks, rule=CanaryRule(steps=(5,), max_latency_ratio=None)) is None
+
+
+def test_what_slows_both_down_speaks_against_neither() -> None:
+    calm = (Side(given=80, slowness=slowness(*[0.01] * 80)), Side(given=20, slowness=slowness(*[0.01] * 20)))
+    hard = (Side(given=80, slowness=slowness(*[0.09] * 80)), Side(given=20, slowness=slowness(*[0.09] * 20)))
+    assert judged(*[calm] * 5, *[hard] * 20) is None
 
 
 def test_latency_is_judged_when_the_old_one_is_known() -> None:

@@ -4,7 +4,7 @@ import { chart, histogram } from "./charts.js";
 import { el, say, show } from "./dom.js";
 import { duration, rate } from "./format.js";
 import { ACTIVE, ERRORS, live, P50, P99, points, QUEUED, REQUESTS } from "./live.js";
-import { errorBox, liveBadge, table, badge } from "./parts.js";
+import { canaryText, errorBox, liveBadge, table, badge } from "./parts.js";
 
 export const title = (stack, name) => `${stack}/${name}`;
 const MOST_LINES = 2000;
@@ -44,7 +44,7 @@ export function mount(root, [stack, name]) {
       for (const one of charts) one.update(points(key));
       if (!found) { say(facts, live.status ? "There is no such deployment." : ""); return; }
       state.update(found.state);
-      say(why, found.message ?? "");
+      say(why, found.message || canaryText(found));
       say(facts, `${found.route_prefix ?? "no route"}, version ${found.version}`);
       const text = JSON.stringify(found.replicas);
       if (text === drawn) return;

@@ -3,7 +3,7 @@ import { sparkline } from "./charts.js";
 import { el, keep, say, show } from "./dom.js";
 import { duration, plural, rate } from "./format.js";
 import { ACTIVE, ERRORS, live, P50, P99, points, QUEUED, REQUESTS, together } from "./live.js";
-import { deploymentLink, dots, liveBadge } from "./parts.js";
+import { canaryText, deploymentLink, dots, liveBadge } from "./parts.js";
 
 export const title = "Overview";
 
@@ -100,8 +100,9 @@ function deploymentRow(stack, { name }) {
       say(texts.queued, String(now[QUEUED]));
       requests.update(curve.map((point) => point[REQUESTS]));
       slow.update(curve.map((point) => point[P99]));
-      say(why, deployment.message ?? "");
-      why.hidden = !deployment.message;
+      const told = deployment.message || canaryText(deployment);
+      say(why, told);
+      why.hidden = !told;
       this.text = `${stack}/${name} ${deployment.route_prefix ?? ""}`.toLowerCase();
     },
     filter(wanted) {

@@ -46,6 +46,11 @@ export function dots() {
   };
 }
 
+// Where its new version is, while it is tried on a share of the requests.
+export function canaryText({ canary }) {
+  return canary ? `Canary, ${canary.message}` : "";
+}
+
 export function deploymentLink(stack, deployment) {
   return `#/deployments/${encodeURIComponent(stack)}/${encodeURIComponent(deployment)}`;
 }

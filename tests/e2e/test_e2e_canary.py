@@ -1,0 +1,162 @@
+"""A canary under load: its shares, what becomes of a bad version, and that no request is lost on any way that it may take."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from load import Load
+from place import Place, end, until
+
+APP = """
+import random
+from fastapi import FastAPI, Response
+app = FastAPI()
+
+@app.get("/")
+def home(response: Response):
+    if random.random() < {errors}:
+        response.status_code = 500
+    return {{"version": {version}}}
+"""
+SPEC = """
+name: tried
+http_options: {{port: {port}}}
+deployments:
+  - name: shop
+    import_path: shop:app
+    route_prefix: /
+    num_replicas: 2
+    rollout:
+      canary: {{steps: [20, 50], step_s: 4, min_requests: 20}}
+"""
+
+
+@pytest.fixture
+def spec(place: Place, tmp_path: Path) -> Iterator[Path]:
+    """The stack, applied with its first version; taken away at the end."""
+    file = tmp_path / "serve.yaml"
+    file.write_text(SPEC.format(port=place.http_port))
+    edit(file, version=1)
+    place.ok("apply", file)
+    yield file
+    place.ok("delete", "--stack", "tried")
+
+
+def edit(spec: Path, *, version: int, errors: float = 0.0) -> None:
+    (spec.parent / "shop.py").write_text(APP.format(version=version, errors=errors))
+
+
+class Seen:
+    """Which versions answered when; 5xx are told apart by whom."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[float, int, int]] = []  # time, version, status
+        self._lock = threading.Lock()
+
+    def note(self, status: int, body: bytes) -> bool:
+        """For ``Load``: whether the proxy or an app answered, whatever it was."""
+        try:
+            version = json.loads(body)["version"]
+        except ValueError:
+            return False
+        with self._lock:
+            self.answers.append((time.monotonic(), version, status))
+        return True
+
+    def share(self, version: int, since: float, until: float) -> float:
+        """The percentage of the answers in that time."""
+        those = [v for at, v, _ in self.answers if since <= at < until]
+        return 100 * those.count(version) / max(1, len(those))
+
+
+def canary(place: Place) -> dict[str, object] | None:
+    found: dict[str, object] | None = place.stack("tried")["deployments"][0]["canary"]
+    return found
+
+
+def reach(place: Place, step: int) -> None:
+    """Return when the step has begun."""
+
+    def begun() -> bool:
+        found = canary(place)
+        return found is not None and found["step"] == step and found["until"] is not None
+
+    until(begun, f"step {step}")
+
+
+def test_a_good_version_goes_through_its_steps_and_no_request_fails(place: Place, spec: Path) -> None:
+    seen, since = Seen(), {}
+    edit(spec, version=2)
+    with Load(place.http_port, ["/"], seen.note) as load:
+        apply = place.start("apply", spec, "-o", "json")
+        for step in (1, 2):
+            reach(place, step)
+            since[step] = time.monotonic() + 0.3
+        done = end(apply)
+        time.sleep(0.5)
+    assert load.failures == []
+    assert all(status == 200 for _, _, status in seen.answers)
+    assert (done.code, done.json["outcome"], done.json["receipt"]["failed"]) == (0, "applied", 0)
+    (told,) = done.json["receipt"]["canary"]
+    assert told["new"]["requests"] > 40
+    for step, percent in ((1, 20), (2, 50)):
+        assert abs(seen.share(2, since[step], since[step] + 3) - percent) <= 3
+    assert seen.answers[-1][1] == 2
+    assert canary(place) is None
+
+
+def test_a_version_with_errors_is_back_at_nothing_within_seconds(place: Place, spec: Path) -> None:
+    seen = Seen()
+    edit(spec, version=3, errors=0.2)
+    with Load(place.http_port, ["/"], seen.note) as load:
+        done = end(place.start("apply", spec, "-o", "json"))
+        after = time.monotonic()
+        time.sleep(1)
+    assert load.failures == []
+    assert (done.code, done.json["outcome"]) == (3, "rolled_back")
+    (problem,) = done.json["problems"]
+    assert (problem["code"], problem["deployment"]) == ("canary", "shop")
+    first = min(at for at, version, _ in seen.answers if version == 3)
+    last = max(at for at, version, _ in seen.answers if version == 3)
+    assert last - first < 3
+    assert last < after
+    assert {version for _, version, status in seen.answers if status >= 500} == {3}
+    kinds = [event["kind"] for event in place.ok("events", "-o", "json").json]
+    assert "canary" in kinds
+
+
+def test_promote_and_abort_end_it_at_once_and_lose_no_request(place: Place, spec: Path) -> None:
+    with Load(place.http_port, ["/"]) as load:
+        edit(spec, version=4)
+        apply = place.start("apply", spec, "-o", "json")
+        reach(place, 1)
+        assert place.run("abort", "shop", "--stack", "tried").code == 0
+        assert end(apply).code == 3
+
+        edit(spec, version=5)
+        apply = place.start("apply", spec, "-o", "json")
+        reach(place, 1)
+        assert place.run("promote", "shop", "--stack", "tried").code == 0
+        assert end(apply).code == 0
+        assert place.run("promote", "shop", "--stack", "tried").code == 6
+    assert load.failures == []
+
+
+def test_the_controller_that_comes_back_goes_on_with_the_step(place: Place, spec: Path) -> None:
+    seen = Seen()
+    edit(spec, version=6)
+    with Load(place.http_port, ["/"], seen.note) as load:
+        apply = place.start("apply", spec, "-o", "json")
+        reach(place, 1)
+        os.kill(place.status()["controller"]["pid"], signal.SIGKILL)
+        done = end(apply)
+    assert load.failures == []
+    assert (done.code, done.json["outcome"]) == (0, "applied"), done
+    assert seen.answers[-1][1] == 6
