@@ -234,6 +234,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The token is missing or is another one.",
         "Give --token or SERVECONF_TOKEN; `serveconf token` prints it where it runs.",
     ),
+    "read_only": (
+        "The read-only token may look and ask for plans, and change nothing.",
+        "Use the token that may write: `serveconf token` prints it.",
+    ),
     "not_found": (
         "There is no such stack, deployment or revision.",
         "`serveconf status` and `serveconf history` list them.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from serveconf.credentials import is_proof
 from serveconf.errors import (
     AuthorError,
     Conflict,
@@ -42,6 +44,7 @@ class Client:
     def __init__(self, address: str, token: str) -> None:
         self.address = address.rstrip("/")
         self.token = token
+        self.proved = False  # whether what answers there has shown, at ``healthy``, that it knows the token
         headers = {"authorization": f"Bearer {token}"}
         # the control API is reached directly, whatever proxy the environment names for the web
         # reading the authorities' certificates takes longer than a command's whole request: only where they are needed
@@ -55,11 +58,16 @@ class Client:
         self._http.close()
 
     def healthy(self) -> bool:
-        """Whether a serveconf controller answers there and knows the token."""
+        """Whether a serveconf controller answers there. It is not told the token: somebody else may have the port by now."""
+        challenge = secrets.token_hex(16)
+        request = self._http.build_request("GET", "/health", params={"challenge": challenge}, timeout=5.0)
+        del request.headers["authorization"]
         try:
-            answer = self._http.get("/health", timeout=5.0)
-            return answer.status_code == 200 and answer.json().get("service") == "serveconf"
-        except (httpx.HTTPError, ValueError):
+            answer = self._http.send(request)
+            said = answer.json() if answer.status_code == 200 else {}
+            self.proved = any(is_proof(str(one), self.token, challenge) for one in said.get("proofs", ()))
+            return bool(said.get("service") == "serveconf")
+        except (httpx.HTTPError, ValueError, AttributeError, TypeError):
             return False
 
     def comes_back(self, seconds: float) -> bool:

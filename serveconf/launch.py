@@ -45,7 +45,12 @@ def find(address: str | None, token: str | None) -> Client:
         client.close()
         raise Unreachable(f"no serveconf answers at {url}", hint="'serveconf apply FILE' starts one")
     if known is None:
-        raise Unauthorized(f"the token of {url} is not known here", hint="give --token or SERVECONF_TOKEN")
+        raise Unauthorized(f"the token of {url} is not known here", hint="give --token-file or SERVECONF_TOKEN")
+    if not client.proved:  # it is not told the token
+        raise Unauthorized(
+            f"what answers at {url} does not know the token that is known here: it is another one",
+            hint="give its own by --token-file or SERVECONF_TOKEN, or its address by --address",
+        )
     return client
 
 
@@ -101,6 +106,9 @@ def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
         stopped = True
     except Unreachable:
         pass
+    except Unauthorized:  # the port is somebody else's by now
+        if token or (address or record.address).rstrip("/") != record.address or record.ray is None:
+            raise
     if record.ray is not None and is_running(record.ray):
         tell("stopping the local Ray")
         stop_local_ray(record.ray)

@@ -17,13 +17,14 @@ from starlette.middleware import Middleware
 from serveconf import __version__
 from serveconf.admin import models
 from serveconf.admin.events import events_router
-from serveconf.admin.guard import LOOPBACK, Guard
+from serveconf.admin.guard import LOOPBACK, ROLE, Guard
 from serveconf.admin.live import live_router
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
 from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import page_router
 from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
+from serveconf.credentials import Role, prove, read_only
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.drift import find_drift
@@ -45,6 +46,7 @@ StackName = Annotated[str, Path(description="Name of the stack.")]
 IfMatch = Annotated[str | None, Header(description="Revision that the stack must be at, or 412.")]
 LogTail = Annotated[int, Query(ge=0, le=100_000, description="Lines of each replica to begin with.")]
 HeaderLines = Annotated[Sequence[str], Query(description="Header fields of the request: name: value.")]
+Challenge = Annotated[str | None, Query(max_length=200, description="Random text of the caller's.")]
 Shutdown = Callable[[], Awaitable[None]]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -78,7 +80,7 @@ def make_app(
     app.include_router(page_router())
     app.include_router(sign_in_router(sessions))
     app.include_router(_measuring(plane, pulse))
-    app.include_router(_looking(plane, address), prefix="/api/v1")
+    app.include_router(_looking(plane, address, token), prefix="/api/v1")
     app.include_router(_changing(plane, on_shutdown), prefix="/api/v1")
     if events is not None:
         app.include_router(events_router(events), prefix="/api/v1")
@@ -106,13 +108,14 @@ async def _status(plane: ControlPlane, address: str) -> dict[str, Any]:
     return make_status(plane.ledger, plane.cluster.observe(), pid=os.getpid(), address=address)
 
 
-def _looking(plane: ControlPlane, address: str) -> APIRouter:
+def _looking(plane: ControlPlane, address: str, token: str) -> APIRouter:
     router = APIRouter(tags=["look"])
 
     @router.get("/health")
-    async def health() -> models.HealthModel:
-        """The controller is there. Needs no token."""
-        return models.HealthModel()
+    async def health(challenge: Challenge = None) -> models.HealthModel:
+        """The controller is there. Needs no token; with a challenge it proves that it knows the caller's."""
+        tokens = (token, read_only(token)) if challenge else ()
+        return models.HealthModel(proofs=[prove(one, challenge or "") for one in tokens])
 
     @router.get("/status", response_model=models.StatusModel)
     async def status() -> dict[str, Any]:
@@ -192,9 +195,10 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
         return models.CodeModel(present=True)
 
     @router.post("/stacks/{stack}/plan", response_model=models.PlanModel, response_model_exclude_unset=True)
-    async def plan(stack: StackName, body: models.ApplyBody) -> dict[str, Any]:
-        """What an apply would do. Changes nothing."""
-        return (await plane.plan(_request(stack, body))).as_json()
+    async def plan(stack: StackName, body: models.ApplyBody, request: Request) -> dict[str, Any]:
+        """What an apply would do. Changes nothing. With the read-only token the code is not imported to find that out."""
+        look = request.scope[ROLE] is Role.WRITE
+        return (await plane.plan(_request(stack, body), look=look)).as_json()
 
     @router.post("/stacks/{stack}/apply", status_code=202)
     async def apply(stack: StackName, body: models.ApplyBody, if_match: IfMatch = None) -> models.Accepted:

@@ -14,7 +14,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serveconf.admin.sessions import KEY_HEADER, Role, Sessions
+from serveconf.admin.sessions import KEY_HEADER, Sessions
+from serveconf.credentials import Role, read_only
 
 OPEN_PATHS = frozenset({"/", "/sign-in", "/api/v1/health"})
 OPEN_FOLDER = "/assets/"
@@ -30,7 +31,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, token: str, hosts: frozenset[str], sessions: Sessions) -> None:
         self._app = app
-        self._token = token.encode()
+        self._tokens = {Role.WRITE: token.encode(), Role.READ: read_only(token).encode()}
         self._hosts = hosts
         self._sessions = sessions
 
@@ -68,8 +69,10 @@ class Guard:
     def _role(self, headers: Headers) -> Role | None:
         """What the caller may do: by its token, or by its session."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), self._token):
-            return Role.WRITE
+        if scheme.lower() == "bearer":
+            for role, token in self._tokens.items():
+                if secrets.compare_digest(given.strip().encode(), token):
+                    return role
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return None  # an app on another port of this host is the same site, and has the cookie
         return self._sessions.role(headers.get("cookie", ""), headers.get(KEY_HEADER, ""))

@@ -141,6 +141,8 @@ class HealthModel(Body):
 
     status: Literal["ok"] = "ok"
     service: Literal["serveconf"] = "serveconf"
+    proofs: list[str] = []
+    """Where a challenge was sent: for each token its HMAC, so that who has one knows whom he would give it to."""
 
 
 class ReplicaModel(BaseModel):

@@ -13,21 +13,15 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from enum import StrEnum
 
 from starlette.requests import cookie_parser
+
+from serveconf.credentials import Role
 
 INVITATION_S = 300.0
 SESSION_S = 12 * 3600.0
 MOST_INVITATIONS = 100
 KEY_HEADER = "x-serveconf-key"
-
-
-class Role(StrEnum):
-    """What a caller of the control API may do."""
-
-    READ = "read"
-    WRITE = "write"
 
 
 class Sessions:

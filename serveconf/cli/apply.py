@@ -102,7 +102,12 @@ def _make_plan(loaded: Loaded) -> tuple[Client | None, Submission, dict[str, Any
         submission = make_submission(loaded)
         _tell_notes(submission)
         return None, submission, plan_offline(submission)
-    submission = submit(loaded, client)
+    try:
+        submission = submit(loaded, client)
+    except OperatorError as error:
+        if error.code != "read_only":  # with that token the plan is made without the code
+            raise
+        submission = make_submission(loaded)
     _tell_notes(submission)
     return client, submission, client.plan(submission.stack, submission.body)
 

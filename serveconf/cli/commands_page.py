@@ -13,7 +13,8 @@ _INTRO = """\
 <!-- Written by `serveconf explain commands -o markdown`; do not edit. -->
 
 `serveconf [--address URL] [--token T] COMMAND`; `SERVECONF_ADDRESS` and `SERVECONF_TOKEN` do what the two flags do. Neither is
-needed on the machine where `apply` or `run` has started everything.
+needed on the machine where `apply` or `run` has started everything. `--token-file FILE`, and `-` for stdin, keep the token out
+of the command line, which everybody on a machine can read.
 
 `-o json` gives one JSON document on stdout. Exit codes: 0 done, 1 invalid, 2 usage, 3 failed and taken back, 4 failed,
 5 deadline, 6 conflict, stale plan or locked.

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dashboard",
         "Print an address that signs a browser in to the dashboard; it works once, within five minutes.",
     ),
+    "token": ("token", "Print the control API's token."),
     "routes": ("look", "Show the live routing table, or who would take a request."),
     "logs": ("logs", "Show what the replicas of a deployment write to stdout and stderr."),
     "history": ("look", "Show the revisions of a stack, or one of them with its spec."),
@@ -107,13 +108,36 @@ def options(
     address: Annotated[
         str | None, typer.Option("--address", envvar="SERVECONF_ADDRESS", help="URL of the control API.")
     ] = None,
-    token: Annotated[str | None, typer.Option("--token", envvar="SERVECONF_TOKEN", help="Its bearer token.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="SERVECONF_TOKEN", help="Its bearer token; -: the first line of stdin."),
+    ] = None,
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", metavar="FILE", help="A file that holds the token; -: stdin.")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Serve FastAPI apps and models on Ray, as a YAML file says."""
-    chosen.address, chosen.token = address, token
+    chosen.address, chosen.token = address, _token(token, token_file)
+
+
+def _token(said: str | None, file: str | None) -> str | None:
+    """The token: of the flag or the variable, or of the file, where one is named."""
+    if file is None and said != "-":
+        return said
+    if file is None or file == "-":
+        found = sys.stdin.readline()
+    else:
+        try:
+            with open(file, encoding="utf-8") as opened:
+                found = opened.readline()
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{file} can't be read: {error}", param_hint="--token-file") from error
+    if not found.strip():
+        raise typer.BadParameter("there is no token in it", param_hint="--token-file")
+    return found.strip()
 
 
 def main() -> None:

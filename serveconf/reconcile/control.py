@@ -30,6 +30,7 @@ from serveconf.reconcile.prepare import prepare
 from serveconf.reconcile.records import Failure, Revision, StackHead
 from serveconf.reconcile.requests import ApplyRequest, Cancelled
 from serveconf.reconcile.result import masked
+from serveconf.reconcile.unseen import NOTE, Unseen
 
 KEPT_OPERATIONS = 100
 SHUTDOWN_DRAIN_S = 10.0  # for requests that are being answered
@@ -51,13 +52,18 @@ class ControlPlane:
         self._tasks = Tasks()
         deps.reconciler.on_event = self._tell
 
-    async def plan(self, request: ApplyRequest) -> Plan:
-        """What applying the request would do. Raises CodeRefused, Conflict, … where it could not be applied."""
+    async def plan(self, request: ApplyRequest, *, look: bool = True) -> Plan:
+        """What applying the request would do. Raises CodeRefused, Conflict, … where it could not be applied.
+
+        ``look``: whether the code may be imported to find that out.
+        """
         name = request.spec.get("name", "default")
         current = self.ledger.current(name)
         number = self.ledger.next_number(name)
-        desired = await self._prepare(request, current, number)
-        return with_canaries((await fitted(self._deps, current, desired))[1], current, desired)
+        unseen = None if look else Unseen(current, request.files)
+        desired = await self._prepare(request, current, number, unseen)
+        plan = with_canaries((await fitted(self._deps, current, desired))[1], current, desired)
+        return replace(plan, warnings=(*plan.warnings, NOTE)) if unseen and unseen.asked else plan
 
     async def plan_rollback(self, stack: str, number: int | None) -> Plan:
         """What going back to a kept revision would do."""
@@ -212,8 +218,11 @@ class ControlPlane:
             if revision is not None and revision.operation:
                 self._taken_over(revision.operation)
 
-    async def _prepare(self, request: ApplyRequest, current: DesiredStack | None, number: int) -> DesiredStack:
-        desired = await prepare(request, revision=number, current=current, preflight=self._preflight)
+    async def _prepare(
+        self, request: ApplyRequest, current: DesiredStack | None, number: int, preflight: Preflight | None = None
+    ) -> DesiredStack:
+        preflight = preflight or self._preflight
+        desired = await prepare(request, revision=number, current=current, preflight=preflight)
         return merged_stack(desired, current) if request.merge else desired
 
     def _begin(self, stack: str, ask: Ask) -> Operation:

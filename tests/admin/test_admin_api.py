@@ -13,6 +13,7 @@ from serveconf.admin.app import make_app
 from serveconf.admin.guard import MAX_BODY_BYTES
 from serveconf.code.package import pack
 from serveconf.code.snapshot import take_snapshot
+from serveconf.credentials import is_proof, read_only
 from serveconf.errors import AuthorError
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.control import ControlPlane
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.anyio
 
 URL = "http://127.0.0.1:8001"
 TOKEN = {"authorization": "Bearer secret"}
+READ = {"authorization": f"Bearer {read_only('secret')}"}
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ class Api:
             stacks=stacks,
             clock=clock,
         )
-        plane = ControlPlane(deps, packages=Packages(MemoryStore(), folder), preflight=FakePreflight())
+        self.preflight = FakePreflight()
+        plane = ControlPlane(deps, packages=Packages(MemoryStore(), folder), preflight=self.preflight)
         self.app = make_app(plane, token="secret", address=URL, host="127.0.0.1", on_shutdown=self.shutdown)
 
     async def shutdown(self) -> None:
@@ -91,6 +94,35 @@ async def test_everything_but_health_and_the_empty_page_asks_for_the_token(api: 
         assert answer.status_code == expected, (method, path)
     assert (await http.get("/docs")).status_code == 401
     assert (await http.get("/api/v1/status", headers={"authorization": "Bearer wrong"})).status_code == 401
+
+
+async def test_the_read_only_token_looks_and_changes_nothing(api: Api, http: httpx.AsyncClient) -> None:
+    looks = {"/api/v1/stacks/{stack}/plan", "/api/v1/sign-in", "/api/v1/sign-out"}
+    for path, method, _ in operations(api):
+        answer = await http.request(method, path.replace("{digest}", "a" * 64), headers=READ)
+        refused = (answer.status_code, "read_only" in answer.text) == (403, True)
+        assert refused == (method != "get" and path not in looks), (method, path, answer.text)
+
+
+async def test_a_plan_with_the_read_only_token_imports_nothing(api: Api, http: httpx.AsyncClient) -> None:
+    spec = {"name": "s", "deployments": [{"name": "web", "import_path": "os:system", "factory": True}]}
+    body = {"spec": spec, "code": "a" * 64, "files": {"web.py": "1"}}
+    answer = await http.post("/api/v1/stacks/s/plan", json=body, headers=READ)
+    assert answer.status_code == 200
+    assert [action["action"] for action in answer.json()["actions"]] == ["proxy", "create"]
+    assert "without importing" in answer.json()["warnings"][-1]
+    assert api.preflight.asked == []
+    assert (await http.post("/api/v1/stacks/s/plan", json=body, headers=TOKEN)).status_code == 200
+    assert api.preflight.asked == ["os:system"]
+
+
+async def test_health_proves_that_it_knows_both_tokens_and_tells_neither(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/api/v1/health", params={"challenge": "abc"})
+    first, second = answer.json()["proofs"]
+    assert is_proof(first, "secret", "abc") and is_proof(second, read_only("secret"), "abc")
+    assert not is_proof(first, "secret", "another") and not is_proof(first, "other", "abc")
+    assert "secret" not in answer.text
+    assert (await http.get("/api/v1/health")).json()["proofs"] == []
 
 
 async def test_pages_of_other_sites_and_other_names_are_refused(http: httpx.AsyncClient) -> None:

@@ -1,0 +1,31 @@
+"""``serveconf token``: the control API's token, for other machines, scrapers and scripts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json
+
+
+def token(
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="The token that may look and ask for plans, and change nothing.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print the control API's token.
+
+    Give it to others by --token-file or SERVECONF_TOKEN: what stands in a command line everybody on the machine can read.
+    """
+    from serveconf import credentials
+    from serveconf.launch import find
+
+    with errors_shown(output):
+        client = find(chosen.address, chosen.token)
+        found = credentials.read_only(client.token) if read_only else client.token
+        if output is Output.JSON:
+            print_json({"token": found, "role": credentials.role_of(found).value})
+        else:
+            typer.echo(found)

@@ -1,0 +1,41 @@
+"""The two tokens of a control API, and how each end proves that it knows one without saying it. Pure; both ends call it.
+
+The second token, which may look and change nothing, follows from the first: who may write can tell it without asking anyone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from enum import StrEnum
+
+_READ = "ro_"
+
+
+class Role(StrEnum):
+    """What a caller of the control API may do."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+def read_only(token: str) -> str:
+    """The read-only token that belongs to a token; of a read-only one it is that itself."""
+    if role_of(token) is Role.READ:
+        return token
+    return _READ + hmac.digest(token.encode(), b"serveconf read-only token", hashlib.sha256).hex()
+
+
+def role_of(token: str) -> Role:
+    """What its owner may do."""
+    return Role.READ if token.startswith(_READ) else Role.WRITE
+
+
+def prove(token: str, challenge: str) -> str:
+    """The answer to a challenge that only who knows the token can give."""
+    return hmac.digest(token.encode(), b"serveconf control API\0" + challenge.encode(), hashlib.sha256).hex()
+
+
+def is_proof(given: str, token: str, challenge: str) -> bool:
+    """Whether it is that answer."""
+    return hmac.compare_digest(given.encode(), prove(token, challenge).encode())
