@@ -8,7 +8,7 @@ prefix; then a method; then the number of headers, then of query parameters; the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
@@ -39,21 +39,49 @@ class _Found(NamedTuple):
 
 
 Given = Mapping[bytes, bytes]  # what a request has: header fields, or query parameters
+Find = Callable[[str, Given, Given], _Found | None]  # method, headers, query -> which rule of a shape
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Shape:
     """Rules of one host and prefix that look at the same things: one look-up, however many they are."""
 
     rank: tuple[bool, int, int]
     has_method: bool
-    conditions: bool  # whether it looks at headers or query
     headers: tuple[bytes, ...]  # whose values are part of the key
     query: tuple[bytes, ...]
     any_headers: tuple[bytes, ...]  # that have to be there
     any_query: tuple[bytes, ...]
     by_key: dict[tuple[object, ...], _Found] = field(default_factory=dict)
     methods: dict[tuple[object, ...], set[str]] = field(default_factory=dict)  # by the key's other part
+    find: Find = field(init=False)
+
+    def compile(self) -> None:
+        """Make ``find``, when all of its rules are there: a look at one thing needs no key of many."""
+        rules = self.by_key
+        match self.has_method, self.headers, self.query, (*self.any_headers, *self.any_query):
+            case False, (), (), ():
+                only = rules[()]
+                self.find = lambda method, headers, query: only
+            case False, (header,), (), ():
+                values = {key[0]: found for key, found in rules.items()}
+                self.find = lambda method, headers, query: values.get(headers.get(header))
+            case False, (), (parameter,), ():
+                values = {key[0]: found for key, found in rules.items()}
+                self.find = lambda method, headers, query: values.get(query.get(parameter))
+            case True, (), (), ():
+                values = {key[0]: found for key, found in rules.items()}
+                self.find = lambda method, headers, query: values.get(method)
+            case True, names, (), () if not self.any_headers:
+                self.find = lambda method, headers, query: rules.get((method, *map(headers.get, names)))
+            case _:
+                self.find = self._find
+
+    def _find(self, method: str, headers: Given, query: Given) -> _Found | None:
+        key = self.key(headers, query)
+        if key is None:
+            return None
+        return self.by_key.get((method, *key) if self.has_method else key)
 
     def key(self, headers: Given, query: Given) -> tuple[object, ...] | None:
         """What the request has of that, without the method. A None is what no rule's key holds."""
@@ -73,6 +101,9 @@ class _Level:
         shapes: dict[str, dict[Any, _Shape]] = defaultdict(dict)
         for prefix, match, name, value in rules:
             _add(shapes[prefix], match, name, value)
+        for those in shapes.values():
+            for shape in those.values():
+                shape.compile()
         self.table = PrefixTable(
             {
                 prefix: tuple(sorted(those.values(), key=lambda shape: shape.rank, reverse=True))
@@ -98,15 +129,14 @@ class _Level:
 
 def _best(shapes: tuple[_Shape, ...], method: str, headers: Given, query: Given) -> _Found | None:
     """Of the first rank in which something fits, the least name."""
+    if len(shapes) == 1:
+        return shapes[0].find(method, headers, query)
     best: _Found | None = None
     rank = None
     for shape in shapes:
         if best is not None and shape.rank != rank:
             break
-        key = shape.key(headers, query) if shape.conditions else ()
-        if key is None:
-            continue
-        found = shape.by_key.get((method, *key) if shape.has_method else key)
+        found = shape.find(method, headers, query)
         if found is not None and (best is None or found[:2] < best[:2]):
             best, rank = found, shape.rank
     return best
@@ -122,7 +152,6 @@ def _add(shapes: dict[Any, _Shape], match: Match, name: str, value: Any) -> None
         shape = shapes[kind] = _Shape(
             rank=rank,
             has_method=rank[0],
-            conditions=rank[1:] != (0, 0),
             headers=headers,
             query=query,
             any_headers=any_headers,
@@ -243,8 +272,8 @@ def query_of(text: bytes) -> Given:
         return found
     for part in text.split(b"&"):
         name, _, rest = part.partition(b"=")
-        if part:
-            found.setdefault(name, rest)
+        if part and name not in found:
+            found[name] = rest
     return found
 
 
