@@ -18,6 +18,7 @@ from serveconf.figures import Side
 from serveconf.plan.actions import Action, Plan
 from serveconf.plan.canary import CanaryRule, Evidence, look, p95, rule_of, why_worse
 from serveconf.plan.state import DesiredDeployment, DesiredStack
+from serveconf.reconcile.placement import DoesNotFit
 from serveconf.reconcile.records import CanaryState, Failure
 from serveconf.reconcile.rollout import limits
 
@@ -89,9 +90,19 @@ def canary_of(current: DesiredStack | None, target: DesiredStack) -> CanaryPlan 
 
 
 def with_canaries(plan: Plan, current: DesiredStack | None, target: DesiredStack) -> Plan:
-    """The plan with what is tried before it serves: the shares that a rolled deployment's new version goes through."""
+    """The plan with what is tried before it serves: the shares that a rolled deployment's new version goes through.
+
+    Raises DoesNotFit where there is no room for a replica of it beside the old ones.
+    """
     canary = canary_of(current, target)
     rules = canary.rules if canary is not None else {}
+    for deployment in target.deployments:
+        if deployment.name in rules and limits(deployment)[0] == 0:
+            raise DoesNotFit(
+                f"deployment '{deployment.name}' has a canary, and there is no room for a replica beside the old ones",
+                deployment=deployment.name,
+                hint="make room, or leave rollout.canary out of this change",
+            )
 
     def told(action: Action) -> Action:
         rule = rules.get(action.deployment or "") if action.action == "roll" else None

@@ -14,7 +14,7 @@ from serveconf.figures import ProxyFigures, Side
 from serveconf.plan.state import ReplicaPhase
 from serveconf.reconcile.journal import EventKind
 from serveconf.reconcile.operation import Operation
-from serveconf.reconcile.ports import Answers, Totals
+from serveconf.reconcile.ports import Answers, NodeState, Totals
 from serveconf.reconcile.status import make_routes, make_status
 from serveconf.routing import Route
 
@@ -347,6 +347,21 @@ async def test_waves_follow_a_canary_whose_surge_is_narrow(world: Tried) -> None
     assert (await world.run(operation))["outcome"] == "applied"
     assert most == 5
     assert len({r.version for r in world.cluster.observe().replicas}) == 1
+
+
+async def test_without_room_beside_the_old_replicas_it_is_refused_before_anything_is_touched(world: Tried) -> None:
+    wide = {
+        **A,
+        "num_replicas": 2,
+        "ray_actor_options": {"num_cpus": 32},
+        "rollout": {"canary": CANARY, "max_unavailable": 1},
+    }
+    await world.apply(wide)
+    old = world.old()
+    world.cluster.set_nodes(NodeState(id="node0", is_head=True, total={"CPU": 64}, available={"CPU": 0}))
+    result = await world.run(world.plane.apply(request(wide, files=NEW)), looks=100)
+    assert (result["outcome"], result["problems"][0]["code"]) == ("failed", "does_not_fit")
+    assert world.replicas() == sorted(old)
 
 
 async def test_another_stack_that_moves_leaves_the_canary_as_it_is(world: Tried) -> None:
