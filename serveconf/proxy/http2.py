@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from serveconf.proxy.clocks import Stall, Wait, seconds_for, taken_by
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.middleware import plain_body
-from serveconf.proxy.rules import HOP_BY_HOP, Refused, check_size, is_request_id, make_request_id
+from serveconf.proxy.rules import HOP_BY_HOP, Refused, check_host, check_size, is_request_id, make_request_id
 from serveconf.proxy.system import send_text
 from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
 
@@ -137,11 +137,16 @@ class Http2Request:
             tally.ended(scope, trail, status, body.received, sent)
 
     def _refusal(self, scope: Scope) -> Refused | None:
-        """What HTTP/1.1 is refused for: the size of its head, a method and a target that are none."""
+        """What HTTP/1.1 is refused for: the size of its head, a method, a target or a host that are none."""
         query = scope["query_string"]
         target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
         try:
             check_size(target, scope["headers"], self._edge.front)
+            if len(hosts) > 1:
+                return Refused(400, "More than one Host")
+            if hosts:  # zttp makes one of :authority (RFC 9113 §8.3.1)
+                check_host(hosts[0], "1.1")
         except Refused as refused:
             return refused
         if scope["method"] == "CONNECT":

@@ -463,6 +463,9 @@ def test_a_client_that_leaves_while_it_is_not_read_from_is_noticed(size, is_rese
         ({"headers": [(b"x", b"v" * 70_000)]}, 431),
         ({"method": "CONNECT"}, 501),
         ({"raw_path": b"path"}, 400),
+        ({"headers": [(b"host", b"a b")]}, 400),
+        ({"headers": [(b"host", b"a"), (b"host", b"b")]}, 400),
+        ({"headers": [(b"host", b"a.example:8000")]}, 200),
         ({}, 200),
     ],
 )
