@@ -185,9 +185,11 @@ class ServerConnection(Connection):
         self.server.joined(self)
 
     def frames_received(self, frames: Iterator[AnyFrame | Broken]) -> None:
+        poll = self.server.busy_poll
         for frame in frames:
             kind = type(frame)
             if kind is Open:
+                poll.asked()
                 self._open(frame)  # type: ignore[arg-type]
                 continue
             if kind is Free:
@@ -204,8 +206,8 @@ class ServerConnection(Connection):
             elif kind is Cancel:
                 handler.client_left()
             elif not handler.gone:
+                poll.asked()
                 handler.frame_received(frame)  # type: ignore[arg-type]
-        self.server.busy_poll.asked()
 
     def stream_failed(self, stream: int) -> None:
         handler = self._handlers.get(stream)

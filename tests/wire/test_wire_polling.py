@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from wire_harness import answer, get, http_scope, in_loop, pair
 
 from serveconf.wire import polling
 from serveconf.wire.polling import POLL_S, STREAK, BusyPoll
@@ -138,3 +139,22 @@ def test_how_long_this_thread_has_waited_is_told(monkeypatch):
     monkeypatch.delenv("SERVECONF_POLLING", raising=False)
     poll = polling.make_poll()
     assert poll._waited_s is None or poll._waited_s() >= 0
+
+
+def test_only_what_a_client_asks_for_counts_not_what_keeps_an_answer_going(monkeypatch):
+    asked = []
+    really = BusyPoll.asked
+    monkeypatch.setattr(BusyPoll, "asked", lambda self: (asked.append(1), really(self)))
+
+    async def large(scope, receive, send):
+        await answer(send, bytes(5 << 20))  # takes several credits
+
+    @in_loop
+    async def run():
+        async with pair(large) as (_, client):
+            for _ in range(3):
+                peer = get()
+                await client(http_scope(), peer.receive, peer.send)
+
+    run()
+    assert len(asked) == 3
