@@ -112,6 +112,13 @@ class Client:
         """What an apply would do."""
         return self._json("POST", f"/stacks/{stack}/plan", json=body, timeout=CODE_S)
 
+    def data(self, stack: str) -> frozenset[str]:
+        """What the stack's replicas were seen to write below app_dir; nothing where the controller does not know of it."""
+        try:
+            return frozenset(self._json("GET", f"/stacks/{stack}/data")["paths"])
+        except NotFound:
+            return frozenset()
+
     def drift(self, stack: str) -> Json:
         """What is not as it was applied."""
         return self._json("GET", f"/stacks/{stack}/drift")

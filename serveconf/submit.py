@@ -6,7 +6,7 @@ import getpass
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,17 @@ def make_submission(
     timeout_s: float | None = None,
     snapshot: Snapshot | None = None,
     more: Mapping[str, Any] | None = None,
+    data: Collection[str] = (),
 ) -> Submission:
     """Take a snapshot of the code and put everything together. Raises AuthorError where the code can't be packed.
 
-    ``snapshot``: one that was just taken; ``more``: keys of the body that say something else than the file does.
+    ``snapshot``: one that was just taken; ``more``: keys of the body that say something else than the file does;
+    ``data``: what the running app was seen to write, which is no code.
     """
     if snapshot is None:
-        snapshot = take_snapshot(loaded.app_dir, exclude=loaded.files)  # an edit of the spec is no change of the code
+        snapshot = take_snapshot(
+            loaded.app_dir, exclude=loaded.files, data=frozenset(data)
+        )  # an edit of the spec is no change of the code
     body = {
         "spec": spec_as_sent(loaded),
         "masks": dict(loaded.masks),
@@ -104,6 +108,8 @@ def spec_as_sent(loaded: Loaded) -> dict[str, Any]:
 def submit(loaded: Loaded, client: Client, **options: Any) -> Submission:
     """Snapshot and upload; once more where a file changed in between. What never rests is taken as it is read."""
     check_apart(loaded, client.address)
+    if options.get("snapshot") is None or "data" not in options:
+        options["data"] = client.data(loaded.spec.name)
     submission = make_submission(loaded, **options)
     for last in (False, False, True):
         if client.has_code(submission.snapshot.digest):

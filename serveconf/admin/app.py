@@ -27,6 +27,7 @@ from serveconf.admin.sign_in import sign_in_router
 from serveconf.credentials import Role, prove, read_only
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.data import data_of
 from serveconf.reconcile.drift import find_drift
 from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.logs import check_deployment
@@ -143,6 +144,11 @@ def _looking(plane: ControlPlane, address: str, token: str) -> APIRouter:
         """What the replicas of a deployment write: one JSON object a line, ``{"replica", "line"}``."""
         check_deployment(plane.ledger, stack, deployment)
         return StreamingResponse(_lines(plane.logs(stack, deployment, tail=tail, follow=follow)), media_type=NDJSON)
+
+    @router.get("/stacks/{stack}/data")
+    async def data(stack: StackName) -> models.DataModel:
+        """What its replicas were seen to write below app_dir: their data, in no package and no reason to roll."""
+        return models.DataModel(paths=await data_of(plane.packages.store, stack))
 
     @router.get("/stacks/{stack}/drift", response_model=models.PlanModel, response_model_exclude_unset=True)
     async def drift(stack: StackName) -> dict[str, Any]:

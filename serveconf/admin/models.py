@@ -179,6 +179,12 @@ class DeploymentModel(BaseModel):
     replicas: list[ReplicaModel]
 
 
+class DataModel(BaseModel):
+    """Files that a stack's replicas were seen to write; paths are relative to app_dir."""
+
+    paths: list[str]
+
+
 class OriginModel(BaseModel):
     """Where what a stack serves came from, and whether it still is what came from there."""
 

@@ -21,6 +21,7 @@ from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
+from serveconf.cluster.writes import report_writes
 from serveconf.errors import CodeFailed, ServeconfError
 from serveconf.handles.answering import Answering
 from serveconf.handles.calls import Target
@@ -100,6 +101,7 @@ class Replica:
         deployment, spec = self._order.deployment, self._order.deployment.spec
         code = await self._packages.folder(deployment.code) if deployment.code else None
         _enter(deployment.app_dir, code)
+        self._writes = report_writes(self._store, self._order.stack, deployment.app_dir)
         names = {"stack": self._order.stack, "deployment": deployment.name, "replica": self._order.id}
         set_up_logging(spec.get("logging"), **names)
         self._following = Following(

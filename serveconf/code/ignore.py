@@ -104,6 +104,11 @@ class IgnoreRules:
             return replace(self, hidden=False) if self.hidden else self
         return replace(self, hidden=True) if any(ours.keeps_below(folder) for ours in self.ours) else None
 
+    def brings_back(self, path: str) -> bool:
+        """Whether .serveconfignore says by a line with ``!`` that ``path`` is code, whoever writes it."""
+        verdicts = (patterns.verdict(path) for patterns in reversed(self.ours))
+        return next((verdict for verdict in verdicts if verdict is not None), None) is False
+
     def leave_out(self, path: str) -> bool:
         """Whether ``path`` (of a folder, with ``/`` at its end) stays out of the package.
 

@@ -56,7 +56,7 @@ def take_snapshot(
     """The snapshot of ``app_dir``, without what .gitignore, .serveconfignore and good sense leave out.
 
     ``exclude``: files that are left out too, such as the spec itself, so that an edit of the YAML is no other code.
-    ``data``: relative paths that the running app has been seen to write. ``hashes``: what is known of files from an
+    ``data``: relative paths that the running app has been seen to write; they stay out. ``hashes``: what is known of files from an
     earlier snapshot, for who takes many. Links are followed where they stay inside app_dir.
     Raises ``AuthorError``: ``app_dir_missing``, ``code_too_large`` (naming the largest files) or ``code_unreadable``.
     """
@@ -69,8 +69,7 @@ def take_snapshot(
     withheld: list[str] = []
     folders: list[str] = []
     written = frozenset(data)
-    walked = (file for file in _walk(folder, skipped, withheld, folders) if file.path not in written)
-    found = _without(exclude, folder, _bounded(walked))
+    found = _without(exclude, folder, _bounded(_walk(folder, skipped, withheld, folders, written)))
     hashes = hashes if hashes is not None else Hashes()
     files: dict[str, str] = {}
     total = 0
@@ -155,8 +154,12 @@ def _unreadable(path: str, error: OSError) -> AuthorError:
     )
 
 
-def _walk(app_dir: Path, skipped: list[str], withheld: list[str], folders: list[str]) -> Iterator[_Found]:
+def _walk(
+    app_dir: Path, skipped: list[str], withheld: list[str], folders: list[str], data: frozenset[str]
+) -> Iterator[_Found]:
     """Every regular file that belongs, folder by folder; a folder that is left out is not looked into.
+
+    What the app was seen to write (``data``) does not belong, unless .serveconfignore brings it back.
 
     What is passed over goes to ``skipped``, what looks like a secret to ``withheld``, what is looked into to ``folders``.
     """
@@ -187,6 +190,8 @@ def _walk(app_dir: Path, skipped: list[str], withheld: list[str], folders: list[
             if inner is None or (not real_folder and rules.leave_out(entry.path)):
                 if rules.withholds(f"{entry.path}/" if real_folder else entry.path):
                     withheld.append(f"{path}/" if real_folder else path)
+                continue
+            if path in data and not rules.brings_back(entry.path):
                 continue
             if stat.S_ISREG(mode):
                 executable = bool(mode & stat.S_IXUSR)

@@ -1,5 +1,7 @@
 """Names of files that a running app or an editor writes: data, and no code. The walk of app_dir leaves them out.
 
+Whatever else an app is seen to write below app_dir is its data, too (``ingress.written``).
+
 They are in no package and no version, so that an app with a sqlite file and a log beside its modules is looked at, packed
 and rolled for its code alone. A line ``!seed.db`` in .serveconfignore says that such a file is code after all.
 """

@@ -36,6 +36,11 @@ class Packages:
         self._now = now
         self._used: dict[str, float] = {}  # digest -> when somebody last asked for it here
 
+    @property
+    def store(self) -> Store:
+        """Where they are kept."""
+        return self._store
+
     async def has(self, digest: str) -> bool:
         """Whether the store has the package."""
         key = f"code/{check_digest(digest)}"

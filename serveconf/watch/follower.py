@@ -61,6 +61,9 @@ class _Follower:
                 if busy:
                     message = f"{', '.join(sorted(busy))} keeps changing: it counts again once it rests"
                     self._say("restless", message, look)
+                if before is not None and self.memory.served == before.key and self._only_data(before, look):
+                    self.memory = replace(self.memory, served=look.key)
+                    self.shown = look.key
                 if before is not None and look.key != before.key:
                     self.shared.note_change(told=self.shared.told > told)
                 told = self.shared.told
@@ -97,6 +100,16 @@ class _Follower:
         self.data = data
         self.shared.watch_without(look, data)
         return True
+
+    def _only_data(self, before: Look, after: Look) -> bool:
+        """Whether all that differs is what the app itself has written, as is known by now."""
+        one, other = before.loaded, after.loaded
+        if one is None or other is None or before.snapshot is None or after.snapshot is None or not self.data:
+            return False
+        said = (one.spec, one.app_dir, one.masks) == (other.spec, other.app_dir, other.masks)
+        files, now = before.snapshot.files, after.snapshot.files
+        names = files.keys() | now.keys()
+        return said and all(files.get(name) == now.get(name) for name in names - self.data)
 
     async def _read(self, restless: frozenset[str]) -> Look:
         env_files = self.shared.options.env_files

@@ -106,7 +106,9 @@ class ControlApi:
 
     def data(self, look: Look) -> frozenset[str]:
         """What its replicas were seen to write."""
-        return frozenset()
+        assert look.loaded is not None
+        with self._reached() as client:
+            return client.data(look.loaded.spec.name)
 
     def prune(self, present: Iterable[Path], claimed: frozenset[str]) -> list[str]:
         """Take away the stacks whose last revision came from one of the sources, and that no file claims."""

@@ -205,6 +205,20 @@ def test_what_the_app_is_seen_to_write_is_no_change(tmp_path: Path, events: bool
         assert watcher.rests() == [("shop", "one"), ("shop", "two")]
 
 
+def test_data_that_was_packed_at_first_is_no_change_once_it_is_known(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "app")
+    (file.parent / "results.csv").write_text("0\n")
+    with watching(file) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        watcher.serving.written["shop"] = frozenset({"results.csv"})
+        for number in range(3):
+            (file.parent / "results.csv").write_text(f"{number}\n")
+            time.sleep(0.7)
+        assert watcher.rests() == [("shop", "one")]
+        (file.parent / "web.py").write_text("two")
+        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+
+
 def test_where_the_system_tells_nothing_that_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Deaf(following_module.Notice):
         def _counts(self, *change: object) -> bool:
