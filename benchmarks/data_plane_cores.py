@@ -99,7 +99,7 @@ def serveconf(cores: list[int]) -> Iterator[str]:
             yield base
 
 
-def rate(base: str, cores: set[int], connections: int, seconds: float) -> float:
+def rate(base: str, cores: set[int], connections: int, seconds: int) -> float:
     """Requests per second, as wrk on these cores sees them."""
     command = ["wrk", f"-t{len(cores)}", f"-c{connections}", f"-d{seconds}s", base + "/hello"]
     out = subprocess.run(
@@ -108,7 +108,7 @@ def rate(base: str, cores: set[int], connections: int, seconds: float) -> float:
     return float(out.partition("Requests/sec:")[2].split()[0])
 
 
-def measure(rounds: int, seconds: float, connections: int) -> None:
+def measure(rounds: int, seconds: int, connections: int) -> None:
     """Print the table."""
     cores = sorted(os.sched_getaffinity(0))
     print(f"{'cores':>6}{'uvicorn':>10}{'serveconf':>11}{'ratio':>7}    requests/s per core")
@@ -130,7 +130,7 @@ def measure(rounds: int, seconds: float, connections: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
