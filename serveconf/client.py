@@ -186,6 +186,12 @@ class Client:
         """End a rollback's pin."""
         self._json("POST", f"/stacks/{stack}/resume")
 
+    def scale(self, stack: str, deployment: str, replicas: int) -> Json:
+        """Set a number of replicas until the next apply."""
+        path = f"/stacks/{stack}/deployments/{deployment}/scale"
+        found: Json = self._json("POST", path, json={"replicas": replicas})
+        return found
+
     def shutdown(self) -> None:
         """Stop everything."""
         self._json("POST", "/shutdown", timeout=120.0)

@@ -106,7 +106,13 @@ def _measuring(plane: ControlPlane, pulse: Pulse | None) -> APIRouter:
 
 async def _status(plane: ControlPlane, address: str) -> dict[str, Any]:
     await plane.cluster.refresh_load()
-    return make_status(plane.ledger, plane.cluster.observe(), pid=os.getpid(), address=address)
+    return make_status(
+        plane.ledger,
+        plane.cluster.observe(),
+        pid=os.getpid(),
+        address=address,
+        autoscaling=plane.scaling.state,
+    )
 
 
 def _looking(plane: ControlPlane, address: str, token: str) -> APIRouter:
@@ -234,6 +240,12 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
     async def resume(stack: StackName) -> None:
         """End the pin that a rollback left."""
         await plane.resume(stack)
+
+    @router.post("/stacks/{stack}/deployments/{deployment}/scale")
+    async def scale(stack: StackName, deployment: str, body: models.ScaleBody) -> models.ScaledModel:
+        """Set a deployment's number of replicas until the next apply; where it follows the load, within its bounds."""
+        before = plane.scale(stack, deployment, body.replicas)
+        return models.ScaledModel(stack=stack, deployment=deployment, before=before, replicas=body.replicas)
 
     @router.post("/stacks/{stack}/delete", status_code=202)
     async def delete(stack: StackName, body: models.DeleteBody, if_match: IfMatch = None) -> models.Accepted:

@@ -167,6 +167,32 @@ class CanaryModel(BaseModel):
     message: str
 
 
+class AutoscalingModel(BaseModel):
+    """How many replicas a load asks for, and why."""
+
+    desired: int
+    min: int
+    max: int
+    ongoing: int
+    queued: int
+    reason: str
+
+
+class ScaleBody(BaseModel):
+    """A number of replicas, until the next apply."""
+
+    replicas: int = Field(ge=0)
+
+
+class ScaledModel(BaseModel):
+    """What the number was, and is."""
+
+    stack: str
+    deployment: str
+    before: int
+    replicas: int
+
+
 class DeploymentModel(BaseModel):
     """One deployment."""
 
@@ -176,6 +202,7 @@ class DeploymentModel(BaseModel):
     version: str
     message: str
     canary: CanaryModel | None = None
+    autoscaling: AutoscalingModel | None = None
     replicas: list[ReplicaModel]
 
 

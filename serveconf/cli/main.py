@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show what the replicas of a deployment write to stdout and stderr."),
     "history": ("look", "Show the revisions of a stack, or one of them with its spec."),
     "dump": ("dump", "Print a live stack as a spec file, or write all of them to a folder."),
+    "scale": ("scale", "Set a deployment's number of replicas until the next apply."),
     "rollback": ("change", "Go back to an earlier revision and pin it."),
     "promote": ("canary", "End a canary at once: all of the requests to the new version."),
     "abort": ("canary", "End a canary at once: all of the requests back to the old version."),

@@ -19,7 +19,7 @@ from serveconf.cluster.handle import ANSWER_S, Care, Handle
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
-from serveconf.figures import ProxyFigures
+from serveconf.figures import LoadReport, ProxyFigures
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.placement import asked_resources
 from serveconf.reconcile.ports import Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Totals
@@ -32,6 +32,7 @@ STAGE_TIMEOUT_S = 20.0
 PROXY_START_S = 30.0
 PROXY_PERIOD_S = 1.0
 PROXY_ANSWER_S = 2.0  # a proxy's loop answers in a millisecond; one that does not is not waited for any more
+LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minute
 PROXY_END_S = 15.0  # ... and one that stays so is ended
 ORDERS = "orders/"
 
@@ -267,6 +268,13 @@ class ActorCluster:
         totals, figures = await self._proxy(proxy_id).ask("totals", timeout_s=PROXY_ANSWER_S)
         read: Totals = replace(totals, figures=msgspec.msgpack.decode(figures, type=ProxyFigures))
         return read
+
+    async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
+        """A call that is pending until there is something to report."""
+        timeout_s = LOAD_ANSWER_S * max(1.0, slower)
+        handle = self._replica(source) if source in self._replicas else self._proxy(source)
+        report: LoadReport = await handle.ask("load_report", seen, slower, timeout_s=timeout_s)
+        return report
 
     def _proxy(self, proxy_id: str) -> Handle[ProxyState]:
         handle = self._proxies.get(proxy_id)

@@ -40,6 +40,7 @@ from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.packages import Packages
+from serveconf.reconcile.policies import Policies
 from serveconf.reconcile.pulse import Pulse
 from serveconf.reconcile.records import Ledger
 from serveconf.reconcile.stacks import Stacks
@@ -114,7 +115,9 @@ class Controller:
         cluster = self._cluster = ActorCluster(self._engine, identity)
         await cluster.refresh(serving_ids(stacks.ledger.generation))
         reconciler = self._reconciler = Reconciler(cluster, stacks, clock, journal)
+        await reconciler.scaling.load()
         packages = Packages(self._store, node_folder(identity.cluster_id) / "code")
+        reconciler.scaling.ask_policy = Policies(packages.folder).ask
         deps = Deps(reconciler=reconciler, cluster=cluster, stacks=stacks, clock=clock, journal=journal)
         preflight = EnginePreflight(self._engine, identity.cluster_id, packages)
         plane = ControlPlane(deps, packages=packages, preflight=preflight)

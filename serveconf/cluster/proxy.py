@@ -16,6 +16,7 @@ from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.errors import CodeFailed, ServeconfError
+from serveconf.figures import LoadReport
 from serveconf.plan.state import Phase, ProxyState
 from serveconf.proxy.app import ProxyApp
 from serveconf.proxy.dispatch import Backend
@@ -40,6 +41,7 @@ class Proxy:
         self._store = surroundings.store
         self._packages = Packages(self._store, node_folder(settings.cluster_id) / "code")
         self._settings = settings
+        self._pool = ReplicaPool(node_id=order.node_id, secret=settings.secret)
         self._ready = asyncio.Event()
         self._state = ProxyState(
             id=order.id,
@@ -80,7 +82,7 @@ class Proxy:
         return self._state
 
     def _build(self) -> None:
-        pool = ReplicaPool(node_id=self._order.node_id, secret=self._settings.secret)
+        pool = self._pool
         self._app = ProxyApp(
             pool=pool,
             backend_factory=lambda route: Backend(route, pool),
@@ -159,6 +161,10 @@ class Proxy:
             deployments={name: Answers(a.given, a.failed) for name, a in self._app.answers().items()},
         )
         return totals, msgspec.msgpack.encode(self._app.figures())
+
+    async def load_report(self, seen: int, slower: float) -> LoadReport:
+        """What is asked of each deployment, when there is something new since report ``seen``."""
+        return await self._pool.reporter.report(seen, slower=slower)
 
     async def drain(self, timeout_s: float) -> None:
         """Stop listening, finish what was begun."""

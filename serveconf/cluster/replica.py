@@ -23,6 +23,7 @@ from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.cluster.writes import report_writes
 from serveconf.errors import CodeFailed, ServeconfError
+from serveconf.figures import LoadReport
 from serveconf.handles.answering import Answering
 from serveconf.handles.calls import Target
 from serveconf.handles.following import Following
@@ -53,6 +54,7 @@ class Replica:
         folder = node_folder(settings.cluster_id)
         self._store = surroundings.store
         self._following: Following | None = None
+        self._pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret)  # of those that it calls
         self._packages = Packages(self._store, folder / "code")
         self._uds = str(folder / f"{hashlib.sha256(order.id.encode()).hexdigest()[:16]}.sock")
         self._served: ServedApp | None = None
@@ -97,6 +99,10 @@ class Replica:
             self._draining = asyncio.create_task(self._drain(timeout_s))
         return await asyncio.shield(self._draining)
 
+    async def load_report(self, seen: int, slower: float) -> LoadReport:
+        """What its calls ask of other deployments, when there is something new since report ``seen``."""
+        return await self._pool.reporter.report(seen, slower=slower)
+
     async def _build(self) -> None:
         deployment, spec = self._order.deployment, self._order.deployment.spec
         code = await self._packages.folder(deployment.code) if deployment.code else None
@@ -105,7 +111,7 @@ class Replica:
         names = {"stack": self._order.stack, "deployment": deployment.name, "replica": self._order.id}
         set_up_logging(spec.get("logging"), **names)
         self._following = Following(
-            ReplicaPool(node_id=self._state.node_id, secret=self._settings.secret),
+            self._pool,
             lambda: self._store.get("generation"),
         )
         install_caller(self._following.caller)

@@ -129,6 +129,12 @@ def queued(window: Window, *, settled: bool) -> float:
     return min(short.arrivals / short.seconds * service_s + backlog, float(last.ongoing))
 
 
+def present(window: Window) -> float:
+    """What runs and waits just now, on average over a moment."""
+    span = span_of(window, SHORT_S)
+    return float(window.last.ongoing) if span is None else span.running + span.waiting
+
+
 def calm(window: Window) -> float:
     """What replicas are kept for: what ran in the last seconds, but for what a queue had left to be done."""
     return max(_without_backlog(window, seconds) for seconds in CALM_VIEWS_S)

@@ -42,7 +42,7 @@ def make_desired(
     ``masks``: paths in the spec, such as ``deployments[0].init_kwargs.password``, and what to show for their values.
     ``current``: what the stack is now. What is the same there keeps the code package it came from, so that a change of
     one deployment's code leaves the others, and the middlewares that did not change, exactly as they are. A number of
-    replicas that follows the load stays what it is, within its bounds.
+    replicas that follows the load, or was set by hand, stays what it is, within its bounds.
     """
     masks = masks or {}
     look = middleware_files_for or (lambda _deployment: {})
@@ -160,12 +160,20 @@ def _keep(made: DesiredStack, current: DesiredStack, *, middlewares: bool) -> De
             deployment = replace(deployment, code=before.code)
         if before is not None and middlewares and same_middlewares(deployment, before):
             deployment = replace(deployment, middlewares=before.middlewares)
-        if before is not None and (rule := rule_of(deployment.spec)) is not None and not rule.dry_run:
-            deployment = replace(deployment, num_replicas=rule.widest.clamp(before.num_replicas))
+        if before is not None:
+            deployment = replace(deployment, num_replicas=_kept_number(deployment, before))
         deployments.append(deployment)
     if middlewares and same_http_middlewares(made, current):
         made = replace(made, http_middlewares=current.http_middlewares)
     return replace(made, deployments=tuple(deployments))
+
+
+def _kept_number(made: DesiredDeployment, before: DesiredDeployment) -> int:
+    rule = rule_of(made.spec)
+    if rule is not None:
+        return made.num_replicas if rule.dry_run else rule.widest.clamp(before.num_replicas)
+    fixed = rule_of(before.spec) is None and same(before.spec.get("num_replicas"), made.spec["num_replicas"])
+    return before.num_replicas if fixed else made.num_replicas  # the file says what it said: it was set by hand
 
 
 def same_middlewares(one: DesiredDeployment, other: DesiredDeployment) -> bool:

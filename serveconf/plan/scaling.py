@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from serveconf.plan.demand import Sample, Window, calm, extended, queue_stands, queued, rising
+from serveconf.plan.demand import Sample, Window, calm, extended, present, queue_stands, queued, rising
 from serveconf.plan.schedule import Bounds, Part, bounds_at, parts_of, widest
 from serveconf.plan.state import DesiredStack
 
@@ -258,7 +258,7 @@ def _down(rule: Rule, past: Past, fleet: Fleet, keep: Verdict) -> tuple[Verdict,
         return replace(keep, cause=Cause.TURN, load=load), past
     soon = FOLLOWS * rule.downscale_delay_s
     lag = soon if now < past.follows_until or now - since >= rule.downscale_delay_s else rule.downscale_delay_s
-    asked = _most_asked(past, lag)
+    asked = max(_most_asked(past, lag), present(past.window))
     down = max(1, _replicas_for(asked, rule))
     slower = rule.downscaling_factor < 1
     if now - since < soon or now - past.since < lag or down >= number:

@@ -125,6 +125,9 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
     current = deps.ledger.current(stack)
     if request.base_revision is not None and request.base_revision != (current.revision if current else 0):
         raise stale(stack, request.base_revision, current)
+    if not request.automatic:
+        deps.reconciler.scaling.release(stack)  # what was set by hand holds until the next apply
+        current = deps.ledger.current(stack)
     desired = await ask.desired(current, deps.ledger.next_number(stack))
     desired, plan = await fitted(deps, current, desired)
     if not ask.pin:

@@ -30,6 +30,7 @@ from serveconf.reconcile.prepare import prepare
 from serveconf.reconcile.records import Failure, Revision, StackHead
 from serveconf.reconcile.requests import ApplyRequest, Cancelled
 from serveconf.reconcile.result import masked
+from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.unseen import NOTE, Unseen
 
 KEPT_OPERATIONS = 100
@@ -59,6 +60,9 @@ class ControlPlane:
         """
         name = request.spec.get("name", "default")
         current = self.ledger.current(name)
+        if current is not None and not request.automatic:  # an apply by hand ends what was set by hand
+            revision = self.ledger.revision(name, current.revision)
+            current = self.scaling.scaled(revision.desired, held=False) if revision else current
         number = self.ledger.next_number(name)
         unseen = None if look else Unseen(current, request.files)
         desired = await self._prepare(request, current, number, unseen)
@@ -118,6 +122,15 @@ class ControlPlane:
     async def resume(self, stack: str) -> bool:
         """End the pin that a rollback left. False where there was none."""
         return await self._deps.stacks.pin(stack, pinned=False)
+
+    @property
+    def scaling(self) -> Scaling:
+        """The numbers of replicas."""
+        return self._deps.reconciler.scaling
+
+    def scale(self, stack: str, deployment: str, number: int) -> int:
+        """Set a number of replicas until the next apply; the one before. Raises NotFound, or Conflict outside of the bounds."""
+        return self.scaling.hold(stack, deployment, number)[0]
 
     def operation(self, operation_id: str) -> Operation:
         """A running or recent operation, also one that a former controller began."""

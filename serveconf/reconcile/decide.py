@@ -59,7 +59,7 @@ def decide(view: StackView) -> Decision:
         return Decision(failed=failed, failure=failure, wanted=frozenset(r.id for r in mine))
     goal = view.goal
     deployments = goal.deployments if goal else ()
-    waves = {d.name: next_wave(d, view.observed.of(view.name, d.name)) for d in deployments}
+    waves = {d.name: next_wave(d, view.observed.of(view.name, d.name), view.served) for d in deployments}
     stale = tuple((r, d) for d in deployments for r in _misconfigured(d, view.observed.of(view.name, d.name)))
     complete = view.front_ready and not stale and all(wave.complete for wave in waves.values())
     final = complete and all(wave.final for wave in waves.values())

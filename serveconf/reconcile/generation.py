@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -31,12 +31,13 @@ def with_stack(
     mine: str,
     serving: Serving,
     canaries: Sequence[Canary] = (),
+    failing: Collection[str] = (),
 ) -> Generation:
     """``base`` with the routes of one stack made anew; those of the other stacks stay, under the new front.
 
     ``routed``: what every stack has in the table, ``mine`` the name of the one, ``serving`` the replicas that answer for
-    its deployments, ``canaries`` the new versions that get a share. Routes are sorted by prefix, so that equal content is
-    equal data.
+    its deployments, ``canaries`` the new versions that get a share, ``failing`` the deployments whose replicas do not start.
+    Routes are sorted by prefix, so that equal content is equal data.
     """
     stacks = {stack.name: stack for stack in routed}
     routes = [
@@ -45,7 +46,10 @@ def with_stack(
         if route.stack != mine and route.stack in stacks
     ]
     if mine in stacks:
-        own = {d.name: make_route(mine, d, serving.get(d.name, ()), front) for d in stacks[mine].deployments}
+        own = {
+            d.name: make_route(mine, d, serving.get(d.name, ()), front, failing=d.name in failing)
+            for d in stacks[mine].deployments
+        }
         routes += own.values()
         routes += [canary_route(own[c.deployment.name], c, front) for c in canaries if c.deployment.name in own]
     ordered = tuple(sorted(routes, key=lambda r: (r.prefix, r.stack, r.deployment, r.share is not None)))
@@ -53,7 +57,12 @@ def with_stack(
 
 
 def make_route(
-    stack: str, deployment: DesiredDeployment, replicas: tuple[ReplicaState, ...], front: HttpFront
+    stack: str,
+    deployment: DesiredDeployment,
+    replicas: tuple[ReplicaState, ...],
+    front: HttpFront,
+    *,
+    failing: bool = False,
 ) -> Route:
     """One deployment's route, served by these replicas."""
     spec = deployment.spec
@@ -70,6 +79,8 @@ def make_route(
         max_ongoing_requests=spec.get("max_ongoing_requests", 100),
         max_queued_requests=spec.get("max_queued_requests", -1),
         request_timeout_s=_timeout_s(deployment, front),
+        replica_wait_s=max(60.0, spec.get("rollout", {}).get("ready_timeout_s", 60.0)),
+        hopeless=failing and not replicas,
         graceful_shutdown_timeout_s=spec.get("graceful_shutdown_timeout_s", 20.0),
         match=as_match(spec.get("match")),
         mirror=Mirror(**spec["mirror"]) if spec.get("mirror") else None,

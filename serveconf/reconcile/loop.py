@@ -14,6 +14,7 @@ from serveconf.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Tasks, keep
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.ports import Clock, Cluster
 from serveconf.reconcile.proxies import Proxies
+from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.stack_pass import IDLE_S, Event, Room, StackPass
 from serveconf.reconcile.stacks import Stacks
 from serveconf.reconcile.table import Table
@@ -32,6 +33,10 @@ class Reconciler:
         self.stacks = stacks
         journal = journal or Journal()
         self._witness = Witness(cluster, clock, journal)
+        self.scaling = Scaling(cluster, stacks.ledger.store, clock)
+        self.scaling.note = journal.note
+        self.scaling.on_change = lambda stack: self.look_again()
+        stacks.ledger.scaled = self.scaling.scaled
         self.on_event: Callable[[str, Event], None] = lambda stack, event: None
         self.table = Table(cluster, stacks)
         self._proxies = Proxies(cluster, stacks, self.table, clock, journal)
@@ -48,6 +53,7 @@ class Reconciler:
             clock=clock,
             tasks=self._tasks,
             journal=journal,
+            scaling=self.scaling,
             tell=lambda stack, event: self.on_event(stack, event),
         )
         cluster.on_change = self.look_again
@@ -65,6 +71,7 @@ class Reconciler:
         """Begin to look, act, sleep, until ``stop``."""
         self._tasks.start(keep("proxies", self._front.run), name="proxies")
         self._tasks.start(keep("stacks", self._follow_stacks), name="stacks")
+        self._tasks.start(keep("scaling", self.scaling.run), name="scaling")
 
     async def stop(self) -> None:
         """Nothing is started any more."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from serveconf.figures import ProxyFigures
+from serveconf.figures import LoadReport, ProxyFigures
 from serveconf.plan.state import DesiredDeployment, Observed
 from serveconf.routing import Generation
 
@@ -165,6 +165,13 @@ class Cluster(Protocol):
 
     async def totals(self, proxy_id: str) -> Totals:
         """What a proxy has counted since its process began."""
+
+    async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
+        """What a proxy, or a replica that calls others, has to say of their load after its report ``seen``, when there is
+        something, or after a while.
+
+        ``slower``: how much longer than usual it may take. Raises OperatorError where it does not answer.
+        """
 
     async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
         """What a replica's process has written since ``position``, or its last ``tail`` lines."""

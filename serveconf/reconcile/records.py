@@ -8,6 +8,7 @@ Everybody reads the ``Ledger``. Two write it: ``stacks.Stacks`` heads and revisi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -100,6 +101,12 @@ class Ledger:
         self.heads: dict[str, StackHead] = {}
         self.revisions: dict[str, dict[int, Revision]] = {}
         self.generation = Generation(number=0)
+        self.scaled: Callable[[DesiredStack], DesiredStack] = lambda stack: stack  # with the numbers of replicas by now
+
+    @property
+    def store(self) -> Store:
+        """Where it is written."""
+        return self._store
 
     async def load(self) -> None:
         """Read everything from the store: at the controller's start. Raises OperatorError on what it can't understand."""
@@ -162,13 +169,13 @@ class Ledger:
         """What the stack serves now."""
         head = self.heads.get(stack)
         found = self.revision(stack, head.current) if head else None
-        return found.desired if found else None
+        return self.scaled(found.desired) if found else None
 
     def target(self, stack: str) -> DesiredStack | None:
         """What is being applied to the stack."""
         head = self.heads.get(stack)
         found = self.revision(stack, head.target) if head else None
-        return found.desired if found else None
+        return self.scaled(found.desired) if found else None
 
     def next_number(self, stack: str) -> int:
         """The number after every one that was ever given out for the stack."""

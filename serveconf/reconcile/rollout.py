@@ -7,6 +7,7 @@ replicas the next generation of the table serves from. With the default surge of
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,11 +45,16 @@ def limits(deployment: DesiredDeployment) -> tuple[int, int]:
     return surge, max(unavailable, 1) if surge == 0 else unavailable
 
 
-def next_wave(deployment: DesiredDeployment, replicas: Sequence[ReplicaState]) -> Wave:
-    """What to do next to have ``num_replicas`` ready replicas of the wanted version and no other."""
+def next_wave(
+    deployment: DesiredDeployment, replicas: Sequence[ReplicaState], served: frozenset[str] = frozenset()
+) -> Wave:
+    """What to do next to have ``num_replicas`` ready replicas of the wanted version and no other.
+
+    ``served``: ids of the replicas that the table names; where there are too many the others go first.
+    """
     n = deployment.num_replicas
     surge, unavailable = limits(deployment)
-    new = sorted((r for r in replicas if r.version == deployment.version and r.phase in ALIVE), key=_preference)[:n]
+    new = staying([r for r in replicas if r.version == deployment.version and r.phase in ALIVE], n, served)
     old = sorted((r for r in replicas if r.version != deployment.version and r.phase in ALIVE), key=_preference)
     draining = sum(r.phase is ReplicaPhase.DRAINING and r.version != deployment.version for r in replicas)
     ready_new = [r for r in new if r.phase is ReplicaPhase.READY]
@@ -64,6 +70,29 @@ def next_wave(deployment: DesiredDeployment, replicas: Sequence[ReplicaState]) -
         final=len(ready_new) >= n,
         serve=(*ready_new, *ready_old[:keep]),
     )
+
+
+def staying(replicas: Sequence[ReplicaState], count: int, served: frozenset[str]) -> list[ReplicaState]:
+    """Which of them stay where there are too many: those that are ready, spread over the nodes, the busiest.
+
+    Once the table names only those that stay it is they who stay at the next look too, however busy the others are.
+    """
+    left = sorted(replicas, key=_preference)
+    nodes = Counter(r.node_id for r in left)
+    while len(left) > count:
+        goes = max(
+            left,
+            key=lambda r: (
+                r.phase is not ReplicaPhase.READY,
+                r.id not in served,
+                nodes[r.node_id],
+                -r.ongoing,
+                r.id,
+            ),
+        )
+        left.remove(goes)
+        nodes[goes.node_id] -= 1
+    return left
 
 
 def _preference(replica: ReplicaState) -> tuple[bool, str]:

@@ -20,7 +20,8 @@ from serveconf.background import Tasks
 from serveconf.errors import Conflict, NotFound, ServeconfError
 from serveconf.figures import LoadReport
 from serveconf.plan.scaling import START_S, Answer, Fleet, Past, Rule, Verdict, decide, rule_of
-from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaState
+from serveconf.reconcile.journal import EventKind, Note, unheard
 from serveconf.reconcile.loads import Loads
 from serveconf.reconcile.ports import Clock, Store
 
@@ -33,7 +34,8 @@ POLICY_S = 1.0  # between two questions to a policy
 SOURCES = 100  # processes that report as often as they would; more report as much less often
 PREFIX = "scaling/"
 
-Note = Callable[..., None]  # EventLog.note
+_REPORTING = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
+
 AskPolicy = Callable[[str, DesiredDeployment, dict[str, Any]], Awaitable[Answer]]  # (stack, deployment, context)
 
 
@@ -57,6 +59,7 @@ class _Deployment:
 
     rule: Rule | None
     desired: DesiredDeployment
+    said: int  # by the file
     number: int
     held: int | None = None
     past: Past = field(default_factory=Past)
@@ -77,16 +80,18 @@ class Scaling:
     def __init__(self, reporting: Reporting, store: Store, clock: Clock) -> None:
         self._reporting, self._store, self._clock = reporting, store, clock
         self.on_change: Callable[[str], None] = lambda stack: None
-        self.note: Note = lambda **_event: None
+        self.note: Note = unheard
         self.ask_policy: AskPolicy | None = None
         self._loads = Loads()
         self._stacks: dict[str, dict[str, _Deployment]] = {}
         self._kept: dict[str, Kept] = {}
+        self._callers: dict[str, frozenset[str]] = {}  # stack -> its replicas that call others by handle
         self._listeners: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, float] = {}  # replica -> when it was seen to start
         self._tasks = Tasks()
         self._unwritten: set[str] = set()
         self._to_write = asyncio.Event()
+        self._follows = asyncio.Event()  # there is a number that follows the load
 
     async def load(self) -> None:
         """Read what a former controller has decided. What can't be read is begun anew."""
@@ -99,19 +104,17 @@ class Scaling:
 
     # -- what the passes ask and tell --------------------------------------------------------------------------------
 
-    def scaled(self, stack: DesiredStack | None) -> DesiredStack | None:
-        """The stack with the numbers of replicas that it should have by now."""
-        if stack is None:
-            return None
-        found = tuple(self._scaled(stack.name, deployment) for deployment in stack.deployments)
+    def scaled(self, stack: DesiredStack, *, held: bool = True) -> DesiredStack:
+        """The stack with the numbers of replicas that it should have by now; also without those that were set by hand."""
+        found = tuple(self._scaled(stack.name, deployment, held=held) for deployment in stack.deployments)
         return stack if found == stack.deployments else replace(stack, deployments=found)
 
-    def _scaled(self, stack: str, deployment: DesiredDeployment) -> DesiredDeployment:
+    def _scaled(self, stack: str, deployment: DesiredDeployment, *, held: bool = True) -> DesiredDeployment:
         kept = self._kept.get(stack)
         if kept is None:
             return deployment
         rule = rule_of(deployment.spec)
-        number = kept.held.get(deployment.name)
+        number = kept.held.get(deployment.name) if held else None
         if rule is not None and not rule.dry_run:
             number = kept.numbers.get(deployment.name, number)
             number = None if number is None else rule.widest.clamp(number)
@@ -125,8 +128,8 @@ class Scaling:
         for deployment in goal.deployments if goal else ():
             replicas = observed.of(stack, deployment.name)
             one = self._follow(stack, followed, deployment)
-            one.ready = sum(r.phase is ReplicaPhase.READY for r in replicas)
-            one.starting = sum(r.phase is ReplicaPhase.STARTING for r in replicas)
+            one.ready = sum(r.phase is Phase.READY for r in replicas)
+            one.starting = sum(r.phase is Phase.STARTING for r in replicas)
             one.failing = deployment.name in failing
             self._time_starts(one, replicas)
         names = {deployment.name for deployment in goal.deployments} if goal else set()
@@ -134,10 +137,12 @@ class Scaling:
             del followed[name]
             self._loads.forget(f"{stack}/{name}")
             self._forget_number(stack, name)
+        self._callers[stack] = _callers(goal, observed) if goal else frozenset()
         self._listen(observed)
 
     def forget(self, stack: str) -> None:
         """The stack is gone."""
+        self._callers.pop(stack, None)
         for name in self._stacks.pop(stack, {}):
             self._loads.forget(f"{stack}/{name}")
         if stack in self._kept:
@@ -182,21 +187,23 @@ class Scaling:
         before, one.held = one.number, number
         kept = self._kept.get(stack, Kept())
         self._keep(stack, replace(kept, held={**kept.held, deployment: number}))
-        if one.rule is None:
+        if one.rule is None or one.rule.dry_run:
             self._set(stack, deployment, one, number, "set by hand")
         else:
+            one.due = 0.0
             self._decide(stack, deployment, one)
         return before, number
 
     def release(self, stack: str) -> None:
         """An apply by hand ends what was set by hand."""
         for one in self._stacks.get(stack, {}).values():
-            one.held = None
-            if one.rule is None:
-                one.number = one.desired.num_replicas
+            one.held, one.due = None, 0.0
         kept = self._kept.get(stack, Kept())
         if kept.held:
             self._keep(stack, replace(kept, held={}))
+            for one in self._stacks.get(stack, {}).values():
+                if one.rule is None or one.rule.dry_run:
+                    one.number = one.said
             self.on_change(stack)
 
     # -- what runs by itself -----------------------------------------------------------------------------------------
@@ -206,6 +213,7 @@ class Scaling:
         self._tasks.start(self._write(), name="numbers of replicas")
         try:
             while True:
+                await self._follows.wait()
                 self.tick()
                 await self._clock.sleep(TICK_S)
         finally:
@@ -270,7 +278,7 @@ class Scaling:
 
     def _note(self, stack: str, name: str, before: int, verdict: Verdict, *, verb: str) -> None:
         self.note(
-            kind="scale",
+            kind=EventKind.SCALE,
             stack=stack,
             deployment=name,
             message=f"{name} {verb} from {before} to {verdict.number}: {verdict.reason}",
@@ -319,7 +327,7 @@ class Scaling:
         assert one.answer is not None
         if one.answer.number is None and (before is None or before.number is not None):
             message = f"the policy of {name} failed, its number stays: {one.answer.failure}"
-            self.note(kind="scale", stack=stack, deployment=name, message=message, data={"after": one.number})
+            self.note(kind=EventKind.SCALE, stack=stack, deployment=name, message=message, data={"after": one.number})
         if self._stacks.get(stack, {}).get(name) is one:
             self._decide(stack, name, one)
 
@@ -334,11 +342,13 @@ class Scaling:
         number = self._scaled(stack, deployment).num_replicas
         held = kept.held.get(deployment.name)
         if one is None or one.rule is None or rule is None:
-            one = _Deployment(rule=rule, desired=deployment, number=number, held=held)
+            one = _Deployment(rule=rule, desired=deployment, said=_said(rule, deployment), number=number, held=held)
         else:
-            one.rule, one.desired, one.due = rule, deployment, 0.0
+            one.rule, one.desired, one.due, one.said = rule, deployment, 0.0, _said(rule, deployment)
             one.number = number if rule.dry_run else rule.widest.clamp(one.number)
         followed[deployment.name] = one
+        if rule is not None:
+            self._follows.set()
         if rule is not None and not rule.dry_run and kept.numbers.get(deployment.name) != one.number:
             self._keep(stack, replace(kept, numbers={**kept.numbers, deployment.name: one.number}))
         elif (rule is None or rule.dry_run) and deployment.name in kept.numbers:
@@ -348,9 +358,9 @@ class Scaling:
     def _time_starts(self, one: _Deployment, replicas: Iterable[ReplicaState]) -> None:
         now = self._clock.now()
         for replica in replicas:
-            if replica.phase is ReplicaPhase.STARTING:
+            if replica.phase is Phase.STARTING:
                 self._starts.setdefault(replica.id, now)
-            elif (began := self._starts.pop(replica.id, None)) is not None and replica.phase is ReplicaPhase.READY:
+            elif (began := self._starts.pop(replica.id, None)) is not None and replica.phase is Phase.READY:
                 one.start_s = 0.5 * one.start_s + 0.5 * max(now - began, 0.1)
 
     def _forget_number(self, stack: str, name: str) -> None:
@@ -362,7 +372,8 @@ class Scaling:
 
     def _listen(self, observed: Observed) -> None:
         """A pending call at each process that takes requests."""
-        sources = {proxy.id for proxy in observed.proxies if proxy.pid}
+        sources = {proxy.id for proxy in observed.proxies if proxy.phase in _REPORTING}
+        sources |= {replica for callers in self._callers.values() for replica in callers}
         if not any(one.rule for followed in self._stacks.values() for one in followed.values()):
             sources = set()  # nobody wants to know
         for source in sources - self._listeners.keys():
@@ -418,6 +429,23 @@ class Scaling:
             except Exception:  # numbers go on being decided although the store does not answer
                 self._unwritten.add(stack)
                 log.exception("numbers of replicas could not be written", extra={"stack": stack})
+
+
+def _callers(goal: DesiredStack, observed: Observed) -> frozenset[str]:
+    """The replicas of applications whose deployments call each other, where the number of one of them follows the load."""
+    entries = {d.entry for d in goal.deployments if d.bound and d.spec.get("autoscaling_config")}
+    names = [d.name for d in goal.deployments if d.entry in entries]
+    return frozenset(r.id for name in names for r in observed.of(goal.name, name) if r.phase in _REPORTING)
+
+
+def _said(rule: Rule | None, deployment: DesiredDeployment) -> int:
+    """The number that the file itself says."""
+    if rule is None:
+        number = deployment.spec.get("num_replicas")
+    else:
+        number = deployment.spec["autoscaling_config"].get("initial_replicas")
+        number = max(rule.min_replicas, 1) if number is None else number
+    return number if isinstance(number, int) else deployment.num_replicas
 
 
 def _without(numbers: Mapping[str, int], name: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from serveconf.background import Tasks
 from serveconf.errors import CodeFailed, Conflict, ServeconfError
-from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
 from serveconf.reconcile.canary_decide import Trial, decide_trial
@@ -28,6 +28,8 @@ from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ReplicaOrder
 from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.records import Failure, StackHead
+from serveconf.reconcile.rollout import ALIVE
+from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.stacks import Stacks
 from serveconf.reconcile.table import Silent, Table
 
@@ -52,6 +54,7 @@ class Room:
     clock: Clock
     tasks: Tasks
     journal: Journal
+    scaling: Scaling
     tell: Tell
 
 
@@ -64,10 +67,12 @@ class StackPass:
         self._proxies = room.proxies
         self._tasks = room.tasks
         self._journal = room.journal
+        self._scaling = room.scaling
         self._tell = room.tell
         self._look_again = look_again
         self._backoff: Backoff[tuple[str, ...]] = Backoff(room.clock)
         self._reconfiguring: set[str] = set()
+        self._failing: frozenset[str] = frozenset()  # deployments whose replicas do not start, for now
         self._phases: dict[str, ReplicaPhase] = {}
         self._refused_since: float | None = None
         self._baking = Baking(room.cluster, room.clock)
@@ -84,6 +89,12 @@ class StackPass:
             return 0.0
         observed = self._cluster.observe()
         self._tell_phases(observed)
+        goal = self._desired(head.target) or self._desired(head.current)
+        self._failing = frozenset(d.name for d in goal.deployments if self._is_failing(d.name)) if goal else frozenset()
+        self._scaling.look(self.name, goal, observed, self._failing)
+        if goal is not None and _too_many(goal, observed):  # the least busy ones go
+            await self._cluster.refresh_load()
+            observed = self._cluster.observe()
         trial = self._canaries.trial(head, self._table.generation)
         if trial is not None:
             pause = CANARY_LOOK_S
@@ -94,7 +105,7 @@ class StackPass:
         if decision.failure is not None:
             await self._give_up(head, decision.failure)
             return 0.0
-        pause = min(pause, await self._start(head, decision))
+        pause = min(pause, await self._start(head, decision, observed))
         self._reconfigure(head, decision)
         self._tend(head, observed)
         if not await self._switch(head, decision, observed, trial):
@@ -124,7 +135,7 @@ class StackPass:
 
     # -- replicas -----------------------------------------------------------------------------------------------
 
-    async def _start(self, head: StackHead, decision: Decision) -> float:
+    async def _start(self, head: StackHead, decision: Decision, observed: Observed) -> float:
         """Start what is missing, clear away what ended. Returns the seconds until a back-off ends."""
         for replica in decision.failed:
             log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
@@ -136,6 +147,8 @@ class StackPass:
             if wait_s > 0 and (head.target is None or head.canary is not None):
                 pause = min(pause, wait_s)
                 continue
+            if head.target is None and deployment.spec.get("autoscaling_config"):
+                count = min(count, self._starts_at_once(deployment, observed))
             for _ in range(count):
                 await self._cluster.start_replica(self._order(deployment))
         return pause
@@ -156,6 +169,12 @@ class StackPass:
                     like="back-off",
                 )
             )
+
+    def _starts_at_once(self, deployment: DesiredDeployment, observed: Observed) -> int:
+        """Of many that a load asks for the first ones are sooner there when no more start at once than there are CPUs."""
+        cpus = int(sum(node.total.get("CPU", 0) for node in self._cluster.nodes()))
+        starting = sum(r.phase is Phase.STARTING for r in observed.of(self.name, deployment.name))
+        return max(0, max(2, cpus) - starting)
 
     def _tend(self, head: StackHead, observed: Observed) -> None:
         """What a change of no cost asks of replicas that stay."""
@@ -238,7 +257,7 @@ class StackPass:
                 self._tell_reached(head, bake if begins else None)
 
         try:
-            moved = await self._table.move(self.name, decision.routes, serving, claim, canaries)
+            moved = await self._table.move(self.name, decision.routes, serving, claim, canaries, self._failing)
         except ServeconfError as error:
             await self._switch_failed(head, decision, error)
             return False
@@ -295,12 +314,17 @@ class StackPass:
         head = self._stacks.head(self.name)
         if head is not None and head.ends and not self._cluster.observe().of_stack(self.name):
             await self._stacks.forget(self.name)
+            self._scaling.forget(self.name)
 
     # -- looking things up ----------------------------------------------------------------------------------------
 
     def _desired(self, number: int | None) -> DesiredStack | None:
         revision = self._stacks.ledger.revision(self.name, number)
-        return revision.desired if revision is not None else None
+        return self._scaling.scaled(revision.desired) if revision is not None else None
+
+    def _is_failing(self, deployment: str) -> bool:
+        """Its replicas ended, and the next one is not started yet."""
+        return self._backoff.wait_s(("replica", deployment)) > 0
 
     def _bake(self, head: StackHead) -> Bake:
         target = self._desired(head.target)
@@ -326,3 +350,11 @@ class StackPass:
                 if replica.phase is ReplicaPhase.UNHEALTHY:  # it is replaced, the next one later and later
                     self._back_off(replica.deployment)
         self._phases = {replica.id: replica.phase for replica in mine}
+
+
+def _too_many(goal: DesiredStack, observed: Observed) -> bool:
+    """Whether a deployment has more replicas of its version than it should have."""
+    return any(
+        sum(r.version == d.version and r.phase in ALIVE for r in observed.of(goal.name, d.name)) > d.num_replicas
+        for d in goal.deployments
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from serveconf.matching import rule_texts
@@ -13,8 +13,12 @@ from serveconf.reconcile.origin import origin_of
 from serveconf.reconcile.records import Ledger, Revision, StackHead
 from serveconf.routing import Generation
 
+Autoscaling = Callable[[str, str], dict[str, Any] | None]  # (stack, deployment): the contract's ``autoscaling``
 
-def make_status(ledger: Ledger, observed: Observed, *, pid: int, address: str) -> dict[str, Any]:
+
+def make_status(
+    ledger: Ledger, observed: Observed, *, pid: int, address: str, autoscaling: Autoscaling = lambda *_: None
+) -> dict[str, Any]:
     """Stacks, deployments, replicas, proxies, their states and the generation."""
     return {
         "generation": ledger.generation.number,
@@ -30,7 +34,7 @@ def make_status(ledger: Ledger, observed: Observed, *, pid: int, address: str) -
             }
             for p in sorted(observed.proxies, key=lambda p: p.id)
         ],
-        "stacks": [_stack(ledger, head, observed) for _, head in sorted(ledger.heads.items())],
+        "stacks": [_stack(ledger, head, observed, autoscaling) for _, head in sorted(ledger.heads.items())],
     }
 
 
@@ -61,7 +65,7 @@ def make_history(revisions: Sequence[Revision]) -> list[dict[str, Any]]:
     ]
 
 
-def _stack(ledger: Ledger, head: StackHead, observed: Observed) -> dict[str, Any]:
+def _stack(ledger: Ledger, head: StackHead, observed: Observed, autoscaling: Autoscaling) -> dict[str, Any]:
     current, target = ledger.current(head.name), ledger.target(head.name)
     shown = {d.name: d for stack in (target, current) if stack is not None for d in stack.deployments}
     failed = _last_failure(head, ledger)
@@ -69,6 +73,7 @@ def _stack(ledger: Ledger, head: StackHead, observed: Observed) -> dict[str, Any
     deployments = [
         {
             **_deployment(d, current, target, observed.of(head.name, d.name), failed.get(name, "")),
+            "autoscaling": autoscaling(head.name, name),
             "canary": canaries.get(name),
         }
         for name, d in sorted(shown.items())

@@ -66,17 +66,24 @@ class Table:
         return self.serving().union(*behind)
 
     async def move(
-        self, stack: str, routes: DesiredStack | None, serving: Serving, claim: Claim, canaries: Sequence[Canary] = ()
+        self,
+        stack: str,
+        routes: DesiredStack | None,
+        serving: Serving,
+        claim: Claim,
+        canaries: Sequence[Canary] = (),
+        failing: frozenset[str] = frozenset(),
     ) -> bool:
         """Have all proxies that answer serve these routes of a stack, or none of them. False where the claim does not hold.
 
+        ``failing``: deployments whose replicas do not start: with none of them left no request waits for the next.
         Raises CodeFailed (a middleware), Conflict, or OperatorError; then nothing has changed.
         """
         while True:
             base = self.generation
             routed = {**{name: self._live(name) for name in self._stacks.names()}, stack: routes}
             live = [desired for desired in routed.values() if desired is not None]
-            wanted = with_stack(base, merge_fronts(live), live, stack, serving, canaries)
+            wanted = with_stack(base, merge_fronts(live), live, stack, serving, canaries, failing)
             proxies = self._those_that_answer()
             begun = base.number > 0 or not proxies  # without any table proxies do not even say that all is well
             if begun and same_content(wanted, base):

@@ -2,8 +2,4 @@
 
 from __future__ import annotations
 
-UNSUPPORTED: frozenset[str] = frozenset(
-    {
-        "deployments[].autoscaling_config",
-    }
-)
+UNSUPPORTED: frozenset[str] = frozenset()

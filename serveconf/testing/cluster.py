@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from serveconf.errors import CodeFailed, OperatorError
+from serveconf.figures import LoadReport
 from serveconf.plan.state import Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
 from serveconf.reconcile.ports import (
     Answers,
@@ -39,6 +40,7 @@ class FakeCluster:
         self.tended: dict[str, dict[str, Any]] = {}  # replica -> the health options that it is looked after by
         self.slow: dict[str, asyncio.Event] = {}  # stack -> what staging a generation with its routes waits for
         self.live: dict[str, Generation] = {}  # proxy -> what it serves
+        self.reports: dict[str, asyncio.Queue[LoadReport]] = {}  # proxy or replica -> what it has to say of the load
         self.answered: dict[str, Answers] = {}  # "stack/deployment" -> what its replicas have answered
         self._replicas: dict[str, ReplicaState] = {}
         self._proxies: dict[str, ProxyState] = {}
@@ -195,6 +197,14 @@ class FakeCluster:
         """Nothing was asked, nothing failed."""
         await asyncio.sleep(0)
         return Counters()
+
+    async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
+        """The next of its ``reports``; a first one that there is nothing, since nothing was asked."""
+        await asyncio.sleep(0)
+        if (source not in self._proxies and source not in self._replicas) or source in self.hung:
+            raise OperatorError(f"{source} does not answer", code="no_answer")
+        reports = self.reports.setdefault(source, asyncio.Queue())
+        return LoadReport(number=1) if not seen and reports.empty() else await reports.get()
 
     async def totals(self, proxy_id: str) -> Totals:
         """What a test says that was answered (``answered``)."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from serveconf.cluster.engine import Away, Gone, Place, Refused, Remote, Silent
 from serveconf.cluster.settings import ClusterSettings
-from serveconf.figures import ProxyFigures
+from serveconf.figures import LoadReport, ProxyFigures
 from serveconf.plan.state import Phase, ProxyState, ReplicaState
 from serveconf.reconcile.ports import Answers, Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Store, Totals
 from serveconf.routing import Generation
@@ -54,6 +54,12 @@ class FakeReplica:
         """When it is ready or has failed."""
         await self._ready.wait()
         return self.state
+
+    async def load_report(self, seen: int, slower: float) -> LoadReport:
+        """It calls nobody, and says so once."""
+        if seen:
+            await asyncio.Event().wait()
+        return LoadReport(number=1)
 
     async def check(self, path: str | None, timeout_s: float) -> str:
         """What a test says."""
@@ -141,6 +147,12 @@ class FakeProxy:
     async def totals(self) -> tuple[Totals, bytes]:
         """Nothing was asked."""
         return Totals(pid=self.state.pid, deployments={"default/a": Answers()}), msgspec.msgpack.encode(ProxyFigures())
+
+    async def load_report(self, seen: int, slower: float) -> LoadReport:
+        """Nothing is asked, and that is said once."""
+        if seen:
+            await asyncio.Event().wait()
+        return LoadReport(number=1)
 
     async def drain(self, timeout_s: float) -> None:
         """At once."""

@@ -32,7 +32,8 @@ def example(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
 
 def test_there_is_no_example_without_a_test() -> None:
     assert sorted(folder.name for folder in EXAMPLES.iterdir()) == [
-        "api-keys", "blue-green", "canary", "composition", "hosts", "mirror", "package", "quickstart", "streaming",
+        "api-keys", "autoscaling", "blue-green", "canary", "composition", "hosts", "mirror", "package", "quickstart",
+        "streaming",
     ]  # fmt: skip
 
 
@@ -157,3 +158,11 @@ def test_mirror_gives_copies_to_a_deployment_that_nobody_can_reach(place: Place,
     seen = example.parent / "seen"
     until(lambda: seen.exists() and len(seen.read_text().split()) == 5, "all copies")
     assert sorted(seen.read_text().split()) == [f"{number}:1" for number in range(5)]
+
+
+@pytest.mark.parametrize("example", ["autoscaling"], indirect=True)
+def test_autoscaling_says_its_bounds_in_the_status(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+    assert ask(f"{place.url}/thumbnails/cat.png") == (200, '{"thumbnail":"cat.png"}')
+    (found,) = place.stack("thumbnails")["deployments"]
+    assert found["autoscaling"]["max"] == 8 and found["autoscaling"]["min"] in (0, 2)

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from serveconf.errors import Conflict, NotFound, OperatorError
 from serveconf.figures import DeploymentLoad, LoadReport
@@ -175,6 +176,20 @@ async def test_nobody_is_asked_where_no_number_follows_the_load(room: Room) -> N
     room.scaling.look("shop", stack({"name": "cart", "num_replicas": 2}), seen(2))
     await asyncio.sleep(0)
     assert room.reports.asked == []
+
+
+async def test_replicas_that_call_a_deployment_by_handle_are_asked_too(room: Room) -> None:
+    desired = stack({"name": "shop"}, cart() | {"name": "shop.Stock"})
+    bound = tuple(replace(d, bound="Stock" if d.name == "shop.Stock" else "") for d in desired.deployments)
+    replicas = tuple(
+        ReplicaState(id=name, stack="shop", deployment=name, version="v", phase=ReplicaPhase.READY)
+        for name in ("shop", "shop.Stock", "other")
+    )
+    room.scaling.look("shop", replace(desired, deployments=bound), Observed(replicas=replicas))
+    await asyncio.sleep(0)
+    assert sorted(source for source, _, _ in room.reports.asked) == ["shop", "shop.Stock"]
+    room.report("shop", "shop/shop.Stock", arrivals=12, ongoing=12, waiting=9, oldest_wait_s=0.15)
+    assert room.number(replace(desired, deployments=bound), "shop.Stock") == 6
 
 
 async def test_many_processes_report_less_often(room: Room) -> None:

@@ -48,6 +48,7 @@ class World:
         """A new controller finds what the old one left."""
         self._build()
         await self.stacks.load()
+        await self.reconciler.scaling.load()
 
     async def look(self) -> None:
         """One pass; then what it asked for comes true."""

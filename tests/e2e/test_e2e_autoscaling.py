@@ -1,0 +1,85 @@
+"""The number of replicas follows real requests: up, down to none, and back from none, with no request failed or cut."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from conftest import Stack
+from load import Load
+from place import ask, until
+
+pytestmark = pytest.mark.ray
+
+SLOW = """
+    import asyncio
+    import os
+    from fastapi import FastAPI
+    app = FastAPI()
+
+    @app.get("/")
+    async def answer(seconds: float = 0.1) -> dict:
+        await asyncio.sleep(seconds)
+        return {"pid": os.getpid()}
+    """
+WEB = (
+    "name: web, import_path: 'web:app', route_prefix: /$, autoscaling_config: {min_replicas: 0, max_replicas: 3, "
+    "downscale_delay_s: 4, downscale_to_zero_delay_s: 3}"
+)
+
+
+def web(stack: Stack) -> dict[str, Any]:
+    (found,) = stack.place.stack(stack.name)["deployments"]
+    return dict(found)
+
+
+def ready(stack: Stack) -> int:
+    return sum(replica["state"] == "Ready" for replica in web(stack)["replicas"])
+
+
+def scales(stack: Stack) -> list[str]:
+    done = stack.place.ok("events", "--stack", stack.name, "-o", "json")
+    events = [event for event in done.json if event["kind"] == "scale"]
+    return [f"{event['data']['before']}-{event['data']['after']} {event['data']['cause']}" for event in events]
+
+
+def test_up_under_load_down_to_none_and_back_with_nothing_failed(stack: Stack) -> None:
+    stack.code("web", SLOW)
+    stack.spec(WEB)
+    stack.apply()
+    assert ready(stack) == 1
+    with Load(stack.place.http_port, [f"/{stack.name}/"]) as load:
+        until(lambda: ready(stack) == 3, "three replicas", 60)
+        state = web(stack)["autoscaling"]
+        assert (state["desired"], state["min"], state["max"]) == (3, 0, 3) and state["ongoing"] > 0
+    assert load.failures == [] and load.answers > 0
+    until(lambda: web(stack)["replicas"] == [], "no replica", 60)
+    plan = stack.place.ok("plan", stack.file, "-o", "json").json
+    assert plan["changed"] is False
+    with ThreadPoolExecutor(50) as clients:
+        answers = [*clients.map(lambda _: ask(f"{stack.url}/?seconds=0.01"), range(200))]
+    assert [answer for answer in answers if answer[0] != 200] == []
+    assert "1-0 idle" in scales(stack) and any(line.startswith("0-") for line in scales(stack))
+
+
+def test_a_long_answer_is_not_cut_when_its_replica_goes(stack: Stack) -> None:
+    stack.code("web", SLOW)
+    stack.spec(WEB.replace("min_replicas: 0", "min_replicas: 1"))
+    stack.apply()
+    with ThreadPoolExecutor(8) as clients:
+        long = [clients.submit(ask, f"{stack.url}/?seconds={seconds}") for seconds in (9, 1, 1, 1, 1, 1, 1, 9)]
+        until(lambda: ready(stack) == 3, "three replicas", 60)
+        assert [one.result()[0] for one in long] == [200] * 8
+    until(lambda: len(web(stack)["replicas"]) == 1, "one replica", 60)
+
+
+def test_a_number_by_hand(stack: Stack) -> None:
+    stack.says("web", "hello")
+    stack.spec("name: web, import_path: 'web:app', route_prefix: /$")
+    stack.apply()
+    done = stack.place.ok("scale", "web", "2", "--stack", stack.name, "-o", "json")
+    assert done.json == {"stack": stack.name, "deployment": "web", "before": 1, "replicas": 2, "ready": 2}
+    assert stack.place.run("scale", "web", "0", "--stack", stack.name).code == 6
+    assert stack.apply()["outcome"] == "applied"
+    assert ready(stack) == 1
