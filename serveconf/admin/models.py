@@ -154,6 +154,10 @@ class ReplicaModel(BaseModel):
     node_id: str
     version: str
     ongoing: int
+    started: str | None = None
+    """When its process began to be a replica."""
+    node: str | None = None
+    """The name of its node."""
 
 
 class CanaryModel(BaseModel):

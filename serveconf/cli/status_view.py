@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def _stack(stack: Json, color: bool) -> Iterator[str]:
 def replica_table(replicas: Sequence[Json], color: bool) -> list[str]:
     """One line for each replica, below a line of titles."""
     rows = [_replica(replica) for replica in replicas]
-    return _table(("REPLICA", "STATE", "PID", "NODE", "ONGOING", "VERSION"), rows, color)
+    return _table(("REPLICA", "STATE", "AGE", "PID", "NODE", "ONGOING", "VERSION"), rows, color)
 
 
 def _origin(source: Json) -> str:
@@ -125,11 +126,24 @@ def _replica(replica: Json) -> list[Cell]:
     return [
         Cell(replica["id"]),
         _state(replica["state"]),
+        Cell(age(replica.get("started"))),
         Cell(str(replica["pid"] or "")),
-        Cell(_short(replica["node_id"])),
+        Cell(replica.get("node") or _short(replica["node_id"])),
         Cell(str(replica["ongoing"])),
         Cell(replica["version"]),
     ]
+
+
+def age(started: str | None) -> str:
+    """``12s``, ``3m``, ``2h``, ``5d``: how long ago that was."""
+    if not started:
+        return ""
+    then = datetime.datetime.fromisoformat(started)
+    seconds = max(0, int((datetime.datetime.now(datetime.UTC) - then).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def ready_count(deployment: Json) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -46,11 +47,14 @@ class Actor:
     def __init__(self, kind: str, args: tuple[Any, ...]) -> None:
         set_up_process()
         context = ray.get_runtime_context()
+        with warnings.catch_warnings():  # Ray calls what it has deprecated, and would say so in every app's log
+            warnings.simplefilter("ignore")
+            restarted = context.was_current_actor_reconstructed
         surroundings = Surroundings(
             store=RayStore(),
             node_id=context.get_node_id(),
             node_ip=str(ray.util.get_node_ip_address()),  # type: ignore[no-untyped-call]
-            restarted=context.was_current_actor_reconstructed,
+            restarted=restarted,
         )
         self._hosted = Hosted(kind, args, surroundings)
 

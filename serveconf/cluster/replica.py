@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +74,8 @@ class Replica:
             node_id=surroundings.node_id,
             pid=os.getpid(),
             uds=self._uds,
+            started=time.time(),
+            host=socket.gethostname(),
         )
 
     async def run(self) -> None:

@@ -100,6 +100,8 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
     tcp: str | None = None
     ongoing: int = 0
     message: str = ""
+    started: float = 0.0  # when its process began to be a replica, in seconds since the epoch; 0: not known yet
+    host: str = ""  # the name of its node
 
 
 class ProxyState(msgspec.Struct, frozen=True, kw_only=True):

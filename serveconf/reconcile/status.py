@@ -157,6 +157,8 @@ def _deployment(
                 "node_id": r.node_id,
                 "version": r.version,
                 "ongoing": r.ongoing,
+                "started": _time(r.started) if r.started else None,
+                "node": r.host or None,
             }
             for r in sorted(replicas, key=lambda r: r.id)
         ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import socket
 from pathlib import Path
 
 from conftest import Stack
@@ -62,6 +64,9 @@ def test_an_async_constructor_is_awaited(stack: Stack) -> None:
     )
     stack.apply()
     assert [ask(f"{stack.url}/{name}")[1] for name in ("plain", "more", "bound")] == ["ready", "ready!", "inner"]
+    replicas = [one for deployment in stack.place.stack(stack.name)["deployments"] for one in deployment["replicas"]]
+    assert {one["node"] for one in replicas} == {socket.gethostname()}
+    assert all(datetime.datetime.fromisoformat(one["started"]) for one in replicas)
     stack.spec(f"name: plain, import_path: 'models:Fails', route_prefix: /$/plain, {env}")
     failed = stack.try_apply("-o", "json")
     assert failed.code == 3

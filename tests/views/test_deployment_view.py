@@ -63,8 +63,8 @@ def test_a_deployment_is_shown_with_its_spec_replicas_restarts_and_events() -> N
         "  num_replicas  1",
         "  restarts      3 in the last hour; last: replica b has ended: out of memory",
         "",
-        "  REPLICA     STATE  PID  NODE      ONGOING  VERSION",
-        "  shop.web.1  Ready  7    a1b2c3d4  0        v1",
+        "  REPLICA     STATE  AGE  PID  NODE      ONGOING  VERSION",
+        "  shop.web.1  Ready       7    a1b2c3d4  0        v1",
         "",
         "  In the last hour",
     ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
+
+import pytest
 
 from serveconf.cli.status_view import render_routes, render_status
 
@@ -51,13 +54,23 @@ Stack shop: Healthy, revision 3
   DEPLOYMENT  STATE    ROUTE     READY  VERSION
   catalog     Healthy  /catalog  2/2    4f2a91c07be3
 
-  REPLICA    STATE  PID   NODE      ONGOING  VERSION
-  catalog-1  Ready  4242  a1b2c3d4  3        4f2a91c07be3
-  catalog-2  Ready  4242  a1b2c3d4  3        4f2a91c07be3"""
+  REPLICA    STATE  AGE  PID   NODE      ONGOING  VERSION
+  catalog-1  Ready       4242  a1b2c3d4  3        4f2a91c07be3
+  catalog-2  Ready       4242  a1b2c3d4  3        4f2a91c07be3"""
 
 
 def test_a_status_shows_proxies_stacks_deployments_and_replicas() -> None:
     assert render_status(HEALTHY) == HEALTHY_AS_TEXT
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0s"), (59, "59s"), (61, "1m"), (7_300, "2h"), (200_000, "2d"), (-30, "0s")]
+)
+def test_a_replica_is_shown_with_its_age_and_the_name_of_its_node(seconds: int, shown: str) -> None:
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    one = {**replica("catalog-1"), "started": then.isoformat(), "node": "gpu-7"}
+    text = render_status(status(deployment("catalog", "Healthy", [one])))
+    assert f"  catalog-1  Ready  {shown:<3}  4242  gpu-7" in text
 
 
 def test_a_status_fits_80_columns() -> None:
