@@ -121,7 +121,7 @@ def test_canary_is_promoted_by_hand_and_a_client_keeps_its_side(place: Place, ex
     code.write_text(code.read_text().replace("VERSION = 1", "VERSION = 2"))
     assert "canary 10, 50 %" in place.ok("plan", example).out
     apply = place.start("apply", example)
-    until(lambda: place.stack("canary")["deployments"][0]["canary"]["until"], "the first step")
+    until(lambda: (place.stack("canary")["deployments"][0]["canary"] or {}).get("until"), "the first step")
     assert "canary, step 1 of 2: shop 10 %" in place.ok("status").out
     for cookie, version in (("side=9999", 1), ("side=0", 2)):
         assert ask(place.url, cookie=cookie) == (200, f'{{"version":{version}}}')
