@@ -219,6 +219,7 @@ def without_now(figures: ProxyFigures) -> ProxyFigures:
     """What remains of a proxy that has ended: what only grows."""
     return ProxyFigures(
         deployments={key: msgspec.structs.replace(one, active=0, queued=0) for key, one in figures.deployments.items()},
+        sides={key: Side(given=side.given, failed=side.failed) for key, side in figures.sides.items()},
         refused=figures.refused,
         retries=figures.retries,
         log_dropped=figures.log_dropped,

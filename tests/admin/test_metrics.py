@@ -16,6 +16,7 @@ from serveconf.figures import (
     ProcessFigures,
     ProxyFigures,
     ReplicaFigures,
+    Side,
     new_histogram,
 )
 from serveconf.plan.state import Observed
@@ -116,6 +117,21 @@ async def test_figures_that_cannot_be_read_are_begun_anew() -> None:
     await kept.load()
     kept.saw_proxy("n-0", proxy(1.0, 1))
     assert scrape(kept)[ANSWERS] == 1
+
+
+def test_the_versions_of_a_canary_are_told_apart_while_it_runs_also_when_a_proxy_is_replaced() -> None:
+    kept = KeptFigures()
+    for began, given in ((1.0, 5), (2.0, 2)):
+        figures = proxy(began, 1)
+        figures.sides["shop/web@v2"] = Side(given=given, failed=1, slowness=(given,))
+        kept.saw_proxy("n-0", figures)
+    shares = {("shop", "web", "v1"): 90.0, ("shop", "web", "v2"): 10.0}
+    found = scrape(kept, Moment(observed=Observed(), canaries=shares))
+    assert found[of("serveconf_canary_answers_total", **WEB, version="v2")] == 7
+    assert found[of("serveconf_canary_failed_answers_total", **WEB, version="v2")] == 2
+    assert found[of("serveconf_canary_answers_total", **WEB, version="v1")] == 0
+    assert found[of("serveconf_canary_percent", **WEB, version="v1")] == 90
+    assert not [name for name, _ in scrape(kept) if name.startswith("serveconf_canary")]
 
 
 def test_many_replaced_proxies_leave_a_bounded_number_of_names() -> None:
