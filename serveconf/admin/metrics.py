@@ -33,7 +33,7 @@ from serveconf.figures import (
 from serveconf.plan.state import Observed
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.ports import Cluster
-from serveconf.reconcile.pulse import look_at_proxies
+from serveconf.reconcile.pulse import look_at_proxies, look_at_replicas
 from serveconf.reconcile.records import Ledger
 from serveconf.routing import Generation
 
@@ -58,7 +58,7 @@ class Moment:
 async def read_metrics(cluster: Cluster, ledger: Ledger, kept: KeptFigures | None = None) -> bytes:
     """All metrics of this moment. Of a proxy that does not answer the last that it said."""
     kept = kept or KeptFigures()
-    await look_at_proxies(cluster, kept)
+    await asyncio.gather(look_at_proxies(cluster, kept), look_at_replicas(cluster, kept))
     desired = {
         (name, deployment.name): deployment.num_replicas
         for name in ledger.heads

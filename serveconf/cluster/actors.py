@@ -19,7 +19,7 @@ from serveconf.cluster.handle import ANSWER_S, Care, Handle
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
-from serveconf.figures import LoadReport, ProxyFigures
+from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.placement import asked_resources
 from serveconf.reconcile.ports import Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Totals
@@ -34,6 +34,7 @@ PROXY_PERIOD_S = 1.0
 PROXY_ANSWER_S = 2.0  # a proxy's loop answers in a millisecond; one that does not is not waited for any more
 LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minute
 PROXY_END_S = 15.0  # ... and one that stays so is ended
+REPLICA_ANSWER_S = 1.0  # with figures: one whose loop the user's code blocks is left out
 ORDERS = "orders/"
 
 
@@ -183,6 +184,11 @@ class ActorCluster:
         if (now.ongoing, now.tcp) != (handle.state.ongoing, handle.state.tcp):
             handle.state = replace(handle.state, ongoing=now.ongoing, tcp=now.tcp)  # nothing that anybody must act on
             self._observed = None
+
+    async def replica_figures(self, replica_id: str) -> ReplicaFigures:
+        """What a replica has counted since its process began."""
+        figures = await self._replica(replica_id).ask("figures", timeout_s=REPLICA_ANSWER_S)
+        return msgspec.msgpack.decode(figures, type=ReplicaFigures)
 
     async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
         """What a replica's process has written."""

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from serveconf.cluster.engine import Surroundings
@@ -25,7 +26,7 @@ from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.cluster.writes import report_writes
 from serveconf.errors import CodeFailed, ServeconfError
-from serveconf.figures import LoadReport
+from serveconf.figures import LoadReport, ReplicaFigures, use_of_this_process
 from serveconf.handles.answering import Answering
 from serveconf.handles.calls import Target
 from serveconf.handles.following import Following
@@ -33,6 +34,7 @@ from serveconf.handles.handle import DeploymentHandle, install_caller
 from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
+from serveconf.own_metrics import own_families
 from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
@@ -91,6 +93,12 @@ class Replica:
     async def describe(self) -> ReplicaState:
         """What it is now."""
         return replace(self._state, ongoing=self._server.ongoing if self._server else 0, tcp=self._tcp)
+
+    async def figures(self) -> bytes:
+        """What was counted here: ``ReplicaFigures`` as msgpack, as they go on changing."""
+        calls = self._following.durations if self._following is not None else {}
+        figures = ReplicaFigures(calls=calls, families=list(own_families()), process=use_of_this_process())
+        return msgspec.msgpack.encode(figures)
 
     async def wait_ready(self) -> ReplicaState:
         """Return when it is ready or has failed; the message of a failed one is one line and then the user's traceback."""

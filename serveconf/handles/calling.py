@@ -7,9 +7,11 @@ exception.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from serveconf.figures import Histogram, new_histogram
 from serveconf.handles.calls import Call
 from serveconf.handles.directory import Directory
 from serveconf.handles.errors import (
@@ -35,6 +37,7 @@ class WireCaller:
     def __init__(self, directory: Directory, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.directory = directory
         self.loop = loop or asyncio.get_running_loop()
+        self.durations: dict[str, Histogram] = {}  # of calls, also of those that failed, by "stack/deployment"
 
     async def call(self, call: Call) -> Any:
         """The result."""
@@ -49,6 +52,15 @@ class WireCaller:
         answer.raise_error()
 
     async def _run(self, call: Call, send: Send) -> None:
+        began = time.perf_counter()
+        try:
+            await self._try(call, send)
+        finally:
+            key = f"{call.target.stack}/{call.target.deployment}"
+            found = self.durations.get(key) or self.durations.setdefault(key, new_histogram())
+            found.observe(time.perf_counter() - began)
+
+    async def _try(self, call: Call, send: Send) -> None:
         args, kwargs = await resolved(call)
         head, buffers = pack((args, kwargs))
         pieces = in_pieces(head, buffers)

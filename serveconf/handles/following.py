@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from serveconf.figures import Histogram
 from serveconf.handles.calling import WireCaller
 from serveconf.handles.directory import Directory
 from serveconf.proxy.pool import ReplicaPool
@@ -37,6 +38,11 @@ class Following:
             self._caller = WireCaller(self.directory, self._loop)
             self._loop.call_soon_threadsafe(self._follow)
         return self._caller
+
+    @property
+    def durations(self) -> dict[str, Histogram]:
+        """How long this process's calls have taken, by ``stack/deployment``."""
+        return {} if self._caller is None else self._caller.durations
 
     def _follow(self) -> None:
         if self._task is None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from serveconf.figures import LoadReport, ProxyFigures
+from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import DesiredDeployment, Observed
 from serveconf.routing import Generation
 
@@ -172,6 +172,9 @@ class Cluster(Protocol):
 
         ``slower``: how much longer than usual it may take. Raises OperatorError where it does not answer.
         """
+
+    async def replica_figures(self, replica_id: str) -> ReplicaFigures:
+        """What a replica has counted since its process began."""
 
     async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
         """What a replica's process has written since ``position``, or its last ``tail`` lines."""

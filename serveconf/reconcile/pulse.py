@@ -1,4 +1,5 @@
-"""Once a second: every proxy is asked what it has counted, so that little is lost with it and the curves go on.
+"""Once a second: every proxy is asked what it has counted, so that little is lost with it and the curves go on. Replicas
+are asked every few seconds.
 
 The controller runs ``Pulse.run`` as long as it lives; the dashboard waits on it, ``/metrics`` reads what it keeps.
 """
@@ -8,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from serveconf.figures import ReplicaFigures
+from serveconf.plan.state import ReplicaPhase
 from serveconf.reconcile.curves import TICK_S, Curves
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.ports import Clock, Cluster, Totals
 
 log = logging.getLogger("serveconf.figures")
 
-FLUSH_EVERY = 5  # ticks
+SERVING = (ReplicaPhase.READY, ReplicaPhase.UNHEALTHY, ReplicaPhase.DRAINING)
+FLUSH_EVERY = 5  # ticks; as often the replicas are asked, which are many
 
 
 class Pulse:
@@ -35,6 +39,7 @@ class Pulse:
             await self.beat()
             beats += 1
             if beats % FLUSH_EVERY == 0:
+                await look_at_replicas(self._cluster, self.kept)
                 await self.flush()
             await self._clock.sleep(TICK_S)
 
@@ -69,3 +74,12 @@ async def look_at_proxies(cluster: Cluster, kept: KeptFigures) -> None:
             kept.saw_proxy(proxy.id, totals.figures)
     observed = cluster.observe()
     kept.keep_only((p.id for p in observed.proxies), (r.id for r in observed.replicas))
+
+
+async def look_at_replicas(cluster: Cluster, kept: KeptFigures) -> None:
+    """Ask every replica that serves. One whose loop the user's code blocks says it the next time."""
+    replicas = [replica for replica in cluster.observe().replicas if replica.phase in SERVING]
+    read = await asyncio.gather(*(cluster.replica_figures(r.id) for r in replicas), return_exceptions=True)
+    for replica, figures in zip(replicas, read, strict=True):
+        if isinstance(figures, ReplicaFigures):
+            kept.saw_replica(replica.id, f"{replica.stack}/{replica.deployment}", figures)

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from serveconf.errors import CodeFailed, OperatorError
-from serveconf.figures import LoadReport
+from serveconf.figures import LoadReport, ReplicaFigures
 from serveconf.plan.state import Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
 from serveconf.reconcile.ports import (
     Answers,
@@ -42,6 +42,7 @@ class FakeCluster:
         self.live: dict[str, Generation] = {}  # proxy -> what it serves
         self.reports: dict[str, asyncio.Queue[LoadReport]] = {}  # proxy or replica -> what it has to say of the load
         self.answered: dict[str, Answers] = {}  # "stack/deployment" -> what its replicas have answered
+        self.counted: dict[str, ReplicaFigures] = {}  # by replica
         self._replicas: dict[str, ReplicaState] = {}
         self._proxies: dict[str, ProxyState] = {}
         self._staged: dict[tuple[str, int], Generation] = {}
@@ -210,6 +211,13 @@ class FakeCluster:
         """What a test says that was answered (``answered``)."""
         await asyncio.sleep(0)
         return Totals(deployments=dict(self.answered))
+
+    async def replica_figures(self, replica_id: str) -> ReplicaFigures:
+        """What a test says that it has counted (``counted``)."""
+        await asyncio.sleep(0)
+        if replica_id not in self._replicas:
+            raise OperatorError(f"replica {replica_id} is gone", code="no_answer")
+        return self.counted.get(replica_id, ReplicaFigures())
 
     async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
         """One line, once."""

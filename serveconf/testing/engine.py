@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from serveconf.cluster.engine import Away, Gone, Place, Refused, Remote, Silent
 from serveconf.cluster.settings import ClusterSettings
-from serveconf.figures import LoadReport, ProxyFigures
+from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import Phase, ProxyState, ReplicaState
 from serveconf.reconcile.ports import Answers, Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Store, Totals
 from serveconf.routing import Generation
@@ -77,6 +77,10 @@ class FakeReplica:
         """Somewhere."""
         self.state = replace(self.state, tcp="10.0.0.1:1024")
         return "10.0.0.1:1024"
+
+    async def figures(self) -> bytes:
+        """It has counted nothing."""
+        return msgspec.msgpack.encode(ReplicaFigures())
 
     async def read_log(self, position: Mapping[str, int] | None, tail: int) -> LogPart:
         """One line, once."""

@@ -8,7 +8,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from serveconf.admin.buckets import Buckets
-from serveconf.admin.metrics import Moment, families, render
+from serveconf.admin.metrics import Moment, families, read_metrics, render
 from serveconf.figures import (
     DeploymentFigures,
     Family,
@@ -19,9 +19,11 @@ from serveconf.figures import (
     Side,
     new_histogram,
 )
-from serveconf.plan.state import Observed
+from serveconf.plan.state import DesiredDeployment, Observed
 from serveconf.reconcile.kept_figures import KeptFigures
-from serveconf.testing import MemoryStore
+from serveconf.reconcile.ports import ReplicaOrder
+from serveconf.reconcile.records import Ledger
+from serveconf.testing import FakeCluster, MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +46,10 @@ def proxy(began: float, answers: int, *, key: str = "shop/web", active: int = 0)
 
 
 def scrape(kept: KeptFigures, moment: Moment | None = None) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = render(families(kept, moment or Moment(observed=Observed()))).decode()
+    return parsed(render(families(kept, moment or Moment(observed=Observed()))).decode())
+
+
+def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -173,6 +178,24 @@ def test_what_apps_measure_themselves_is_added_up_over_replicas_and_outlives_the
     assert found[of("load", **WEB)] == 0.25
     call = of("serveconf_handle_request_duration_seconds_count", stack="shop", deployment="api", caller="shop/web")
     assert found[call] == 2
+
+
+async def test_a_scrape_asks_every_replica_that_serves() -> None:
+    cluster = FakeCluster()
+    for number in range(2):
+        await cluster.start_replica(order(f"shop.web.{number}"))
+    cluster.settle()
+    family = Family(name="tokens", kind="counter", samples={(): [3.0]})
+    for number, replica in enumerate(cluster.observe().replicas):
+        cluster.counted[replica.id] = ReplicaFigures(families=[family], process=process(float(number + 1)))
+    found = parsed((await read_metrics(cluster, Ledger(MemoryStore()))).decode())
+    assert found[of("tokens_total", **WEB)] == 6
+    assert found[of("process_cpu_seconds_total", role="replica", id="shop.web.0")] == 1.5
+
+
+def order(replica_id: str) -> ReplicaOrder:
+    deployment = DesiredDeployment(name="web", prefix="/", num_replicas=1, version="1", code="")
+    return ReplicaOrder(id=replica_id, stack="shop", deployment=deployment, ready_timeout_s=60)
 
 
 def test_two_versions_that_call_different_things_by_one_name_do_not_break_the_page() -> None:

@@ -404,3 +404,20 @@ async def test_calls_from_threads_do_not_block_the_loop() -> None:
         results = await asyncio.gather(*(wait_for(s.handle("sync").remote(n)) for n in range(30)))
         assert results == [((n,), {}) for n in range(30)]
         assert await s.handle("sync").stream.remote() == [0, 1, 2]
+
+
+@in_loop
+async def test_calls_are_timed_by_whom_they_call_also_those_that_fail() -> None:
+    async with stack() as made:
+        address = await made.replica("work", Model)
+        await made.directory.take(generation(1, {"work": [address]}))
+        handle = made.handle("work")
+        await handle.remote(1)
+        async for _ in handle.options(stream=True).count.remote(3):
+            pass
+        with pytest.raises(Exception, match="at the end"):
+            async for _ in handle.options(stream=True).count_and_fail.remote(1):
+                pass
+        counted = made.caller.durations["s/work"]
+        assert counted.count == 3
+        assert counted.sum > 0
