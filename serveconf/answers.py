@@ -344,6 +344,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "It is replaced by itself; `serveconf events` tells.",
     ),
     "bad_request": ("The control API was asked in a wrong form.", "/docs of the control API tells the form."),
+    "grep": (
+        "The expression of --grep is none that is understood.",
+        "Write a regular expression as Python's re takes it.",
+    ),
     "since": ("The time is in no form that is read.", "Write 10m, 2h, or an ISO 8601 time."),
     "replica_unreachable": (
         "A proxy cannot reach a replica.",

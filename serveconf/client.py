@@ -173,10 +173,16 @@ class Client:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    def logs(self, stack: str, deployment: str, *, tail: int, follow: bool) -> Iterator[dict[str, Any]]:
-        """Lines of a deployment's replicas; with ``follow`` without end."""
+    def logs(
+        self, stack: str, deployment: str, *, tail: int, follow: bool, previous: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Lines of a deployment's replicas, or of the one that died last; with ``follow`` without end."""
         path = f"/stacks/{stack}/deployments/{deployment}/logs"
-        return self._lines(path, params={"tail": tail, "follow": follow})
+        return self._lines(path, params={"tail": tail, "follow": follow, "previous": previous})
+
+    def own_logs(self, whose: str, *, tail: int, follow: bool) -> Iterator[dict[str, Any]]:
+        """Lines of the ``proxies`` or of the ``controller``."""
+        return self._lines(f"/logs/{whose}", params={"tail": tail, "follow": follow})
 
     def cancel(self, operation: str) -> Json:
         """Stop an operation."""

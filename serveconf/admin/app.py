@@ -19,6 +19,7 @@ from serveconf.admin import models
 from serveconf.admin.events import events_router
 from serveconf.admin.guard import LOOPBACK, ROLE, Guard
 from serveconf.admin.live import live_router
+from serveconf.admin.logs import NDJSON, logs_router
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
 from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import page_router
@@ -30,7 +31,6 @@ from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.data import data_of
 from serveconf.reconcile.drift import find_drift
 from serveconf.reconcile.events import EventLog
-from serveconf.reconcile.logs import check_deployment
 from serveconf.reconcile.packages import check_digest
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.pulse import Pulse
@@ -40,12 +40,10 @@ from serveconf.reconcile.result import code_failures, problem_of
 from serveconf.reconcile.status import make_history, make_routes, make_status
 from serveconf.route_test import judge_request
 
-NDJSON = "application/x-ndjson"
 MAX_PACKAGE_BYTES = 120_000_000
 
 StackName = Annotated[str, Path(description="Name of the stack.")]
 IfMatch = Annotated[str | None, Header(description="Revision that the stack must be at, or 412.")]
-LogTail = Annotated[int, Query(ge=0, le=100_000, description="Lines of each replica to begin with.")]
 HeaderLines = Annotated[Sequence[str], Query(description="Header fields of the request: name: value.")]
 Challenge = Annotated[str | None, Query(max_length=200, description="Random text of the caller's.")]
 Shutdown = Callable[[], Awaitable[None]]
@@ -82,6 +80,7 @@ def make_app(
     app.include_router(sign_in_router(sessions))
     app.include_router(_measuring(plane, pulse))
     app.include_router(_looking(plane, address, token), prefix="/api/v1")
+    app.include_router(logs_router(plane, events), prefix="/api/v1")
     app.include_router(_changing(plane, on_shutdown), prefix="/api/v1")
     if events is not None:
         app.include_router(events_router(events), prefix="/api/v1")
@@ -140,16 +139,6 @@ def _looking(plane: ControlPlane, address: str, token: str) -> APIRouter:
         fields = [(name, value) for name, _, value in (line.partition(":") for line in header)]
         verdict: dict[str, Any] = msgspec.to_builtins(judge_request(plane.ledger.generation, method, url, fields))
         return verdict
-
-    @router.get(
-        "/stacks/{stack}/deployments/{deployment}/logs",
-        response_class=StreamingResponse,
-        responses={200: {"content": {NDJSON: {}}, "description": "Lines, one JSON object a line."}},
-    )
-    async def logs(stack: StackName, deployment: str, tail: LogTail = 100, follow: bool = False) -> StreamingResponse:
-        """What the replicas of a deployment write: one JSON object a line, ``{"replica", "line"}``."""
-        check_deployment(plane.ledger, stack, deployment)
-        return StreamingResponse(_lines(plane.logs(stack, deployment, tail=tail, follow=follow)), media_type=NDJSON)
 
     @router.get("/stacks/{stack}/data")
     async def data(stack: StackName) -> models.DataModel:

@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "token": ("token", "Print the control API's token."),
     "routes": ("look", "Show the live routing table, or who would take a request."),
-    "logs": ("logs", "Show what the replicas of a deployment write to stdout and stderr."),
+    "logs": ("logs", "Show what the replicas of a deployment write, or the proxies, or the controller."),
     "history": ("look", "Show the revisions of a stack, or one of them with its spec."),
     "dump": ("dump", "Print a live stack as a spec file, or write all of them to a folder."),
     "scale": ("scale", "Set a deployment's number of replicas until the next apply."),

@@ -17,12 +17,13 @@ from serveconf.background import keep
 from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Place, Refused, Remote, Silent
 from serveconf.cluster.handle import ANSWER_S, Care, Handle
 from serveconf.cluster.logs import get_logger
+from serveconf.cluster.own_log import read_log_of, read_own_log
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.placement import asked_resources
-from serveconf.reconcile.ports import Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Totals
+from serveconf.reconcile.ports import CONTROLLER_LOG, Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Totals
 from serveconf.routing import Generation
 
 log = get_logger("cluster")
@@ -190,10 +191,24 @@ class ActorCluster:
         figures = await self._replica(replica_id).ask("figures", timeout_s=REPLICA_ANSWER_S)
         return msgspec.msgpack.decode(figures, type=ReplicaFigures)
 
-    async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
-        """What a replica's process has written."""
-        part: LogPart = await self._replica(replica_id).ask("read_log", position, tail)
+    async def read_log(self, process_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """What a replica, a proxy or this controller has written."""
+        if process_id == CONTROLLER_LOG:
+            return await asyncio.to_thread(read_own_log, position, tail)
+        handle: Handle[Any] = self._proxies.get(process_id) or self._replica(process_id)
+        part: LogPart = await handle.ask("read_log", position, tail)
         return part
+
+    async def read_ended_log(self, node_id: str, pid: int, tail: int) -> LogPart:
+        """Its files lie on its node: whoever runs there reads them."""
+        if any(node.id == node_id and node.is_head for node in self._nodes):  # as this controller does
+            return await asyncio.to_thread(read_log_of, pid, tail)
+        handles: list[Handle[Any]] = [*self._proxies.values(), *self._replicas.values()]
+        for handle in handles:
+            if handle.state.node_id == node_id and handle.state.phase is Phase.READY:
+                part: LogPart = await handle.ask("read_log_of", pid, tail)
+                return part
+        raise OperatorError(f"nothing of serveconf runs on node {node_id} that could read its log", code="no_answer")
 
     def _replica(self, replica_id: str) -> Handle[ReplicaState]:
         handle = self._replicas.get(replica_id)

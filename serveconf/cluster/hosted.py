@@ -15,7 +15,7 @@ from typing import Any
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import write_logs
 from serveconf.cluster.loopthread import LoopThread
-from serveconf.cluster.own_log import read_own_log
+from serveconf.cluster.own_log import read_log_of, read_own_log
 
 KINDS = {
     "controller": "serveconf.cluster.controller:Controller",
@@ -38,6 +38,8 @@ class Hosted:
         """What the object's method returns or raises."""
         if method == "read_log":
             return read_own_log(*args)
+        if method == "read_log_of":
+            return read_log_of(*args)
         return await self._thread.run(getattr(self._object, method)(*args))
 
     async def closed(self) -> None:

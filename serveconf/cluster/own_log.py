@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
+from serveconf.errors import OperatorError
+from serveconf.reconcile.log_lines import merged, timed
 from serveconf.reconcile.ports import LogPart
 
 LARGEST_BYTES = 1_000_000  # read at once
@@ -14,26 +17,55 @@ RAY_MARKS = (":job_id:", ":actor_name:", ":task_name:")  # Ray's own lines in th
 
 def read_own_log(position: Mapping[str, int] | None, tail: int) -> LogPart:
     """The lines written since ``position``, or the last ``tail`` lines; and the position to go on from."""
-    lines: list[str] = []
+    found = {stream: _own_file(descriptor) for stream, descriptor in STREAMS.items()}
+    return _read_files(found, position, tail)
+
+
+def read_log_of(pid: int, tail: int) -> LogPart:
+    """The last lines of another process of this node, also of one that has ended. Raises OperatorError where there are none."""
+    own = _own_file(STREAMS["out"])
+    if own is None:
+        raise OperatorError("this node keeps no logs", code="no_answer")
+    found: dict[str, Path | None] = {}
+    for stream in STREAMS:
+        files = sorted(own.parent.glob(f"*-{pid}.{stream}"), key=lambda file: file.stat().st_mtime)
+        found[stream] = files[-1] if files else None
+    if not any(found.values()):
+        raise OperatorError(f"the log of process {pid} is not there any more", code="no_answer")
+    return _read_files(found, None, tail)
+
+
+def _read_files(files: Mapping[str, Path | None], position: Mapping[str, int] | None, tail: int) -> LogPart:
+    logs = []
     reached: dict[str, int] = {}
-    for stream, descriptor in STREAMS.items():
-        data, reached[stream] = _read(descriptor, None if position is None else position.get(stream, 0))
+    for stream, file in files.items():
+        data, reached[stream] = _read(file, None if position is None else position.get(stream, 0))
         text = data.decode(errors="replace").splitlines()
-        lines += [line for line in text if not line.startswith(RAY_MARKS)]
+        logs.append(list(timed(stream, (line for line in text if not line.startswith(RAY_MARKS)))))
+    lines = tuple(line.text for line in merged(logs))
     return LogPart(
-        lines=tuple(lines if position is not None else lines[len(lines) - min(tail, len(lines)) :]), position=reached
+        lines=lines if position is not None else lines[len(lines) - min(tail, len(lines)) :], position=reached
     )
 
 
-def _read(descriptor: int, start: int | None) -> tuple[bytes, int]:
+def _own_file(descriptor: int) -> Path | None:
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    except OSError:  # no such link on this system
+        return None
+
+
+def _read(path: Path | None, start: int | None) -> tuple[bytes, int]:
     """Whole lines from ``start`` (None: from near the end), and where the last of them ends."""
     try:
-        with open(os.readlink(f"/proc/self/fd/{descriptor}"), "rb") as file:
+        if path is None:
+            return b"", start or 0
+        with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             begin = max(0, size - LARGEST_BYTES) if start is None else start
             file.seek(begin)
             data = file.read(LARGEST_BYTES)
-    except OSError:  # no such link on this system, or no file behind it
+    except OSError:  # no file behind it
         return b"", start or 0
     end = data.rfind(b"\n") + 1
     return data[:end], begin + end

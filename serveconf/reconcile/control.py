@@ -21,7 +21,7 @@ from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see
 from serveconf.reconcile.canary import CanaryPlan, with_canaries
 from serveconf.reconcile.canary_pass import canaries_of
 from serveconf.reconcile.journal import EventKind, Happening
-from serveconf.reconcile.logs import read_logs
+from serveconf.reconcile.logs import read_controller_log, read_logs, read_proxy_logs
 from serveconf.reconcile.merge import merged_spec, merged_stack, spec_without
 from serveconf.reconcile.operation import Event, Operation, Standing
 from serveconf.reconcile.packages import Packages
@@ -204,6 +204,14 @@ class ControlPlane:
     def logs(self, stack: str, deployment: str, *, tail: int, follow: bool) -> AsyncIterator[Event]:
         """What the deployment's replicas write."""
         return read_logs(self.cluster, self._deps.clock, stack, deployment, tail=tail, follow=follow)
+
+    def proxy_logs(self, *, tail: int, follow: bool) -> AsyncIterator[Event]:
+        """What the proxies write."""
+        return read_proxy_logs(self.cluster, self._deps.clock, tail=tail, follow=follow)
+
+    def controller_log(self, *, tail: int, follow: bool) -> AsyncIterator[Event]:
+        """What the controller writes."""
+        return read_controller_log(self.cluster, self._deps.clock, tail=tail, follow=follow)
 
     def check_revision(self, stack: str, base: int | None) -> None:
         """Raises Conflict where the stack is not at the revision that the caller has seen."""

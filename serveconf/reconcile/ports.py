@@ -14,6 +14,8 @@ from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import DesiredDeployment, Observed
 from serveconf.routing import Generation
 
+CONTROLLER_LOG = "controller"
+
 
 class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One replica to start. Its ``id`` is new; everything else comes from the deployment."""
@@ -176,8 +178,12 @@ class Cluster(Protocol):
     async def replica_figures(self, replica_id: str) -> ReplicaFigures:
         """What a replica has counted since its process began."""
 
-    async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
-        """What a replica's process has written since ``position``, or its last ``tail`` lines."""
+    async def read_log(self, process_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
+        """What a replica, a proxy or the controller (``CONTROLLER_LOG``) has written since ``position``, or its last
+        ``tail`` lines. Raises OperatorError."""
+
+    async def read_ended_log(self, node_id: str, pid: int, tail: int) -> LogPart:
+        """The last lines of a process that has ended. Raises OperatorError where they are lost."""
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Where proxies on other nodes reach the replica; it begins to listen there when first asked."""

@@ -98,7 +98,12 @@ def replica_changed(old: ReplicaState | None, new: ReplicaState | None) -> Happe
         stack=one.stack,
         deployment=one.deployment,
         message=_sentence(f"replica {one.id} {what}", said),
-        data={"replica": one.id, "node": one.node_id, "pid": one.pid},
+        data={
+            "replica": one.id,
+            "node": one.node_id,
+            "pid": one.pid,
+            "ended": new is None or new.phase is ReplicaPhase.FAILED,
+        },
         like=what,
     )
 

@@ -219,10 +219,15 @@ class FakeCluster:
             raise OperatorError(f"replica {replica_id} is gone", code="no_answer")
         return self.counted.get(replica_id, ReplicaFigures())
 
-    async def read_log(self, replica_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
+    async def read_ended_log(self, node_id: str, pid: int, tail: int) -> LogPart:
+        """One line."""
+        await asyncio.sleep(0)
+        return LogPart(lines=(f"the last words of {pid} on {node_id}",))
+
+    async def read_log(self, process_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
         """One line, once."""
         await asyncio.sleep(0)
-        return LogPart(lines=(f"hello from {replica_id}",) if position is None else (), position={"out": 1})
+        return LogPart(lines=(f"hello from {process_id}",) if position is None else (), position={"out": 1})
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Somewhere."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import textwrap
 from typing import Any
 
-from conftest import Stack
+from conftest import PLAIN, Stack
 from place import ask, until
+from prometheus_client.parser import text_string_to_metric_families
 
 WEB = "name: web, import_path: 'web:app', route_prefix: /$"
 
@@ -42,10 +44,12 @@ def test_an_apply_and_a_killed_replica_are_told_and_counted(stack: Stack) -> Non
 MEASURED = """
     from fastapi import FastAPI
     from serveconf import serve
+    from serveconf.handles.calls import Target
+    from serveconf.handles.handle import DeploymentHandle
 
     app = FastAPI()
     asked = serve.metrics.Counter("asked", tag_keys=("who",))
-    inner = serve.get_deployment_handle("inner", "inner")
+    inner = DeploymentHandle(Target(stack="STACK", deployment="inner"))
 
     @app.get("/")
     async def answer() -> str:
@@ -56,18 +60,41 @@ MEASURED = """
 
 def test_applies_starts_and_what_an_app_counts_itself_are_on_the_metrics_page(stack: Stack) -> None:
     stack.code("inner", "def said() -> str:\n    return 'hello'\n")
-    stack.code("web", MEASURED.replace('"inner", "inner"', f'"inner", "{stack.name}"'))
+    stack.code("web", MEASURED.replace("STACK", stack.name))
     stack.spec(f"{WEB}, num_replicas: 2", "name: inner, import_path: 'inner:said', route_prefix: null")
     stack.apply()
     for _ in range(5):
         assert ask(f"{stack.place.url}/{stack.name}") == (200, '"hello"')
     record = json.loads((stack.place.root / "home" / "cluster.json").read_text())
     _, text = ask(f"{record['address']}/metrics", authorization=f"Bearer {record['token']}")
-    labels = f'stack="{stack.name}",deployment='
-    lines = [line for line in text.splitlines() if labels in line or f'{{stack="{stack.name}",outcome' in line]
-    found = dict(line.rsplit(" ", 1) for line in lines)
-    assert found[f'asked_total{{{labels}"web",who="me"}}'] == "5.0"
-    calls = f'serveconf_handle_request_duration_seconds_count{{{labels}"inner",caller="{stack.name}/web"}}'
-    assert float(found[calls]) == 5
-    assert float(found[f'serveconf_replica_start_seconds_count{{{labels}"web",standby="false"}}']) == 2
-    assert float(found[f'serveconf_applies_total{{stack="{stack.name}",outcome="applied"}}']) == 1
+    found = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+    def of(name: str, **labels: str) -> float:
+        return found[name, frozenset({"stack": stack.name, **labels}.items())]
+
+    assert of("asked_total", deployment="web", who="me") == 5
+    caller = f"{stack.name}/web"
+    assert of("serveconf_handle_request_duration_seconds_count", deployment="inner", caller=caller) == 5
+    assert of("serveconf_replica_start_seconds_count", deployment="web", standby="false") == 2
+    assert of("serveconf_applies_total", outcome="applied") == 1
+
+
+def test_the_log_of_a_dead_replica_and_those_of_proxy_and_controller_are_read(stack: Stack) -> None:
+    stack.code("web", "print('my last words', flush=True)\n" + textwrap.dedent(PLAIN % "hello"))
+    stack.spec(WEB)
+    stack.apply()
+    (victim,) = stack.pids("web")
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: any(event["kind"] == "heal" for event in events(stack)), "its death is known")
+    found = stack.place.ok(
+        "logs", "web", "--stack", stack.name, "--previous", "--grep", "last words", "-o", "json"
+    ).json
+    assert [row["line"] for row in found] == ["my last words"]
+    ready = stack.place.ok("logs", "--controller", "--grep", "controller ready", "-o", "json").json
+    assert [row["process"] for row in ready] == ["controller"]
+    assert ready[0]["time"] is not None
+    assert "proxy listens" in stack.place.ok("logs", "--proxy").out
