@@ -13,6 +13,7 @@ def render_result(result: Mapping[str, Any], *, color: bool = False) -> str:
     """What became of it, after the problems that it met; without a newline at the end."""
     problems = result.get("problems") or ()
     lines = [render_problems(problems, color=color)] if problems else []
+    lines += [_canary(told) for told in (result.get("receipt") or {}).get("canary", ())]
     text, paint_with = _verdict(result)
     return "\n".join([*lines, paint(text, paint_with, bold=True, on=color)])
 
@@ -55,6 +56,15 @@ def _verdict(result: Mapping[str, Any]) -> tuple[str, str]:
             return f"Refused: {stack} serves what it served before.", "red"
         case other:
             return f"{other}: {stack}", "yellow"
+
+
+def _canary(told: Mapping[str, Any]) -> str:
+    """What both versions of a deployment answered while its canary ran."""
+    old, new = (
+        f"{count(side['requests'], 'request')}, {side['failed']} failed, p95 {side['p95_ms']:.3g} ms"
+        for side in (told["old"], told["new"])
+    )
+    return f"Canary of {visible(told['deployment'])}: the new version {new}; the old one {old}."
 
 
 def _seconds(result: Mapping[str, Any]) -> str:

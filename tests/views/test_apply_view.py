@@ -177,3 +177,13 @@ def test_at_the_end_the_time_of_each_phase_is_told() -> None:
             clock.now += seconds
         view.handle(result())
     assert "Time: preflight 0.8 s, starting 2.1 s\nApplied" in stream.getvalue()
+
+
+def test_the_result_says_what_both_versions_of_a_canary_answered() -> None:
+    old, new = (
+        {"requests": n, "failed": failed, "p95_ms": p95} for n, failed, p95 in ((900, 1, 12.34), (100, 0, 11.0))
+    )
+    receipt = {**result()["receipt"], "canary": [{"deployment": "shop", "old": old, "new": new}]}
+    assert render_result(result(receipt=receipt)).splitlines()[0] == (
+        "Canary of shop: the new version 100 requests, 0 failed, p95 11 ms; the old one 900 requests, 1 failed, p95 12.3 ms."
+    )
