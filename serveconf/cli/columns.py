@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 
@@ -47,3 +48,8 @@ def visible(text: str) -> str:
 def count(number: int, noun: str) -> str:
     """``1 replica``, ``2 replicas``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def scaled(scaling: Mapping[str, Any]) -> str:
+    """``3 of 1 to 8 replicas: as many as the load asks for``, of a deployment whose number follows the load."""
+    return f"{scaling['desired']} of {scaling['min']} to {scaling['max']} replicas: {scaling['reason']}"

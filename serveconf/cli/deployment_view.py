@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from serveconf.cli.columns import paint, visible
+from serveconf.cli.columns import paint, scaled, visible
 from serveconf.errors import NotFound
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in spec.items():
         if key not in ("name", "import_path", "route_prefix"):
             yield key, value
+    if scaling := found.get("autoscaling"):
+        yield "scaling", scaled(scaling)
     again = found["restarts"]
     if again["count"] or again["last_reason"]:
         why = f"; last: {again['last_reason']}" if again["last_reason"] else ""

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from serveconf.cli.columns import Cell, columns, paint, visible
+from serveconf.cli.columns import Cell, columns, paint, scaled, visible
 
 Json = Mapping[str, Any]
 
@@ -95,6 +95,7 @@ def _stack(stack: Json, color: bool) -> Iterator[str]:
     messages += [
         f"  {visible(d['name'])}: canary, {visible(_canary(d['canary']))}" for d in deployments if d.get("canary")
     ]
+    messages += [f"  {visible(d['name'])}: {scaled(d['autoscaling'])}" for d in deployments if d.get("autoscaling")]
     if messages:
         yield from ("", *messages)
     replicas = [replica for deployment in deployments for replica in deployment["replicas"]]

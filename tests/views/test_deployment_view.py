@@ -87,3 +87,10 @@ def test_one_that_is_not_there_is_said_with_those_that_are() -> None:
     with pytest.raises(NotFound) as missing:
         look_at_deployment(Client(), "shop", "wbe")  # type: ignore[arg-type]
     assert missing.value.hint == "its deployments: web"
+
+
+def test_a_number_that_follows_the_load_is_shown_with_its_reason() -> None:
+    found = look_at_deployment(Client(), "shop", "web")  # type: ignore[arg-type]
+    scaling = {"desired": 3, "min": 0, "max": 8, "ongoing": 9, "queued": 4, "reason": "requests wait: 4 of 9"}
+    lines = render_deployment({**found, "autoscaling": scaling}).splitlines()
+    assert "  scaling       3 of 0 to 8 replicas: requests wait: 4 of 9" in lines
