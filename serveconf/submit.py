@@ -16,7 +16,7 @@ from serveconf.code.ignore import OUR_FILE
 from serveconf.code.package import Packed, listed, pack_as_it_is
 from serveconf.code.snapshot import Snapshot, take_snapshot
 from serveconf.control_port import check_apart
-from serveconf.errors import InternalError, NotFound, OperatorError, Unreachable
+from serveconf.errors import InternalError, NotFound, Unreachable
 from serveconf.spec.load import Loaded
 from serveconf.spec.models import as_wire
 
@@ -149,9 +149,18 @@ def _events(client: Client, operation: str, tell: Tell) -> Iterator[dict[str, An
             raise
         try:
             yield from client.events(operation)
-        except NotFound as error:
-            hint = "apply again"
-            raise OperatorError("the controller died before the apply had touched anything", hint=hint) from error
+        except NotFound:
+            yield _never_begun()
+
+
+def _never_begun() -> dict[str, Any]:
+    """The result of an apply that only the memory of a controller that died knew of."""
+    from serveconf.reconcile.records import Failure
+    from serveconf.reconcile.result import make_result
+
+    message = "the controller died before the apply had touched anything"
+    failure = Failure(code="interrupted", message=message, hint="apply again")
+    return {"event": "result", **make_result("", outcome="failed", failures=[failure])}
 
 
 def placed(problem: dict[str, Any], loaded: Loaded | None) -> dict[str, Any]:

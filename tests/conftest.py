@@ -1,7 +1,7 @@
 """What holds for all tests, wherever they run.
 
-In CI, property tests try the same examples every time; elsewhere they go on finding new ones. Ctrl-C is heard by what the
-tests start, also where they run in the background of a script, which ignores it.
+In CI, property tests try the same examples every time; elsewhere they go on finding new ones. Ctrl-C and a
+terminal's end are heard by what the tests start, also where they run in the background of a script, which ignores them.
 """
 
 from __future__ import annotations
@@ -17,3 +17,5 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

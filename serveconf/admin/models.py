@@ -312,12 +312,23 @@ class ControllerModel(BaseModel):
     address: str
 
 
+class StandbyModel(BaseModel):
+    """A process that waits to become a replica."""
+
+    id: str
+    node_id: str
+    pid: int
+    kind: str
+    state: str
+
+
 class StatusModel(BaseModel):
     """Everything that is there."""
 
     generation: int
     controller: ControllerModel
     proxies: list[ProxyModel]
+    standbys: list[StandbyModel] = []
     stacks: list[StackModel]
 
 

@@ -7,6 +7,7 @@ without asking it, also where user code keeps the actor from answering just then
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -18,12 +19,12 @@ from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Place, Ref
 from serveconf.cluster.handle import ANSWER_S, Care, Handle
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.own_log import read_log_of, read_own_log
-from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
+from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, STANDBY_PREFIX, ClusterSettings
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
-from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
-from serveconf.reconcile.placement import asked_resources
-from serveconf.reconcile.ports import CONTROLLER_LOG, Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Totals
+from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState, StandbyState
+from serveconf.reconcile.placement import asked_resources, kind_of
+from serveconf.reconcile.ports import CONTROLLER_LOG, Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, StandbyOrder, Totals
 from serveconf.routing import Generation
 
 log = get_logger("cluster")
@@ -37,6 +38,11 @@ LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minu
 PROXY_END_S = 15.0  # ... and one that stays so is ended
 REPLICA_ANSWER_S = 1.0  # with figures: one whose loop the user's code blocks is left out
 ORDERS = "orders/"
+BECOME_S = 5.0
+STANDBY_READY_S = 120.0
+
+Order = ReplicaOrder | ProxyOrder | StandbyOrder
+_ORDERS: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 
 
 class ActorCluster:
@@ -48,7 +54,8 @@ class ActorCluster:
         self._settings = settings
         self._replicas: dict[str, Handle[ReplicaState]] = {}
         self._proxies: dict[str, Handle[ProxyState]] = {}
-        self._orders: dict[str, ReplicaOrder | ProxyOrder] = {}
+        self._standbys: dict[str, Handle[StandbyState]] = {}
+        self._orders: dict[str, Order] = {}
         self._nodes: tuple[NodeState, ...] = ()
         self._observed: Observed | None = None
         self._forgetting: set[asyncio.Task[None]] = set()
@@ -61,12 +68,13 @@ class ActorCluster:
             self._observed = Observed(
                 replicas=tuple(handle.state for handle in self._replicas.values()),
                 proxies=tuple(handle.state for handle in self._proxies.values()),
+                standbys=tuple(handle.state for handle in self._standbys.values()),
             )
         return self._observed
 
     def nodes(self) -> tuple[NodeState, ...]:
-        """The live nodes, as of at most two seconds ago."""
-        return self._nodes
+        """The live nodes, as of at most two seconds ago. What standbys hold is free: a replica that needs it gets it."""
+        return tuple(replace(node, available=self._free(node)) for node in self._nodes)
 
     async def refresh(self, serving: Collection[str] = ()) -> None:
         """Adopt every actor that is there by name. See the port."""
@@ -80,6 +88,8 @@ class ActorCluster:
             replica.let_go()
         for proxy in self._proxies.values():
             proxy.let_go()
+        for standby in self._standbys.values():
+            standby.let_go()
 
     async def keep_nodes_fresh(self) -> None:
         """Look at the nodes every two seconds, for ever; tell when one has come or gone."""
@@ -99,23 +109,26 @@ class ActorCluster:
             self._nodes = nodes
 
     async def _adopt(self, name: str, serving: Collection[str]) -> None:
-        prefix = next((p for p in (REPLICA_PREFIX, PROXY_PREFIX) if name.startswith(p)), None)
-        known = self._replicas if prefix == REPLICA_PREFIX else self._proxies
-        if prefix is None or name.removeprefix(prefix) in known:
+        if not name.startswith((REPLICA_PREFIX, PROXY_PREFIX, STANDBY_PREFIX)):
             return
         remote = await self._engine.find(name)
-        order = await self._order(name, ReplicaOrder if prefix == REPLICA_PREFIX else ProxyOrder)
+        order = await self._order(name)
         if remote is None:
             return
-        if order is None:  # begun by a controller that died in that moment; nobody knows what it is
-            log.warning("an actor without an order is ended", actor=name)
-            await self._engine.kill(remote)
-            return
-        self._orders[order.id] = order
-        if isinstance(order, ReplicaOrder):
-            await self._adopt_as(self._replica_handle(order, remote), self._replicas, remote, order.id in serving)
-        else:
-            await self._adopt_as(self._proxy_handle(order, remote), self._proxies, remote, False)
+        match order:
+            case ReplicaOrder():  # perhaps in what was a standby
+                if order.id not in self._replicas:
+                    handle = self._replica_handle(name, order, remote)
+                    await self._adopt_as(handle, self._replicas, remote, order.id in serving)
+            case ProxyOrder():
+                if order.id not in self._proxies:
+                    await self._adopt_as(self._proxy_handle(order, remote), self._proxies, remote, False)
+            case StandbyOrder():
+                if order.id not in self._standbys:
+                    await self._adopt_as(self._standby_handle(order, remote), self._standbys, remote, False)
+            case None:  # begun by a controller that died in that moment; nobody knows what it is
+                log.warning("an actor without an order is ended", actor=name)
+                await self._engine.kill(remote)
 
     async def _adopt_as(self, handle: Handle[Any], known: dict[str, Any], remote: Remote, serves: bool) -> None:
         """In the state that it says it is in; one that serves and says nothing is taken for ready until its checks fail."""
@@ -132,14 +145,18 @@ class ActorCluster:
     # -- replicas -----------------------------------------------------------------------------------------------
 
     async def start_replica(self, order: ReplicaOrder) -> None:
-        """The engine places it; its handle tells when it is ready or has failed."""
+        """In a standby of its kind, or where the engine places it; its handle tells when it is ready or has failed."""
+        while (standby := self._fitting(order)) is not None:
+            if await self._take(standby, order):
+                return
+        await self._make_room(order)
         name = REPLICA_PREFIX + order.id
         await self._keep_order(name, order)
         try:
             remote = await self._engine.start(name, "replica", (order, self._settings), replica_place(order))
-            handle = self._replica_handle(order, remote)
+            handle = self._replica_handle(name, order, remote)
         except Refused as refused:
-            handle = self._replica_handle(order, None)
+            handle = self._replica_handle(name, order, None)
             handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
         self._replicas[order.id] = handle
         handle.watch()
@@ -216,7 +233,7 @@ class ActorCluster:
             raise OperatorError(f"replica {replica_id} is gone", code="no_answer")
         return handle
 
-    def _replica_handle(self, order: ReplicaOrder, remote: Remote | None) -> Handle[ReplicaState]:
+    def _replica_handle(self, name: str, order: ReplicaOrder, remote: Remote | None) -> Handle[ReplicaState]:
         state = ReplicaState(
             id=order.id,
             stack=order.stack,
@@ -232,7 +249,94 @@ class ActorCluster:
             state,
             care,
             changed=self._has_changed,
-            gone=lambda replica_id: self._forget(self._replicas, REPLICA_PREFIX, replica_id),
+            gone=lambda replica_id: self._forget(self._replicas, name, replica_id),
+        )
+
+    # -- standbys -----------------------------------------------------------------------------------------------
+
+    async def start_standby(self, order: StandbyOrder) -> None:
+        """Start a process on a node, and have it import."""
+        name = STANDBY_PREFIX + order.id
+        await self._keep_order(name, order)
+        place = replace(options_place(order.options), node_id=order.node_id)
+        try:
+            remote = await self._engine.start(name, "standby", (order,), place)
+            handle = self._standby_handle(order, remote)
+        except Refused as refused:
+            handle = self._standby_handle(order, None)
+            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
+        self._standbys[order.id] = handle
+        handle.watch()
+        self._has_changed()
+
+    async def stop_standby(self, standby_id: str) -> None:
+        """End it; nothing runs in it."""
+        handle = self._standbys.get(standby_id)
+        if handle is not None:
+            handle.stop(0)
+
+    def _fitting(self, order: ReplicaOrder) -> Handle[StandbyState] | None:
+        """A standby of the replica's kind, where its deployment has no more replicas than elsewhere."""
+        kind = kind_of(order.deployment.spec["ray_actor_options"])
+        ready = [h for h in self._standbys.values() if h.state.phase is Phase.READY and h.state.kind == kind]
+        there = Counter(
+            handle.state.node_id
+            for handle in self._replicas.values()
+            if (handle.state.stack, handle.state.deployment) == (order.stack, order.deployment.name)
+            and handle.state.version == order.deployment.version
+        )
+        fewest = min((there[node.id] for node in self._nodes), default=0)
+        return next((handle for handle in ready if there[handle.state.node_id] <= fewest), None)
+
+    async def _take(self, standby: Handle[StandbyState], order: ReplicaOrder) -> bool:
+        """Have it become the replica. False where it can't any more: nobody sees that but the log."""
+        standby_id, name = standby.state.id, STANDBY_PREFIX + standby.state.id
+        self._standbys.pop(standby_id, None)
+        self._orders.pop(standby_id, None)
+        self._observed = None
+        standby.let_go()
+        remote = standby.remote
+        assert remote is not None
+        await self._keep_order(name, order)
+        try:
+            await remote.call("become", "replica", (order, self._settings), timeout_s=BECOME_S)
+        except EngineError as error:
+            log.warning("a standby could not be taken", standby=standby_id, reason=str(error))
+            await self._engine.kill(remote)
+            await self._forget_order(name)
+            return False
+        handle = self._replica_handle(name, order, remote)
+        handle.state = replace(handle.state, node_id=standby.state.node_id, pid=standby.state.pid, was_standby=True)
+        self._replicas[order.id] = handle
+        handle.watch()
+        self._has_changed()
+        return True
+
+    async def _make_room(self, order: ReplicaOrder) -> None:
+        """Standbys never stand in the way of a replica."""
+        asked = asked_resources(order.deployment.spec["ray_actor_options"])
+        if not any(_has(node.available, asked) for node in self._nodes):
+            for handle in list(self._standbys.values()):
+                handle.stop(0)
+
+    def _free(self, node: NodeState) -> dict[str, float]:
+        free = dict(node.available)
+        for handle in self._standbys.values():
+            order = self._orders.get(handle.state.id)
+            if isinstance(order, StandbyOrder) and order.node_id == node.id and handle.state.pid:
+                for name, amount in asked_resources(order.options).items():
+                    free[name] = free.get(name, 0.0) + amount
+        return free
+
+    def _standby_handle(self, order: StandbyOrder, remote: Remote | None) -> Handle[StandbyState]:
+        self._orders[order.id] = order
+        return Handle(
+            self._engine,
+            remote,
+            StandbyState(id=order.id, kind=order.kind, node_id=order.node_id, phase=Phase.STARTING),
+            Care(ready_s=STANDBY_READY_S, period_s=5.0, question=("check",), answer_s=ANSWER_S, unhealthy_after=3),
+            changed=self._has_changed,
+            gone=lambda standby_id: self._forget(self._standbys, STANDBY_PREFIX + standby_id, standby_id),
         )
 
     # -- proxies ------------------------------------------------------------------------------------------------
@@ -327,7 +431,7 @@ class ActorCluster:
             state,
             care,
             changed=self._has_changed,
-            gone=lambda proxy_id: self._forget(self._proxies, PROXY_PREFIX, proxy_id),
+            gone=lambda proxy_id: self._forget(self._proxies, PROXY_PREFIX + proxy_id, proxy_id),
         )
 
     # -- both ---------------------------------------------------------------------------------------------------
@@ -336,19 +440,19 @@ class ActorCluster:
         self._observed = None
         self.on_change()
 
-    def _forget(self, known: dict[str, Any], prefix: str, actor_id: str) -> None:
+    def _forget(self, known: dict[str, Any], name: str, actor_id: str) -> None:
         known.pop(actor_id, None)
         self._orders.pop(actor_id, None)
-        task = asyncio.create_task(self._forget_order(prefix + actor_id))
+        task = asyncio.create_task(self._forget_order(name))
         self._forgetting.add(task)
         task.add_done_callback(self._forgetting.discard)
 
-    async def _keep_order(self, name: str, order: ReplicaOrder | ProxyOrder) -> None:
+    async def _keep_order(self, name: str, order: Order) -> None:
         await self._engine.store.put(ORDERS + name, msgspec.msgpack.encode(order))
 
-    async def _order(self, name: str, kind: type[Any]) -> Any:
+    async def _order(self, name: str) -> Order | None:
         data = await self._engine.store.get(ORDERS + name)
-        return None if data is None else msgspec.msgpack.decode(data, type=kind)
+        return None if data is None else _ORDERS.decode(data)
 
     async def _forget_order(self, name: str) -> None:
         try:
@@ -359,7 +463,11 @@ class ActorCluster:
 
 def replica_place(order: ReplicaOrder) -> Place:
     """Where its ray_actor_options fit."""
-    options = order.deployment.spec["ray_actor_options"]
+    return options_place(order.deployment.spec["ray_actor_options"])
+
+
+def options_place(options: Mapping[str, Any]) -> Place:
+    """Where ray_actor_options fit."""
     asked = asked_resources(options)
     return Place(
         num_cpus=asked.get("CPU", 0),
@@ -370,6 +478,10 @@ def replica_place(order: ReplicaOrder) -> Place:
         label_selector=options.get("label_selector") or {},
         runtime_env=options.get("runtime_env") or {},
     )
+
+
+def _has(free: Mapping[str, float], asked: Mapping[str, float]) -> bool:
+    return all(free.get(name, 0.0) + 1e-6 >= amount for name, amount in asked.items())
 
 
 def replica_care(spec: Mapping[str, Any], ready_s: float) -> Care:

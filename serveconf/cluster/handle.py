@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Remote, Silent
 from serveconf.cluster.logs import get_logger
 from serveconf.errors import OperatorError
-from serveconf.plan.state import Phase, ProxyState, ReplicaState
+from serveconf.plan.state import Phase, ProxyState, ReplicaState, StandbyState
 
 log = get_logger("cluster")
 
@@ -29,7 +29,7 @@ KILL_GRACE_S = 5.0  # beyond the drain time
 AGAIN_S = 0.2  # between two tries to reach an actor that is away
 AWAY_S = 2.0  # out of reach for so long it is replaced: its node may have died, which the engine says much later
 
-S = TypeVar("S", ReplicaState, ProxyState)
+S = TypeVar("S", ReplicaState, ProxyState, StandbyState)
 
 
 @dataclass(kw_only=True)
@@ -67,6 +67,11 @@ class Handle(Generic[S]):
         self._task: asyncio.Task[None] | None = None
         self._ends_at = float("inf")
         self._away_since: float | None = None
+
+    @property
+    def remote(self) -> Remote | None:
+        """Its actor."""
+        return self._remote
 
     def watch(self) -> None:
         """Begin to keep its state true, from whatever state it is in."""

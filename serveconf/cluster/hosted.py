@@ -12,6 +12,8 @@ import importlib
 import resource
 from typing import Any
 
+from msgspec.structs import replace
+
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import write_logs
 from serveconf.cluster.loopthread import LoopThread
@@ -21,6 +23,7 @@ KINDS = {
     "controller": "serveconf.cluster.controller:Controller",
     "proxy": "serveconf.cluster.proxy:Proxy",
     "replica": "serveconf.cluster.replica:Replica",
+    "standby": "serveconf.cluster.standby:Standby",
 }
 
 
@@ -28,11 +31,9 @@ class Hosted:
     """Makes the object of a kind, starts it, and passes calls on."""
 
     def __init__(self, kind: str, args: tuple[Any, ...], surroundings: Surroundings) -> None:
-        module, _, name = KINDS[kind].partition(":")
-        make = getattr(importlib.import_module(module), name)
-        self._object = make(*args, surroundings)
-        self._thread = LoopThread(kind)
-        self._thread.start(self._object.run())
+        self._surroundings = surroundings
+        self._thread = LoopThread("replica" if kind == "standby" else kind)
+        self._become(kind, args)
 
     async def call(self, method: str, args: tuple[Any, ...]) -> Any:
         """What the object's method returns or raises."""
@@ -40,7 +41,16 @@ class Hosted:
             return read_own_log(*args)
         if method == "read_log_of":
             return read_log_of(*args)
+        if method == "become":
+            self._surroundings = replace(self._surroundings, was_standby=True)
+            return self._become(*args)
         return await self._thread.run(getattr(self._object, method)(*args))
+
+    def _become(self, kind: str, args: tuple[Any, ...]) -> None:
+        module, _, name = KINDS[kind].partition(":")
+        make = getattr(importlib.import_module(module), name)
+        self._object = make(*args, self._surroundings)
+        self._thread.start(self._object.run())
 
     async def closed(self) -> None:
         """Never returns; who waits for it hears of the process's end at once."""

@@ -15,18 +15,23 @@ class KeyLogger:
 
     def info(self, phrase: str, **keys: Any) -> None:
         """Something that is as it should be."""
-        self._log.info(phrase, extra=keys)
+        self._log.info(phrase, extra=_safe(keys))
 
     def warning(self, phrase: str, **keys: Any) -> None:
         """Something that someone may have to look at."""
-        self._log.warning(phrase, extra=keys)
+        self._log.warning(phrase, extra=_safe(keys))
 
     def error(self, phrase: str, **keys: Any) -> None:
         """Something that has failed."""
-        self._log.error(phrase, extra=keys)
+        self._log.error(phrase, extra=_safe(keys))
 
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def _safe(keys: dict[str, Any]) -> dict[str, Any]:
+    """``logging`` refuses keys that a record has itself: ``name`` becomes ``name_``."""
+    return {f"{key}_" if key in _STANDARD else key: value for key, value in keys.items()}
 
 
 class KeyFormatter(logging.Formatter):

@@ -78,6 +78,7 @@ class Replica:
             uds=self._uds,
             started=time.time(),
             host=socket.gethostname(),
+            was_standby=surroundings.was_standby,
         )
 
     async def run(self) -> None:

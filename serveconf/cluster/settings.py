@@ -14,6 +14,7 @@ NAMESPACE = "serveconf"
 CONTROLLER = "controller"
 REPLICA_PREFIX = "replica:"
 PROXY_PREFIX = "proxy:"
+STANDBY_PREFIX = "standby:"
 HEAD_RESOURCE = "node:__internal_head__"
 
 

@@ -7,7 +7,7 @@ constructed.
 in:  {"code_dir": str|null, "cwd": str|null, "timeout_s": number|null,
       "targets": [{"import_path", "factory", "init_args", "init_kwargs", "env_vars"}],
       "middlewares": [{"import_path", "args", "kwargs"}]}
-out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "operations", "options"}],
+out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "installed", "operations", "options"}],
       "middlewares": [{"ok", "error", "traceback", "hint", "modules"}]}
 """
 
@@ -17,7 +17,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+import sysconfig
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +29,7 @@ from serveconf.ingress.forked import run_forked
 from serveconf.ingress.importing import import_target
 
 _AT_ONCE = 2
+MOST_INSTALLED = 400
 
 
 def inspect_all(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def inspect_all(request: Mapping[str, Any]) -> dict[str, Any]:
 
 _EMPTY: dict[str, Any] = {
     "ok": False, "kind": None, "error": None, "traceback": None, "hint": None, "modules": [], "operations": [],
-    "options": {}, "graph": [],
+    "options": {}, "graph": [], "installed": [],
 }  # fmt: skip
 
 
@@ -75,6 +77,7 @@ def _report(
     look: Callable[[Path | None, Mapping[str, Any]], dict[str, Any]], code_dir: Path | None, asked: Mapping[str, Any]
 ) -> dict[str, Any]:
     report = {**_EMPTY, "ok": True}
+    before = set(sys.modules)
     os.environ.update(asked.get("env_vars") or {})  # this process is the target's own
     try:
         report |= look(code_dir, asked)
@@ -83,7 +86,8 @@ def _report(
         if isinstance(error, CodeFailed):
             report["traceback"] = error.traceback or None
     own = by_value_file(asked["import_path"])
-    return report | {"modules": [*([own] if own else []), *_modules_below(code_dir)]}
+    modules = [*([own] if own else []), *_modules_below(code_dir)]
+    return report | {"modules": modules, "installed": _installed_since(before)}
 
 
 def _modules_below(code_dir: Path | None) -> list[str]:
@@ -97,6 +101,20 @@ def _modules_below(code_dir: Path | None) -> list[str]:
         if isinstance(file := getattr(module, "__file__", None), str)
     }
     return sorted(file[len(root) :].replace(os.sep, "/") for file in files if file.startswith(root))
+
+
+def _installed_since(before: Set[str]) -> list[str]:
+    """Installed modules that were imported since, in that order: the packages, and what lies right in them."""
+    places = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")})
+    found = [
+        name
+        for name, module in list(sys.modules.items())
+        if name not in before
+        and name.count(".") <= 1
+        and isinstance(file := getattr(module, "__file__", None), str)
+        and file.startswith(places)
+    ]
+    return found[:MOST_INSTALLED]
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:

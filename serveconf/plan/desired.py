@@ -70,6 +70,7 @@ def make_desired(
         deployments=tuple(sorted(deployments, key=lambda d: d.name)),
         code=code,
         said_app_dir=said_app_dir,
+        standbys=spec.standbys,
     )
     return made if current is None else _keep(made, current, middlewares=middleware_files_for is not None)
 

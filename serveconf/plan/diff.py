@@ -56,9 +56,16 @@ def make_plan(
             actions.append(_create(after[name]))
         else:
             actions += _change(known, after[name], live.get(name, ()), moved=moved)
+    if current is not None and current.standbys != desired.standbys:
+        actions.append(_standbys(current, desired))
     gone = sorted((before.keys() | live.keys()) - after.keys())
     actions += [_remove(name, before.get(name), live.get(name, ())) for name in gone]
     return Plan(stack=desired.name, base_revision=current.revision if current else 0, actions=tuple(actions))
+
+
+def _standbys(before: DesiredStack, after: DesiredStack) -> Action:
+    change = Change(path="standbys", cost=Cost.NONE, before=before.standbys, after=after.standbys)
+    return field_action("update", None, Cost.NONE, [change], masks=({}, {}))
 
 
 def _live_replicas(stack: str, observed: Observed) -> Mapping[str, Replicas]:

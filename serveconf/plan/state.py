@@ -36,6 +36,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     operations: tuple[str, ...] = ()  # "GET /items/{id}", as preflight found them
     room: int | None = None  # how many new replicas fit beside the old ones, where that is fewer than max_surge
     bound: str = ""  # of a deployment inside a bound application: its name there; ``name`` is then "ENTRY.BOUND"
+    installed: tuple[str, ...] = ()  # installed modules that its import brings, for standbys to import beforehand
     graph: tuple[
         dict[str, Any], ...
     ] = ()  # of a bound application's ingress: what the others are (name, options, calls)
@@ -61,6 +62,7 @@ class DesiredStack(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     deployments: tuple[DesiredDeployment, ...] = ()
     code: str = ""  # digest of the package that it was made from; what did not change may keep an older one
     said_app_dir: str = "."  # how the file names it
+    standbys: int = 1  # warm processes per node and kind of replica
 
     def deployment(self, name: str) -> DesiredDeployment | None:
         """The deployment of that name."""
@@ -102,6 +104,7 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     started: float = 0.0  # when its process began to be a replica, in seconds since the epoch; 0: not known yet
     host: str = ""  # the name of its node
+    was_standby: bool = False  # it started in a process that was there already
 
 
 class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,11 +120,23 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+class StandbyState(msgspec.Struct, frozen=True, kw_only=True):
+    """One process that waits to become a replica of some kind."""
+
+    id: str
+    kind: str
+    node_id: str
+    phase: Phase
+    pid: int = 0
+    message: str = ""
+
+
 class Observed(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """All that is there at one moment."""
 
     replicas: tuple[ReplicaState, ...] = ()
     proxies: tuple[ProxyState, ...] = ()
+    standbys: tuple[StandbyState, ...] = ()
 
     def of(self, stack: str, deployment: str) -> tuple[ReplicaState, ...]:
         """The replicas of one deployment."""

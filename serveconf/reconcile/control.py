@@ -224,8 +224,10 @@ class ControlPlane:
         await self._tasks.close()
         await self._deps.reconciler.stop()
         deadline = self._deps.clock.now() + SHUTDOWN_DRAIN_S + SHUTDOWN_GRACE_S
-        while (observed := self.cluster.observe()).proxies or observed.replicas:
+        while (observed := self.cluster.observe()).proxies or observed.replicas or observed.standbys:
             drain_s = SHUTDOWN_DRAIN_S if self._deps.clock.now() < deadline else 0.0
+            for standby in observed.standbys:
+                await self.cluster.stop_standby(standby.id)
             for proxy in observed.proxies:
                 await self.cluster.stop_proxy(proxy.id, drain_s=drain_s)
             for replica in observed.replicas if not observed.proxies or not drain_s else ():

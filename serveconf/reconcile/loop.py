@@ -17,6 +17,7 @@ from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.stack_pass import IDLE_S, Event, Room, StackPass
 from serveconf.reconcile.stacks import Stacks
+from serveconf.reconcile.standbys import Standbys
 from serveconf.reconcile.table import Table
 from serveconf.reconcile.witness import Witness
 
@@ -44,6 +45,8 @@ class Reconciler:
         self._workers: dict[str, Worker] = {}
         self._passes: dict[str, StackPass] = {}
         self._front = Worker("proxies", self._proxies.once)
+        self._standbys = Standbys(cluster, stacks, clock)
+        self._warm = Worker("standbys", self._standbys.once)
         self._wake = asyncio.Event()
         self._room = Room(
             cluster=cluster,
@@ -64,12 +67,14 @@ class Reconciler:
         self._witness.look()
         self._wake.set()
         self._front.wake()
+        self._warm.wake()
         for worker in self._workers.values():
             worker.wake()
 
     def start(self) -> None:
         """Begin to look, act, sleep, until ``stop``."""
         self._tasks.start(keep("proxies", self._front.run), name="proxies")
+        self._tasks.start(keep("standbys", self._warm.run), name="standbys")
         self._tasks.start(keep("stacks", self._follow_stacks), name="stacks")
         self._tasks.start(keep("scaling", self.scaling.run), name="scaling")
 
@@ -88,6 +93,7 @@ class Reconciler:
         pause = await self._proxies.once()
         for name in self.stacks.names():
             pause = min(pause, await self._pass(name).once())
+        await self._standbys.once()
         await self._clear_orphans()
         return pause
 

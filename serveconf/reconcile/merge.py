@@ -29,6 +29,7 @@ def merged_stack(made: DesiredStack, current: DesiredStack | None) -> DesiredSta
         masks={**current.masks, **made.masks},
         deployments=tuple(deployments[name] for name in sorted(deployments)),
         said_app_dir=current.said_app_dir,
+        standbys=current.standbys,
         code="",  # several packages: nothing may be told from one digest
     )
 

@@ -6,10 +6,12 @@ or does not fit, and then ``DoesNotFit`` says what is missing where.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from serveconf.errors import AuthorError
@@ -44,6 +46,20 @@ def asked_resources(options: Mapping[str, Any]) -> Resources:
     if options.get("accelerator_type"):
         asked[f"accelerator_type:{options['accelerator_type']}"] = 0.001
     return {name: amount for name, amount in asked.items() if amount > 0}
+
+
+KIND = ("num_cpus", "memory", "resources", "runtime_env")
+
+
+def kind_of(options: Mapping[str, Any]) -> str | None:
+    """The kind of replica that ray_actor_options make: what a standby of it must have been started with. None: there is none."""
+    if options.get("num_gpus") or options.get("accelerator_type") or options.get("label_selector"):
+        return None
+    said = {key: options[key] for key in KIND if options.get(key)}
+    text = ",".join(f"{key}={value:g}" for key, value in said.items() if isinstance(value, int | float))
+    rest = {key: value for key, value in said.items() if not isinstance(value, int | float)}
+    mark = hashlib.sha256(msgspec.json.encode(rest, order="deterministic")).hexdigest()[:6] if rest else ""
+    return ",".join(filter(None, (text, mark))) or "none"
 
 
 def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:

@@ -17,7 +17,7 @@ from serveconf.routing import Generation
 CONTROLLER_LOG = "controller"
 
 
-class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One replica to start. Its ``id`` is new; everything else comes from the deployment."""
 
     id: str
@@ -26,7 +26,17 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True):
     ready_timeout_s: float
 
 
-class ProxyOrder(msgspec.Struct, frozen=True, kw_only=True):
+class StandbyOrder(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One process to keep warm on one node, for any replica that asks for just these options of Ray."""
+
+    id: str
+    node_id: str
+    kind: str  # see ``placement.kind_of``
+    options: dict[str, Any]  # those ray_actor_options that make the kind
+    modules: tuple[str, ...] = ()  # installed ones, to be imported beforehand
+
+
+class ProxyOrder(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One proxy process to start on one node. The id is derived from node, index and listener, so it is the same after a crash."""
 
     id: str
@@ -74,6 +84,7 @@ class TargetReport(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
     options: dict[str, Any] = {}
+    installed: tuple[str, ...] = ()  # installed modules that were imported for it
     graph: tuple[dict[str, Any], ...] = ()  # the other deployments of a bound application: name, options, calls
 
 
@@ -136,7 +147,8 @@ class Cluster(Protocol):
         """Have ``observe`` tell how many requests each replica has just now."""
 
     async def start_replica(self, order: ReplicaOrder) -> None:
-        """Begin to start a replica; it is observed as Starting, then Ready or Failed."""
+        """Begin to start a replica, in a standby of its kind where there is one; it is observed as Starting, then Ready or
+        Failed."""
 
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """Hand a new user_config to a live replica. Raises CodeFailed, and then the replica keeps its old one."""
@@ -152,6 +164,12 @@ class Cluster(Protocol):
 
     async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:
         """Begin to drain and then stop a proxy."""
+
+    async def start_standby(self, order: StandbyOrder) -> None:
+        """Begin to start a process that ``start_replica`` may take instead of a new one."""
+
+    async def stop_standby(self, standby_id: str) -> None:
+        """End a standby, if it is one still."""
 
     async def stage(self, proxy_id: str, generation: Generation) -> None:
         """Have a proxy build a generation beside the one it serves. Raises CodeFailed or OperatorError; then it has none staged."""

@@ -80,6 +80,7 @@ async def prepare(
             d,
             options=looked.targets[d.name].options,
             graph=looked.targets[d.name].graph,
+            installed=looked.targets[d.name].installed,
             bound=inner[d.name].bound if d.name in inner else "",
         )
         for d in desired.deployments
@@ -141,6 +142,7 @@ def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | 
         operations=before.operations,
         options=before.options,
         graph=before.graph,
+        installed=before.installed,
     )
 
 

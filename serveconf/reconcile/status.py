@@ -34,6 +34,10 @@ def make_status(
             }
             for p in sorted(observed.proxies, key=lambda p: p.id)
         ],
+        "standbys": [
+            {"id": s.id, "node_id": s.node_id, "pid": s.pid, "kind": s.kind, "state": s.phase.value}
+            for s in sorted(observed.standbys, key=lambda s: s.id)
+        ],
         "stacks": [_stack(ledger, head, observed, autoscaling) for _, head in sorted(ledger.heads.items())],
     }
 

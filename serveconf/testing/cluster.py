@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.figures import LoadReport, ReplicaFigures
-from serveconf.plan.state import Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
+from serveconf.plan.state import Observed, Phase, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState, StandbyState
+from serveconf.reconcile.placement import kind_of
 from serveconf.reconcile.ports import (
     Answers,
     Counters,
@@ -18,6 +19,7 @@ from serveconf.reconcile.ports import (
     NodeState,
     ProxyOrder,
     ReplicaOrder,
+    StandbyOrder,
     Totals,
 )
 from serveconf.routing import Generation
@@ -45,6 +47,8 @@ class FakeCluster:
         self.counted: dict[str, ReplicaFigures] = {}  # by replica
         self._replicas: dict[str, ReplicaState] = {}
         self._proxies: dict[str, ProxyState] = {}
+        self.standbys: dict[str, StandbyOrder] = {}  # all that were ever started
+        self._standbys: dict[str, StandbyState] = {}
         self._staged: dict[tuple[str, int], Generation] = {}
         self._nodes = tuple(NodeState(id=f"node{i}", is_head=i == 0, total={"CPU": 64.0}) for i in range(nodes))
 
@@ -58,6 +62,8 @@ class FakeCluster:
                 self._replicas[replica.id] = replace(replica, phase=phase, message=message)
             elif replica.phase is ReplicaPhase.DRAINING:
                 del self._replicas[replica.id]
+        for standby in list(self._standbys.values()):
+            self._standbys[standby.id] = replace(standby, phase=Phase.READY)
         for proxy in list(self._proxies.values()):
             if proxy.phase is not ProxyPhase.DRAINING and proxy.id in self.hung:
                 self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.UNHEALTHY)
@@ -91,7 +97,11 @@ class FakeCluster:
 
     def observe(self) -> Observed:
         """What is there."""
-        return Observed(replicas=tuple(self._replicas.values()), proxies=tuple(self._proxies.values()))
+        return Observed(
+            replicas=tuple(self._replicas.values()),
+            proxies=tuple(self._proxies.values()),
+            standbys=tuple(self._standbys.values()),
+        )
 
     def nodes(self) -> tuple[NodeState, ...]:
         """The nodes."""
@@ -110,6 +120,10 @@ class FakeCluster:
         await asyncio.sleep(0)
         self.log.append(("start", order.id))
         node = self._nodes[len(self._replicas) % len(self._nodes)]
+        kind = kind_of(order.deployment.spec.get("ray_actor_options", {}))
+        standby = next((s for s in self._standbys.values() if s.kind == kind and s.phase is Phase.READY), None)
+        if standby is not None:
+            del self._standbys[standby.id]
         self._replicas[order.id] = ReplicaState(
             id=order.id,
             stack=order.stack,
@@ -119,6 +133,7 @@ class FakeCluster:
             config_hash=order.deployment.config_hash,
             node_id=node.id,
             uds=f"/run/{order.id}",
+            was_standby=standby is not None,
         )
         self.on_change()
 
@@ -168,6 +183,20 @@ class FakeCluster:
         proxy = self._proxies.get(proxy_id)
         if proxy is not None:
             self._proxies[proxy_id] = replace(proxy, phase=ProxyPhase.DRAINING)
+        self.on_change()
+
+    async def start_standby(self, order: StandbyOrder) -> None:
+        """A standby is starting; ``standbys`` says what it imports."""
+        await asyncio.sleep(0)
+        self.standbys[order.id] = order
+        state = StandbyState(id=order.id, kind=order.kind, node_id=order.node_id, phase=Phase.STARTING)
+        self._standbys[order.id] = state
+        self.on_change()
+
+    async def stop_standby(self, standby_id: str) -> None:
+        """It is gone."""
+        await asyncio.sleep(0)
+        self._standbys.pop(standby_id, None)
         self.on_change()
 
     async def stage(self, proxy_id: str, generation: Generation) -> None:

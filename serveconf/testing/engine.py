@@ -12,8 +12,18 @@ from msgspec.structs import replace
 from serveconf.cluster.engine import Away, Gone, Place, Refused, Remote, Silent
 from serveconf.cluster.settings import ClusterSettings
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
-from serveconf.plan.state import Phase, ProxyState, ReplicaState
-from serveconf.reconcile.ports import Answers, Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, Store, Totals
+from serveconf.plan.state import Phase, ProxyState, ReplicaState, StandbyState
+from serveconf.reconcile.ports import (
+    Answers,
+    Counters,
+    LogPart,
+    NodeState,
+    ProxyOrder,
+    ReplicaOrder,
+    StandbyOrder,
+    Store,
+    Totals,
+)
 from serveconf.routing import Generation
 from serveconf.testing.memory import MemoryStore
 
@@ -163,6 +173,25 @@ class FakeProxy:
         self.state = replace(self.state, phase=Phase.DRAINING)
 
 
+class FakeStandby:
+    """Has the methods of ``cluster.standby.Standby``."""
+
+    def __init__(self, order: StandbyOrder, node: NodeState) -> None:
+        self.state = StandbyState(id=order.id, kind=order.kind, node_id=node.id, phase=Phase.READY, pid=3)
+
+    async def describe(self) -> StandbyState:
+        """What it is now."""
+        return self.state
+
+    async def wait_ready(self) -> StandbyState:
+        """At once."""
+        return self.state
+
+    async def check(self) -> str:
+        """It answers."""
+        return ""
+
+
 class FakeActor:
     """One actor: its object, and what is the matter with it. Implements ``engine.Remote``."""
 
@@ -239,6 +268,12 @@ class FakeActor:
         news.set()
 
     async def _answer(self, method: str, *args: Any) -> Any:
+        if method == "become":
+            kind, (order, settings) = args
+            assert kind == "replica"
+            self.hosted = FakeReplica(order, settings, NodeState(id=self.hosted.state.node_id, is_head=True))
+            self.hosted.state = replace(self.hosted.state, was_standby=True, pid=3)
+            return None
         if method != "read_log":  # answered although its loop is blocked
             await self.hung.wait()
         return await getattr(self.hosted, method)(*args)
@@ -249,7 +284,9 @@ class FakeEngine:
 
     def __init__(self, nodes: int = 1, store: Store | None = None) -> None:
         self.actors: dict[str, FakeActor] = {}
-        self.live_nodes = tuple(NodeState(id=f"node{i}", is_head=i == 0, total={"CPU": 64.0}) for i in range(nodes))
+        self.live_nodes = tuple(
+            NodeState(id=f"node{i}", is_head=i == 0, total={"CPU": 64.0}, available={"CPU": 64.0}) for i in range(nodes)
+        )
         self._store = store or MemoryStore()
 
     @property
@@ -267,6 +304,8 @@ class FakeEngine:
             if kind == "replica":
                 order, settings = args
                 return FakeReplica(order, settings, self.live_nodes[0])
+            if kind == "standby":
+                return FakeStandby(args[0], next(n for n in self.live_nodes if n.id == place.node_id))
             return FakeProxy(args[0], self._store, restarted=restarted)
 
         actor = self.actors[name] = FakeActor(name, make, restarts=place.restarts)

@@ -8,6 +8,8 @@ import pytest
 from labs import ActorLab, Lab
 
 from serveconf.errors import CodeFailed, OperatorError
+from serveconf.reconcile.placement import kind_of
+from serveconf.reconcile.ports import StandbyOrder
 from serveconf.routing import Generation, Middleware
 
 pytestmark = pytest.mark.anyio
@@ -179,3 +181,49 @@ async def test_code_that_a_proxy_cannot_build_is_the_authors_fault(actors: Actor
     front = Front(middlewares=(Middleware("broken:X"),))
     with pytest.raises(CodeFailed):
         await actors.cluster.stage(proxy, Generation(number=1, front=front))
+
+
+# -- standbys
+
+
+async def test_a_replica_starts_in_a_standby_of_its_kind(lab: Lab, free_port: int) -> None:
+    node = lab.cluster.nodes()[0].id
+    await lab.cluster.start_standby(standby("one", node, 0.1))
+    await lab.cluster.start_standby(standby("other", node, 0.3))
+    await lab.until(lambda: [s.phase.value for s in lab.cluster.observe().standbys] == ["Ready", "Ready"])
+    replica = await ready(lab)
+    state = lab.replica(replica)
+    assert state is not None
+    assert state.was_standby
+    assert [s.id for s in lab.cluster.observe().standbys] == ["other"]
+    other = await ready(lab, 2)
+    state = lab.replica(other)
+    assert state is not None
+    assert not state.was_standby
+    await lab.cluster.stop_replica(replica, drain_s=1)
+    await lab.until(lambda: lab.phase(replica) is None)
+    await lab.cluster.stop_standby("other")
+    await lab.until(lambda: not lab.cluster.observe().standbys)
+
+
+async def test_standbys_and_what_they_became_are_found_again(actors: ActorLab) -> None:
+    node = actors.cluster.nodes()[0].id
+    for name in ("one", "two"):
+        await actors.cluster.start_standby(standby(name, node, 0.1))
+    await actors.until(lambda: [s.phase.value for s in actors.cluster.observe().standbys] == ["Ready", "Ready"])
+    replica = await ready(actors)
+    before = actors.cluster.observe()
+    await actors.another_controller(replica)
+    assert actors.cluster.observe() == before
+    await actors.cluster.stop_replica(replica, drain_s=1)
+    await actors.until(lambda: actors.phase(replica) is None)
+    (left,) = actors.cluster.observe().standbys
+    await actors.cluster.stop_standby(left.id)
+    await actors.until(lambda: not actors.cluster.observe().standbys)
+
+
+def standby(name: str, node: str, num_cpus: float) -> StandbyOrder:
+    options = {"num_cpus": num_cpus}
+    return StandbyOrder(
+        id=name, node_id=node, kind=kind_of(options) or "", options=options, modules=("no_such_module", "colorsys")
+    )

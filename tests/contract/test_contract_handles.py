@@ -280,3 +280,43 @@ async def test_the_nodes_stay_known_through_an_empty_answer_and_an_error(lab: Fa
     lab.fake.live_nodes = (*before, *before)
     await lab.until(lambda: len(lab.cluster.nodes()) == 2)
     following.cancel()
+
+
+async def test_a_standby_that_dies_while_it_is_taken_is_a_retry_that_nobody_sees(lab: FakeEngineLab) -> None:
+    from test_contract_cluster import standby
+
+    from serveconf.cluster.settings import STANDBY_PREFIX
+
+    node = lab.cluster.nodes()[0].id
+    for name in ("one", "two"):
+        await lab.cluster.start_standby(standby(name, node, 0.1))
+    await lab.until(lambda: len([s for s in lab.cluster.observe().standbys if s.phase == "Ready"]) == 2)
+    lab.fake.actors[STANDBY_PREFIX + "one"].why_dead = "killed"  # nobody has heard of it yet
+    name, _ = await taken(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    state = lab.replica(name)
+    assert state is not None
+    assert state.was_standby
+    assert not lab.cluster.observe().standbys
+
+
+async def test_standbys_give_up_their_room(lab: FakeEngineLab) -> None:
+    from msgspec.structs import replace
+    from test_contract_cluster import standby
+
+    node = lab.fake.live_nodes[0]
+    await lab.cluster.start_standby(standby("one", node.id, 2))
+    await lab.until(lambda: [s.phase for s in lab.cluster.observe().standbys] == ["Ready"])
+    lab.fake.live_nodes = (replace(node, available={"CPU": 1.0}),)
+    await lab.cluster.refresh()
+    assert lab.cluster.nodes()[0].available == {"CPU": 3.0}
+    order = lab.order(1, ray_actor_options={"num_cpus": 3})
+    await lab.cluster.start_replica(order)
+    await lab.until(lambda: not lab.cluster.observe().standbys)
+
+
+async def taken(lab: FakeEngineLab) -> tuple[str, str]:
+    """A replica of the usual kind."""
+    order = lab.order(1)
+    await lab.cluster.start_replica(order)
+    return order.id, order.deployment.name

@@ -47,7 +47,7 @@ def assert_applied(result: dict[str, Any], outcome: str) -> None:
 def test_looking_has_the_contracts_shapes(live: Stack) -> None:
     place, name = live.place, live.name
     status = place.ok("status", "-o", "json").json
-    assert set(status) == {"generation", "controller", "proxies", "stacks"}
+    assert set(status) == {"generation", "controller", "proxies", "standbys", "stacks"}
     assert set(status["controller"]) == {"pid", "address"}
     assert set(status["proxies"][0]) == {"id", "node_id", "pid", "state", "generation", "address"}
     stack = place.stack(name)

@@ -78,9 +78,10 @@ def test_broken_code_exits_3_with_the_users_traceback_and_changes_nothing(stack:
 
 def test_app_that_never_gets_ready_exits_3_and_says_what_was_waited_for(stack: Stack) -> None:
     stack.says("web", "before")
-    stack.spec(SLOW)
+    stack.spec(WEB)
     stack.apply()
     before = stack.pids("web")
+    stack.spec(SLOW)
     stack.code("web", HANGING)
     done = stack.try_apply("-o", "json")
     assert done.code == 3, done.err
@@ -94,7 +95,7 @@ def test_app_that_never_gets_ready_exits_3_and_says_what_was_waited_for(stack: S
 
 def test_a_version_whose_first_health_check_fails_never_serves(stack: Stack) -> None:
     stack.says("web", "before")
-    stack.spec(SLOW)
+    stack.spec(WEB)
     stack.apply()
     before = stack.pids("web")
     stack.spec(SLOW.replace("2}", "10}") + ", health_check_path: /nope")

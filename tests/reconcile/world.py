@@ -96,6 +96,8 @@ def request(*deployments: dict[str, Any], stack: str = "default", **more: Any) -
     spec: dict[str, Any] = {"name": stack, "deployments": list(deployments)}
     if http is not None:
         spec["http_options"] = http
+    if "standbys" in more:
+        spec["standbys"] = more.pop("standbys")
     files = more.pop("files", {"a.py": "1", "b.py": "1", "c.py": "1"})
     code = more.pop("code", "c0de" + "".join(files.values()))
     return ApplyRequest(spec=spec, code=code, files=files, app_dir="/app", **more)

@@ -1,0 +1,113 @@
+"""Standbys: as many warm processes per node and kind of replica as the stacks ask for, made when nothing else is going on."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from serveconf.plan.state import DesiredStack, Observed, Phase, ReplicaPhase, StandbyState
+from serveconf.reconcile.backoff import Backoff
+from serveconf.reconcile.placement import KIND, asked_resources, kind_of
+from serveconf.reconcile.ports import Clock, Cluster, NodeState, StandbyOrder
+from serveconf.reconcile.stacks import Stacks
+
+IDLE_S = 5.0
+BUSY_S = 0.5
+MOST_MODULES = 1000
+
+
+@dataclass(kw_only=True)
+class Kind:
+    """One kind of replica: its options, how many standbys of it, what they import."""
+
+    options: dict[str, Any]
+    number: int = 0
+    modules: dict[str, None] = field(default_factory=dict)
+
+
+class Standbys:
+    """Keeps them: one is started at a time, and none while an apply or a start is on."""
+
+    def __init__(self, cluster: Cluster, stacks: Stacks, clock: Clock) -> None:
+        self._cluster = cluster
+        self._stacks = stacks
+        self._backoff: Backoff[tuple[str, str]] = Backoff(clock)
+
+    async def once(self) -> float:
+        """One look. Returns the seconds until the next one that nobody asks for."""
+        names = self._stacks.names()
+        goals = [goal for name in names if (goal := self._stacks.goal(name)) is not None]
+        kinds = kinds_of(goals)
+        observed, nodes = self._cluster.observe(), self._cluster.nodes()
+        await self._end_surplus(kinds, observed, nodes)
+        if self._is_busy(observed):
+            return BUSY_S
+        for node in nodes:
+            for name, kind in kinds.items():
+                there = [s for s in observed.standbys if (s.node_id, s.kind) == (node.id, name)]
+                if len(there) < kind.number and _has_room(node, kind, observed.standbys, kinds):
+                    return await self._start(node, name, kind)
+        return IDLE_S
+
+    async def _start(self, node: NodeState, name: str, kind: Kind) -> float:
+        wait_s = self._backoff.wait_s((node.id, name))
+        if wait_s > 0:
+            return wait_s
+        order = StandbyOrder(
+            id=secrets.token_hex(4),
+            node_id=node.id,
+            kind=name,
+            options=kind.options,
+            modules=tuple(kind.modules)[:MOST_MODULES],
+        )
+        await self._cluster.start_standby(order)
+        return BUSY_S
+
+    async def _end_surplus(self, kinds: dict[str, Kind], observed: Observed, nodes: Iterable[NodeState]) -> None:
+        """Those that failed, are of no kind that is asked for, or one too many."""
+        kept: Counter[tuple[str, str]] = Counter()
+        live = {node.id for node in nodes}
+        for standby in sorted(observed.standbys, key=lambda s: (s.phase is not Phase.READY, s.id)):
+            key = (standby.node_id, standby.kind)
+            kept[key] += 1
+            wanted = kinds[standby.kind].number if standby.kind in kinds and standby.node_id in live else 0
+            if standby.phase in (Phase.FAILED, Phase.UNHEALTHY):
+                self._backoff.failed(key)
+            elif standby.phase is Phase.DRAINING or kept[key] <= wanted:
+                continue
+            await self._cluster.stop_standby(standby.id)
+
+    def _is_busy(self, observed: Observed) -> bool:
+        heads = (self._stacks.head(name) for name in self._stacks.names())
+        applying = any(head is not None and head.target is not None and head.baking_until is None for head in heads)
+        starting = any(r.phase is ReplicaPhase.STARTING for r in observed.replicas)
+        return applying or starting or any(s.phase in (Phase.STARTING, Phase.DRAINING) for s in observed.standbys)
+
+
+def kinds_of(stacks: Iterable[DesiredStack]) -> dict[str, Kind]:
+    """The kinds that stacks ask standbys of: the largest number counts, and each imports what any of its replicas imports."""
+    kinds: dict[str, Kind] = {}
+    for stack in stacks:
+        for deployment in stack.deployments if stack.standbys else ():
+            options = deployment.spec.get("ray_actor_options", {})
+            name = kind_of(options)
+            if name is None:
+                continue
+            kind = kinds.setdefault(name, Kind(options={key: options[key] for key in KIND if options.get(key)}))
+            kind.number = max(kind.number, stack.standbys)
+            kind.modules |= dict.fromkeys(deployment.installed)
+    return kinds
+
+
+def _has_room(node: NodeState, kind: Kind, standbys: Iterable[StandbyState], kinds: dict[str, Kind]) -> bool:
+    """Whether it fits beside the other standbys; what they hold counts as free for replicas alone."""
+    free = dict(node.available)
+    for standby in standbys:
+        if standby.node_id == node.id and standby.kind in kinds:
+            for name, amount in asked_resources(kinds[standby.kind].options).items():
+                free[name] = free.get(name, 0.0) - amount
+    asked = asked_resources(kind.options)
+    return all(free.get(name, 0.0) + 1e-6 >= amount for name, amount in asked.items())
