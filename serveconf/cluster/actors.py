@@ -24,7 +24,16 @@ from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState, StandbyState
 from serveconf.reconcile.placement import asked_resources, kind_of
-from serveconf.reconcile.ports import CONTROLLER_LOG, Counters, LogPart, NodeState, ProxyOrder, ReplicaOrder, StandbyOrder, Totals
+from serveconf.reconcile.ports import (
+    CONTROLLER_LOG,
+    Counters,
+    LogPart,
+    NodeState,
+    ProxyOrder,
+    ReplicaOrder,
+    StandbyOrder,
+    Totals,
+)
 from serveconf.routing import Generation
 
 log = get_logger("cluster")
