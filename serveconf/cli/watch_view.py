@@ -84,6 +84,7 @@ class TextView:
         self._terminal = live
         self._footer = "looking at the files"
         self._lock = threading.RLock()
+        self._shown = [self._footer]
         self._live: Live | None = None
         self._applies: dict[Path | None, ApplyView] = {}
         self._stacks: list[str] = []
@@ -149,11 +150,18 @@ class TextView:
         self._status = found
 
     def lines(self) -> list[str]:
-        """The picture at the bottom of the terminal."""
-        with self._lock:
-            applying = [line for view in self._applies.values() for line in view.lines()]
-            head = applying[:1] or [paint(self._footer, dim=True, on=self._color)]
-            return [*head, *applying[1:], *self._picture()]
+        """The picture at the bottom of the terminal.
+
+        The terminal's own thread asks, holding a lock that who writes a line waits for, holding ours: it must never wait.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                applying = [line for view in self._applies.values() for line in view.lines()]
+                head = applying[:1] or [paint(self._footer, dim=True, on=self._color)]
+                self._shown = [*head, *applying[1:], *self._picture()]
+            finally:
+                self._lock.release()
+        return self._shown
 
     def _picture(self) -> list[str]:
         rows = []

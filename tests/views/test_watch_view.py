@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 
 from serveconf.cli.watch_view import JsonView, TextView
@@ -43,6 +44,40 @@ def test_an_apply_is_shown_as_apply_shows_it() -> None:
             view.tell(Said(kind="event", message=event["event"], file=FILE, stack="shop", data=event))
         assert "preflight" in "\n".join(view.lines())
     assert "preflight: looking" in stream.getvalue()
+
+
+def test_a_picture_that_changes_and_lines_that_are_written_never_wait_for_each_other() -> None:
+    """As on a terminal: rich asks for the picture while it holds the lock that writing a line needs."""
+    terminal, held, writing = threading.Lock(), threading.Event(), threading.Event()
+    view = TextView(io.StringIO(), color=False)
+
+    class Terminal:
+        def write_above(self, text: str) -> None:
+            writing.set()
+            with terminal:
+                pass
+
+        def stop(self) -> None:
+            pass
+
+    view._live = Terminal()
+
+    def refresh() -> None:
+        with terminal:
+            held.set()
+            writing.wait(10)
+            view.lines()
+
+    def write() -> None:
+        held.wait(10)
+        view.app_line("shop", "web", "a line")
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (refresh, write)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_objects_for_machines_have_a_level_and_the_errors_problems() -> None:
