@@ -31,6 +31,7 @@ from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.data import data_of
 from serveconf.reconcile.drift import find_drift
 from serveconf.reconcile.events import EventLog
+from serveconf.reconcile.journal import unheard
 from serveconf.reconcile.packages import check_digest
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.pulse import Pulse
@@ -77,7 +78,7 @@ def make_app(
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_fault)
     app.include_router(page_router())
-    app.include_router(sign_in_router(sessions))
+    app.include_router(sign_in_router(sessions, events.note if events is not None else unheard))
     app.include_router(_measuring(plane, pulse))
     app.include_router(_looking(plane, address, token), prefix="/api/v1")
     app.include_router(logs_router(plane, events), prefix="/api/v1")

@@ -12,6 +12,8 @@ from serveconf.admin import models
 from serveconf.admin.guard import ROLE
 from serveconf.admin.page import PAGE_HEADERS
 from serveconf.admin.sessions import SESSION_S, Sessions
+from serveconf.credentials import Role
+from serveconf.reconcile.journal import EventKind, Note, unheard
 
 API = "/api/v1"  # the cookie goes there only
 
@@ -33,8 +35,8 @@ _TOO_LATE = """<!doctype html>
 """
 
 
-def sign_in_router(sessions: Sessions) -> APIRouter:
-    """What the browser opens, and what command and page ask."""
+def sign_in_router(sessions: Sessions, note: Note = unheard) -> APIRouter:
+    """What the browser opens, and what command and page ask. Each sign-in is noted."""
     router = APIRouter(tags=["dashboard"])
 
     @router.get("/sign-in", response_class=HTMLResponse)
@@ -43,6 +45,9 @@ def sign_in_router(sessions: Sessions) -> APIRouter:
         session = sessions.sign_in(code)
         if session is None:
             return HTMLResponse(_TOO_LATE, 403, headers=PAGE_HEADERS)
+        role = Role(session.partition(".")[0])
+        may = "may change things" if role is Role.WRITE else "may only look"
+        note(kind=EventKind.TOKEN, message=f"a browser was signed in to the dashboard, which {may}")
         # No redirect: one that follows a link elsewhere would come without the cookie. The page goes on by itself.
         answer = HTMLResponse(_SIGNED_IN.format(key=html.escape(sessions.key(session))), headers=PAGE_HEADERS)
         answer.set_cookie(

@@ -138,7 +138,8 @@ class Controller:
         )
         self._writers.start(keep("events", events.keep), name="events")
         self._writers.start(keep("figures", pulse.run), name="figures")
-        events.note(kind="controller", message="the controller is ready", data={"pid": os.getpid()})
+        said = "the controller died and has come back" if self._restarted else "the controller is ready"
+        events.note(kind="controller", message=said, data={"pid": os.getpid()})
         self._tasks.start(server.serve(app), name="control API")
         self._tasks.start(preflight.warm_up(), name="preflight")
         self._address = ControllerAddress(url=url, token=token, pid=os.getpid())

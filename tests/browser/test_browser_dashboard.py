@@ -52,6 +52,11 @@ def test_a_rollout_is_watched_and_taken_back_after_a_look_at_its_plan(page: Any,
     expect(page.locator(".events")).to_contain_text("revision 3 goes back to an older one by dashboard")
 
 
+def test_who_signs_in_is_told_in_the_events(page: Any, stage: Stage) -> None:
+    go_to(page, "Events")
+    expect(page.locator(".events")).to_contain_text("a browser was signed in to the dashboard, which may change things")
+
+
 def test_a_plan_that_is_out_of_date_rolls_nothing_back(page: Any, stage: Stage) -> None:
     stage.apply(WEB)
     stage.apply(WEB, code="2")
