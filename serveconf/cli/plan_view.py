@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from serveconf.cli.columns import Cell, columns, count, paint, visible
+from serveconf.plan.actions import ActionKind
 from serveconf.plan.summary import starts_front
 
 Action = Mapping[str, Any]
 
-_SIGNS = {"create": ("+", "green"), "remove": ("-", "red")}
-_CHANGE = ("~", "yellow")
+_CREATE, _REMOVE, _CHANGE = ("+", "green"), ("-", "red"), ("~", "yellow")
 _IN_THE_LINE = frozenset(
     {"version", "replicas", "surge", "operations", "canary"}
 )  # said by the line itself, or in their own way
@@ -36,8 +36,8 @@ def summary_line(plan: Mapping[str, Any]) -> str:
     actions = plan["actions"]
     if not actions:
         return f"No changes. Stack '{plan['stack']}' is up to date."
-    created = {a["deployment"] for a in actions if a["action"] == "create"}
-    removed = {a["deployment"] for a in actions if a["action"] == "remove"}
+    created = {a["deployment"] for a in actions if a["action"] == ActionKind.CREATE}
+    removed = {a["deployment"] for a in actions if a["action"] == ActionKind.REMOVE}
     changed = {a["deployment"] for a in actions} - created - removed
     return f"Plan: {len(created)} to create, {len(changed)} to change, {len(removed)} to remove."
 
@@ -55,7 +55,10 @@ def _body(actions: Sequence[Action], color: bool) -> Iterator[str]:
 
 
 def _sign(action: Action) -> tuple[str, str]:
-    return _SIGNS["create"] if starts_front(action) else _SIGNS.get(action["action"], _CHANGE)
+    kind = ActionKind(action["action"])
+    if starts_front(action) or kind is ActionKind.CREATE:
+        return _CREATE
+    return _REMOVE if kind is ActionKind.REMOVE else _CHANGE
 
 
 def mark_of(action: Action) -> str:
@@ -66,28 +69,30 @@ def mark_of(action: Action) -> str:
 def what_of(action: Action) -> str:
     """What is done, in words."""
     before, after = action["before"] or {}, action["after"] or {}
-    match action["action"]:
-        case "create":
+    kind = ActionKind(action["action"])
+    match kind:
+        case ActionKind.CREATE:
             at = after.get("route_prefix")
             return f"create {count(after.get('num_replicas', 1), 'replica')}" + (f" at {at}" if at else "")
-        case "roll":
+        case ActionKind.ROLL:
             return f"roll {count(before['replicas'] or after['replicas'], 'replica')} (surge {after['surge']}{_canary(after)})"
-        case "scale":
+        case ActionKind.SCALE:
             return _scale(before, after)
-        case "route" if before.get("route_prefix") and after.get("route_prefix"):
+        case ActionKind.ROUTE if before.get("route_prefix") and after.get("route_prefix"):
             return f"move {before['route_prefix']} → {after['route_prefix']}"
-        case "route":
+        case ActionKind.ROUTE:
             return "route"
-        case "proxy" if starts_front(action):
+        case ActionKind.PROXY if starts_front(action):
             return f"listen on {after['host']}:{after['port']}"
-        case "proxy":
+        case ActionKind.PROXY:
             return "replace listeners"
-        case "update":
+        case ActionKind.RECONFIGURE:
+            return "reconfigure"
+        case ActionKind.UPDATE:
             return "update settings"
-        case "remove":
+        case ActionKind.REMOVE:
             return f"remove {count(before.get('replicas', 0), 'replica')}"
-        case other:
-            return str(other)
+    assert_never(kind)
 
 
 def _canary(after: Mapping[str, Any]) -> str:
@@ -139,17 +144,19 @@ def _details(action: Action, color: bool) -> Iterator[str]:
 
 
 def _already_said(action: Action) -> set[str]:
-    match action["action"]:
-        case "proxy" if starts_front(action):
+    kind = ActionKind(action["action"])
+    match kind:
+        case ActionKind.PROXY if starts_front(action):
             return {"host", "port"}
-        case "create" | "remove":
+        case ActionKind.CREATE | ActionKind.REMOVE:
             return {"route_prefix", "num_replicas"}
-        case "scale":
+        case ActionKind.SCALE:
             return {"num_replicas"}
-        case "route" if "→" in what_of(action):
+        case ActionKind.ROUTE if "→" in what_of(action):
             return {"route_prefix"}
-        case _:
+        case ActionKind.ROLL | ActionKind.RECONFIGURE | ActionKind.ROUTE | ActionKind.UPDATE | ActionKind.PROXY:
             return set()
+    assert_never(kind)
 
 
 def _value(value: Any) -> str:

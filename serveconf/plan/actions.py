@@ -25,6 +25,19 @@ class Reason(StrEnum):
     NO_PROXY = "no proxy runs"
 
 
+class ActionKind(StrEnum):
+    """What is done. Whoever tells kinds apart matches them all, so that a new one is a list of type errors."""
+
+    CREATE = "create"
+    ROLL = "roll"
+    SCALE = "scale"
+    RECONFIGURE = "reconfigure"
+    ROUTE = "route"
+    UPDATE = "update"
+    PROXY = "proxy"
+    REMOVE = "remove"
+
+
 class Why(msgspec.Struct, frozen=True):
     """One reason, and what it is about: field paths, files, counts."""
 
@@ -38,7 +51,7 @@ class Why(msgspec.Struct, frozen=True):
 class Action(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a plan. ``before`` and ``after`` hold what changes and nothing else, secrets masked."""
 
-    action: str  # create, roll, scale, reconfigure, route, update, proxy, remove
+    action: ActionKind
     deployment: str | None  # None: the HTTP front
     cost: Cost
     why: tuple[Why, ...]
@@ -53,7 +66,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     def as_json(self) -> dict[str, Any]:
         """The contract's form."""
         return {
-            "action": self.action,
+            "action": self.action.value,
             "deployment": self.deployment,
             "cost": self.cost.value,
             "reason": self.reason,

@@ -12,7 +12,7 @@ from functools import cache
 from math import ceil
 from typing import Any
 
-from serveconf.plan.actions import Action, Plan, Reason, Why
+from serveconf.plan.actions import Action, ActionKind, Plan, Reason, Why
 from serveconf.plan.costs import Change, canonical, changes, field_costs
 from serveconf.plan.desired import same_middlewares
 from serveconf.plan.fields import field_action, fields_changed, files_changed, values_after, values_before
@@ -23,13 +23,6 @@ from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Repl
 from serveconf.spec.models import Cost, DeploymentSpec
 
 Replicas = Sequence[ReplicaState]
-
-_ACTION_OF = {
-    Cost.SCALE: "scale",
-    Cost.RECONFIGURE: "reconfigure",
-    Cost.ROUTE: "route",
-    Cost.NONE: "update",
-}
 
 
 def make_plan(
@@ -65,7 +58,7 @@ def make_plan(
 
 def _standbys(before: DesiredStack, after: DesiredStack) -> Action:
     change = Change(path="standbys", cost=Cost.NONE, before=before.standbys, after=after.standbys)
-    return field_action("update", None, Cost.NONE, [change], masks=({}, {}))
+    return field_action(ActionKind.UPDATE, None, Cost.NONE, [change], masks=({}, {}))
 
 
 def _live_replicas(stack: str, observed: Observed) -> Mapping[str, Replicas]:
@@ -78,7 +71,7 @@ def _live_replicas(stack: str, observed: Observed) -> Mapping[str, Replicas]:
 
 def _create(deployment: DesiredDeployment) -> Action:
     return Action(
-        action="create",
+        action=ActionKind.CREATE,
         deployment=deployment.name,
         cost=Cost.SCALE,
         why=(Why(Reason.NEW),),
@@ -106,7 +99,7 @@ def _defaults() -> dict[str, Any]:
 def _remove(name: str, deployment: DesiredDeployment | None, live: Replicas) -> Action:
     before = {"route_prefix": deployment.prefix} if deployment else {}
     return Action(
-        action="remove",
+        action=ActionKind.REMOVE,
         deployment=name,
         cost=Cost.REMOVE,
         why=(Why(Reason.GONE),),
@@ -133,10 +126,10 @@ def _change(before: DesiredDeployment, after: DesiredDeployment, live: Replicas,
 
 
 _CHEAPER_THAN_ROLL = (
-    ("scale", Cost.SCALE),
-    ("reconfigure", Cost.RECONFIGURE),
-    ("route", Cost.ROUTE),
-    ("update", Cost.NONE),
+    (ActionKind.SCALE, Cost.SCALE),
+    (ActionKind.RECONFIGURE, Cost.RECONFIGURE),
+    (ActionKind.ROUTE, Cost.ROUTE),
+    (ActionKind.UPDATE, Cost.NONE),
 )
 
 
@@ -158,7 +151,7 @@ def _roll(
     new = sorted(set(after.operations) - set(before.operations))
     counts = {"replicas": after.num_replicas, "surge": _surge(after)}
     return Action(
-        action="roll",
+        action=ActionKind.ROLL,
         deployment=after.name,
         cost=Cost.ROLL,
         why=tuple(why),

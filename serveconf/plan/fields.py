@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serveconf.plan.actions import Action, Reason, Why
+from serveconf.plan.actions import Action, ActionKind, Reason, Why
 from serveconf.plan.costs import ABSENT, Change
 from serveconf.plan.masks import shown
 from serveconf.spec.models import Cost
@@ -14,7 +14,7 @@ Masks = Mapping[str, str]
 
 
 def field_action(
-    action: str,
+    action: ActionKind,
     deployment: str | None,
     cost: Cost,
     changed: Sequence[Change],

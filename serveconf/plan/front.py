@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from serveconf.plan.actions import Action, Reason, Why
+from serveconf.plan.actions import Action, ActionKind, Reason, Why
 from serveconf.plan.costs import ABSENT, Change, changes, field_costs
 from serveconf.plan.desired import same_http_middlewares
 from serveconf.plan.fields import Masks, field_action, files_changed, values_after
 from serveconf.plan.state import DesiredStack, ProxyPhase, ProxyState
 from serveconf.spec.models import Cost, HttpOptions, Location
 
-_ACTION_OF = {Cost.PROXY: "proxy", Cost.ROUTE: "route"}
+_ACTION_OF = {Cost.PROXY: ActionKind.PROXY, Cost.ROUTE: ActionKind.ROUTE}
 _DEFAULTS: dict[str, Any] = HttpOptions().model_dump(mode="json")
 _LIVE = (ProxyPhase.STARTING, ProxyPhase.READY, ProxyPhase.UNHEALTHY)
 
@@ -47,7 +47,7 @@ def diff_front(
             why = files_changed(before.http_middleware_modules, desired.http_middleware_modules)
             yield Action(action=action, deployment=None, cost=cost, why=(why,))
     if claims := _claims(before, desired, effective[1]) if current else []:
-        yield field_action("update", None, Cost.NONE, claims, masks=(before.masks, desired.masks))
+        yield field_action(ActionKind.UPDATE, None, Cost.NONE, claims, masks=(before.masks, desired.masks))
 
 
 def _first_front(options: dict[str, Any], said: list[Change], masks: Masks) -> Action:
@@ -55,7 +55,7 @@ def _first_front(options: dict[str, Any], said: list[Change], masks: Masks) -> A
     place = {key: options[key] for key in ("host", "port")}
     after = {**values_after(said, masks), **place}
     return Action(
-        action="proxy", deployment=None, cost=Cost.PROXY, why=(Why(Reason.NO_PROXY),), before=None, after=after
+        action=ActionKind.PROXY, deployment=None, cost=Cost.PROXY, why=(Why(Reason.NO_PROXY),), before=None, after=after
     )
 
 

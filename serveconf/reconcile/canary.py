@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from serveconf.figures import Side
-from serveconf.plan.actions import Action, Plan
+from serveconf.plan.actions import Action, ActionKind, Plan
 from serveconf.plan.canary import CanaryRule, Evidence, look, p95, rule_of, why_worse
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.reconcile.placement import DoesNotFit
@@ -105,7 +105,7 @@ def with_canaries(plan: Plan, current: DesiredStack | None, target: DesiredStack
             )
 
     def told(action: Action) -> Action:
-        rule = rules.get(action.deployment or "") if action.action == "roll" else None
+        rule = rules.get(action.deployment or "") if action.action is ActionKind.ROLL else None
         if rule is None:
             return action
         return replace(action, after={**(action.after or {}), "canary": {"steps": rule.steps, "step_s": rule.step_s}})
