@@ -14,6 +14,7 @@ from serveconf.cluster.engine import Engine, EngineError
 from serveconf.cluster.ray_engine import RayStore
 from serveconf.cluster.settings import node_folder
 from serveconf.cluster.shown import with_own_paths
+from serveconf.cluster.variables import split
 from serveconf.code.looking import Reports, WarmInspector, look_at_code
 from serveconf.errors import AuthorError
 from serveconf.reconcile.packages import Packages
@@ -38,14 +39,15 @@ class EnginePreflight:
     async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
         """What each target and each middleware is, in the given order."""
         folder = await self._packages.folder(question.code) if question.code else None
-        if question.runtime_env:
+        told, _ = split(question.runtime_env)
+        if told:
             limit = question.timeout_s * (len(question.targets) + len(question.middlewares)) + SPARE_S
             try:
                 answer = await self._engine.run(
                     _look_in_environment,
                     self._cluster_id,
                     question,
-                    runtime_env=question.runtime_env,
+                    runtime_env=told,
                     timeout_s=limit,
                 )
             except EngineError as error:
@@ -62,10 +64,11 @@ class EnginePreflight:
 
 
 def _look(question: Question, folder: Path | None, look: Callable[..., Reports] = look_at_code) -> Any:
+    _, variables = split(question.runtime_env)
     return look(
         code_dir=str(folder) if folder else None,
         cwd=question.app_dir,
-        targets=question.targets,
+        targets=[{**target, "env_vars": variables} for target in question.targets],
         middlewares=question.middlewares,
         timeout_s=question.timeout_s,
     )

@@ -35,6 +35,7 @@ from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
 from serveconf.own_metrics import own_families
+from serveconf.plan.hiding import hide, secrets_of_deployment
 from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
@@ -52,6 +53,7 @@ class Replica:
     """Import, construct, start up, listen; then answer until it is drained."""
 
     def __init__(self, order: ReplicaOrder, settings: ClusterSettings, surroundings: Surroundings) -> None:
+        self._secrets = secrets_of_deployment(order.deployment)
         self._order = order
         self._settings = settings
         self._node_ip = surroundings.node_ip
@@ -177,7 +179,12 @@ class Replica:
         target = Target(stack=self._order.stack, deployment=f"{deployment.entry}.{node}")
         return DeploymentHandle(target, deployment_name=node, app_name=deployment.entry)
 
+    def _hide(self, text: str) -> str:
+        """Text of the user's code, without the values from variables that it was given."""
+        return hide(text, self._secrets)
+
     def _fail(self, message: str, trace: str) -> None:
+        message, trace = self._hide(message), self._hide(trace)
         log.error("replica failed", replica=self._order.id, reason=message)
         code = self._packages.path(self._order.deployment.code) if self._order.deployment.code else None
         message, trace = (with_own_paths(text, code, self._order.deployment.app_dir) for text in (message, trace))
@@ -198,7 +205,7 @@ class Replica:
         except TimeoutError:
             return f"no answer to the health check within {timeout_s:g} s"
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means unhealthy
-            return f"{type(error).__name__}: {error}"
+            return self._hide(f"{type(error).__name__}: {error}")
         return ""
 
     async def reconfigure(self, user_config: Any, config_hash: str) -> tuple[str, str] | None:
@@ -207,9 +214,9 @@ class Replica:
         try:
             await self._served.reconfigure(user_config)
         except CodeFailed as error:
-            return error.message, error.traceback
+            return self._hide(error.message), self._hide(error.traceback)
         except ServeconfError as error:
-            return error.message, ""
+            return self._hide(error.message), ""
         self._state = replace(self._state, config_hash=config_hash)
         return None
 

@@ -18,6 +18,7 @@ from serveconf.code.versions import relevant_files
 from serveconf.errors import AuthorError
 from serveconf.plan.desired import make_desired
 from serveconf.plan.graph import expand
+from serveconf.plan.hiding import Secrets, hide, secrets_of
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.ports import Preflight, Question, TargetReport
 from serveconf.reconcile.requests import ApplyRequest
@@ -103,6 +104,9 @@ async def _look(request: ApplyRequest, spec: StackSpec, current: DesiredStack | 
     asked = _unknown_middlewares(spec, looked)
     unknown = [d for d in spec.deployments if d.name not in known]
     problems: list[CodeProblem] = []
+    secrets = {
+        text: m for key, value in request.spec.items() for text, m in secrets_of(value, key, request.masks).items()
+    }
     for runtime_env, group in _by_runtime_env(unknown, also_empty=bool(asked)):
         mine = [] if runtime_env else asked
         question = Question(
@@ -117,11 +121,13 @@ async def _look(request: ApplyRequest, spec: StackSpec, current: DesiredStack | 
         for d, report in zip(group, reports, strict=True):
             known[d.name] = report
             if not report.ok:
-                problems.append(_problem(f"deployments[{spec.deployments.index(d)}].import_path", report, d.name))
+                problems.append(
+                    _problem(f"deployments[{spec.deployments.index(d)}].import_path", report, d.name, secrets)
+                )
         for (path, owner, _), check in zip(mine, checks, strict=True):
             looked.middleware_modules.setdefault(owner, set()).update(check.modules)
             if not check.ok:
-                problems.append(_problem(f"{path}.import_path", check, owner))
+                problems.append(_problem(f"{path}.import_path", check, owner, secrets))
     if problems:
         raise CodeRefused(problems)
     return looked
@@ -199,12 +205,12 @@ def _target(spec: DeploymentSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", include=set(LOOKED_AT))
 
 
-def _problem(path: str, report: TargetReport, deployment: str | None) -> CodeProblem:
+def _problem(path: str, report: TargetReport, deployment: str | None, secrets: Secrets) -> CodeProblem:
     return CodeProblem(
         path=path,
-        message=report.error or "can't be served",
+        message=hide(report.error or "can't be served", secrets),
         deployment=deployment,
-        traceback=report.traceback or "",
+        traceback=hide(report.traceback or "", secrets),
         hint=report.hint,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from serveconf.errors import Conflict, ServeconfError
+from serveconf.errors import CodeFailed, Conflict, ServeconfError
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.front import is_its_turn, merge_fronts, wanted_proxies
@@ -105,7 +105,8 @@ class Proxies:
         try:
             await self._table.bring()
         except ServeconfError as error:  # a replica or a middleware that is gone: its stack moves the table on
-            log.warning("a proxy could not be brought forward", extra={"reason": error.message})
+            reason = error.code if isinstance(error, CodeFailed) else error.message
+            log.warning("a proxy could not be brought forward", extra={"reason": reason})
             return RETRY_S
         return IDLE_S
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from serveconf.background import Tasks
 from serveconf.errors import CodeFailed, Conflict, ServeconfError
+from serveconf.plan.hiding import hide, secrets_of_deployment
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
@@ -205,13 +206,14 @@ class StackPass:
             await self._cluster.reconfigure(replica.id, deployment.spec.get("user_config"), deployment.config_hash)
         except ServeconfError as error:  # one that is gone, or does not answer: the next looks deal with that
             self._backoff.failed(("config", replica.id, deployment.config_hash))
-            log.warning("a replica did not take its user_config", extra={"replica": replica.id, "why": error.message})
+            why = hide(error.message, secrets_of_deployment(deployment))
+            log.warning("a replica did not take its user_config", extra={"replica": replica.id, "why": why})
             self._journal.tell(
                 Happening(
                     kind=EventKind.HEAL,
                     stack=self.name,
                     deployment=deployment.name,
-                    message=f"replica {replica.id} did not take its user_config: {error.message}",
+                    message=f"replica {replica.id} did not take its user_config: {why}",
                     data={"replica": replica.id, "config": deployment.config_hash},
                     like="user_config",
                 )
@@ -278,7 +280,10 @@ class StackPass:
         return tuple(reached)
 
     async def _switch_failed(self, head: StackHead, decision: Decision, error: ServeconfError) -> None:
-        log.warning("the proxies did not take the generation", extra={"stack": self.name, "reason": error.message})
+        reason = (
+            error.code if isinstance(error, CodeFailed) else error.message
+        )  # a middleware may say what it was given
+        log.warning("the proxies did not take the generation", extra={"stack": self.name, "reason": reason})
         now = self._clock.now()
         if isinstance(error, Silent):  # nothing that the target could be blamed for
             self._refused_since = None

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile import milestones
+from serveconf.reconcile.hidden import without_secrets
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.records import CanaryState, Failure, Ledger, Revision, StackHead
 
@@ -152,6 +153,7 @@ class Stacks:
                 return False
             if unless_it_serves and head.baking_until is not None:
                 return False
+            failure = without_secrets(failure, revision.desired)
             await self._write(_given_up(head), replace(revision, outcome=outcome, failure=failure))
             self._journal.tell(milestones.taken_back(revision, head, failure))
             return True

@@ -92,9 +92,13 @@ class Place:
         assert done.code == 0, f"{args}: {done.code}\n{done.out}\n{done.err}"
         return done
 
+    def record(self) -> Any:
+        """What the commands remember of it."""
+        return json.loads((self.root / "home" / "cluster.json").read_text())
+
     def status(self) -> Any:
         """What the control API tells, asked directly: the command takes its time, and tests look often."""
-        record = json.loads((self.root / "home" / "cluster.json").read_text())
+        record = self.record()
         code, text = ask(f"{record['address']}/api/v1/status", authorization=f"Bearer {record['token']}")
         assert code == 200, text
         return json.loads(text)
