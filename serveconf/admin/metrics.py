@@ -66,7 +66,11 @@ async def read_metrics(cluster: Cluster, ledger: Ledger, kept: KeptFigures | Non
         for deployment in stack.deployments
     }
     live = ledger.generation
-    moment = Moment(observed=cluster.observe(), generation=live.number, desired=desired, canaries=_shares(live))
+    observed = cluster.observe()
+    standbys = Counter(standby.phase.value for standby in observed.standbys)
+    moment = Moment(
+        observed=observed, generation=live.number, desired=desired, canaries=_shares(live), standbys=standbys
+    )
     return await asyncio.to_thread(render, families(kept, moment))
 
 

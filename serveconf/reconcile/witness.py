@@ -56,7 +56,7 @@ class Witness:
             began = self._began.pop(one.id, None)
             if began is not None and new is not None and new.phase is ReplicaPhase.READY:
                 seconds = self._clock.now() - began
-                self._journal.figures.started(f"{new.stack}/{new.deployment}", seconds)
+                self._journal.figures.started(f"{new.stack}/{new.deployment}", seconds, standby=new.was_standby)
                 if self._lost[version] > 0:
                     self._lost[version] -= 1
                     self._journal.tell(_replaced(new, seconds))

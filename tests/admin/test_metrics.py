@@ -21,7 +21,7 @@ from serveconf.figures import (
 )
 from serveconf.plan.state import DesiredDeployment, Observed
 from serveconf.reconcile.kept_figures import KeptFigures
-from serveconf.reconcile.ports import ReplicaOrder
+from serveconf.reconcile.ports import ReplicaOrder, StandbyOrder
 from serveconf.reconcile.records import Ledger
 from serveconf.testing import FakeCluster, MemoryStore
 
@@ -223,3 +223,14 @@ def test_histograms_are_written_as_the_library_writes_them() -> None:
     read = [list(text_string_to_metric_families(text)) for text in (ours.text(), generate_latest(registry).decode())]
     assert read[0] == read[1]
     assert ours.text().splitlines()[:2] == generate_latest(registry).decode().splitlines()[:2]
+
+
+async def test_standbys_are_counted_by_state() -> None:
+    cluster, ledger = FakeCluster(), Ledger(MemoryStore())
+    for name in ("one", "two"):
+        await cluster.start_standby(StandbyOrder(id=name, node_id="node0", kind="num_cpus=1", options={}))
+    cluster.settle()
+    await cluster.start_standby(StandbyOrder(id="three", node_id="node0", kind="num_cpus=1", options={}))
+    text = (await read_metrics(cluster, ledger, None)).decode()
+    assert 'serveconf_standbys{state="Ready"} 2.0' in text
+    assert 'serveconf_standbys{state="Starting"} 1.0' in text
