@@ -7,7 +7,6 @@ without asking it, also where user code keeps the actor from answering just then
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -15,15 +14,16 @@ import msgspec
 from msgspec.structs import replace
 
 from serveconf.background import keep
-from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Place, Refused, Remote, Silent
+from serveconf.cluster.engine import Away, Engine, Gone, Place, Refused, Remote, Silent
 from serveconf.cluster.handle import ANSWER_S, Care, Handle
 from serveconf.cluster.logs import get_logger
+from serveconf.cluster.orders import Orders, place_of, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, STANDBY_PREFIX, ClusterSettings
+from serveconf.cluster.standby_pool import StandbyPool
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
-from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState, StandbyState
-from serveconf.reconcile.placement import asked_resources, kind_of
+from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.ports import (
     CONTROLLER_LOG,
     Counters,
@@ -46,12 +46,6 @@ PROXY_ANSWER_S = 2.0  # a proxy's loop answers in a millisecond; one that does n
 LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minute
 PROXY_END_S = 15.0  # ... and one that stays so is ended
 REPLICA_ANSWER_S = 1.0  # with figures: one whose loop the user's code blocks is left out
-ORDERS = "orders/"
-BECOME_S = 5.0
-STANDBY_READY_S = 120.0
-
-Order = ReplicaOrder | ProxyOrder | StandbyOrder
-_ORDERS: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 
 
 class ActorCluster:
@@ -63,11 +57,11 @@ class ActorCluster:
         self._settings = settings
         self._replicas: dict[str, Handle[ReplicaState]] = {}
         self._proxies: dict[str, Handle[ProxyState]] = {}
-        self._standbys: dict[str, Handle[StandbyState]] = {}
-        self._orders: dict[str, Order] = {}
+        self._orders = Orders(engine.store)
+        self._standbys = StandbyPool(engine, self._orders, self._has_changed)
+        self._ports: dict[str, tuple[str, int]] = {}  # of each proxy: its node and its port
         self._nodes: tuple[NodeState, ...] = ()
         self._observed: Observed | None = None
-        self._forgetting: set[asyncio.Task[None]] = set()
 
     # -- what is there ------------------------------------------------------------------------------------------
 
@@ -77,13 +71,13 @@ class ActorCluster:
             self._observed = Observed(
                 replicas=tuple(handle.state for handle in self._replicas.values()),
                 proxies=tuple(handle.state for handle in self._proxies.values()),
-                standbys=tuple(handle.state for handle in self._standbys.values()),
+                standbys=tuple(handle.state for handle in self._standbys.handles.values()),
             )
         return self._observed
 
     def nodes(self) -> tuple[NodeState, ...]:
         """The live nodes, as of at most two seconds ago. What standbys hold is free: a replica that needs it gets it."""
-        return tuple(replace(node, available=self._free(node)) for node in self._nodes)
+        return tuple(map(self._standbys.given_back, self._nodes))
 
     async def refresh(self, serving: Collection[str] = ()) -> None:
         """Adopt every actor that is there by name. See the port."""
@@ -97,7 +91,7 @@ class ActorCluster:
             replica.let_go()
         for proxy in self._proxies.values():
             proxy.let_go()
-        for standby in self._standbys.values():
+        for standby in self._standbys.handles.values():
             standby.let_go()
 
     async def keep_nodes_fresh(self) -> None:
@@ -121,7 +115,7 @@ class ActorCluster:
         if not name.startswith((REPLICA_PREFIX, PROXY_PREFIX, STANDBY_PREFIX)):
             return
         remote = await self._engine.find(name)
-        order = await self._order(name)
+        order = await self._orders.find(name)
         if remote is None:
             return
         match order:
@@ -133,8 +127,9 @@ class ActorCluster:
                 if order.id not in self._proxies:
                     await self._adopt_as(self._proxy_handle(order, remote), self._proxies, remote, False)
             case StandbyOrder():
-                if order.id not in self._standbys:
-                    await self._adopt_as(self._standby_handle(order, remote), self._standbys, remote, False)
+                if order.id not in self._standbys.handles:
+                    handle_of_standby = self._standbys.handle(order, remote)
+                    await self._adopt_as(handle_of_standby, self._standbys.handles, remote, False)
             case None:  # begun by a controller that died in that moment; nobody knows what it is
                 log.warning("an actor without an order is ended", actor=name)
                 await self._engine.kill(remote)
@@ -155,21 +150,33 @@ class ActorCluster:
 
     async def start_replica(self, order: ReplicaOrder) -> None:
         """In a standby of its kind, or where the engine places it; its handle tells when it is ready or has failed."""
-        while (standby := self._fitting(order)) is not None:
-            if await self._take(standby, order):
-                return
-        await self._make_room(order)
-        name = REPLICA_PREFIX + order.id
-        await self._keep_order(name, order)
-        try:
-            remote = await self._engine.start(name, "replica", (order, self._settings), replica_place(order))
-            handle = self._replica_handle(name, order, remote)
-        except Refused as refused:
-            handle = self._replica_handle(name, order, None)
-            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
+        handle = await self._warm_replica(order) or await self._cold_replica(order)
         self._replicas[order.id] = handle
         handle.watch()
         self._has_changed()
+
+    async def _warm_replica(self, order: ReplicaOrder) -> Handle[ReplicaState] | None:
+        while (standby := self._standbys.fitting(order, self.observe().replicas, self._nodes)) is not None:
+            taken = await self._standbys.take(standby, order, self._settings)
+            if taken is not None:
+                handle = self._replica_handle(taken[0], order, taken[1])
+                there = {"node_id": standby.state.node_id, "pid": standby.state.pid, "was_standby": True}
+                handle.state = replace(handle.state, **there)
+                return handle
+        return None
+
+    async def _cold_replica(self, order: ReplicaOrder) -> Handle[ReplicaState]:
+        self._standbys.make_room(order, self._nodes)
+        name = REPLICA_PREFIX + order.id
+        await self._orders.keep(name, order)
+        place = place_of(order.deployment.spec["ray_actor_options"])
+        try:
+            remote = await self._engine.start(name, "replica", (order, self._settings), place)
+        except Refused as refused:
+            handle = self._replica_handle(name, order, None)
+            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
+            return handle
+        return self._replica_handle(name, order, remote)
 
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """Hand a new user_config over."""
@@ -264,99 +271,20 @@ class ActorCluster:
     # -- standbys -----------------------------------------------------------------------------------------------
 
     async def start_standby(self, order: StandbyOrder) -> None:
-        """Start a process on a node, and have it import."""
-        name = STANDBY_PREFIX + order.id
-        await self._keep_order(name, order)
-        place = replace(options_place(order.options), node_id=order.node_id)
-        try:
-            remote = await self._engine.start(name, "standby", (order,), place)
-            handle = self._standby_handle(order, remote)
-        except Refused as refused:
-            handle = self._standby_handle(order, None)
-            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
-        self._standbys[order.id] = handle
-        handle.watch()
-        self._has_changed()
+        """See the port."""
+        await self._standbys.start(order)
 
     async def stop_standby(self, standby_id: str) -> None:
-        """End it; nothing runs in it."""
-        handle = self._standbys.get(standby_id)
-        if handle is not None:
-            handle.stop(0)
-
-    def _fitting(self, order: ReplicaOrder) -> Handle[StandbyState] | None:
-        """A standby of the replica's kind, where its deployment has no more replicas than elsewhere."""
-        kind = kind_of(order.deployment.spec["ray_actor_options"])
-        ready = [h for h in self._standbys.values() if h.state.phase is Phase.READY and h.state.kind == kind]
-        there = Counter(
-            handle.state.node_id
-            for handle in self._replicas.values()
-            if (handle.state.stack, handle.state.deployment) == (order.stack, order.deployment.name)
-            and handle.state.version == order.deployment.version
-        )
-        fewest = min((there[node.id] for node in self._nodes), default=0)
-        return next((handle for handle in ready if there[handle.state.node_id] <= fewest), None)
-
-    async def _take(self, standby: Handle[StandbyState], order: ReplicaOrder) -> bool:
-        """Have it become the replica. False where it can't any more: nobody sees that but the log."""
-        standby_id, name = standby.state.id, STANDBY_PREFIX + standby.state.id
-        self._standbys.pop(standby_id, None)
-        self._orders.pop(standby_id, None)
-        self._observed = None
-        standby.let_go()
-        remote = standby.remote
-        assert remote is not None
-        await self._keep_order(name, order)
-        try:
-            await remote.call("become", "replica", (order, self._settings), timeout_s=BECOME_S)
-        except EngineError as error:
-            log.warning("a standby could not be taken", standby=standby_id, reason=str(error))
-            await self._engine.kill(remote)
-            await self._forget_order(name)
-            return False
-        handle = self._replica_handle(name, order, remote)
-        handle.state = replace(handle.state, node_id=standby.state.node_id, pid=standby.state.pid, was_standby=True)
-        self._replicas[order.id] = handle
-        handle.watch()
-        self._has_changed()
-        return True
-
-    async def _make_room(self, order: ReplicaOrder) -> None:
-        """Standbys never stand in the way of a replica."""
-        asked = asked_resources(order.deployment.spec["ray_actor_options"])
-        if not any(_has(node.available, asked) for node in self._nodes):
-            for handle in list(self._standbys.values()):
-                handle.stop(0)
-
-    def _free(self, node: NodeState) -> dict[str, float]:
-        free = dict(node.available)
-        for handle in self._standbys.values():
-            order = self._orders.get(handle.state.id)
-            if isinstance(order, StandbyOrder) and order.node_id == node.id and handle.state.pid:
-                for name, amount in asked_resources(order.options).items():
-                    free[name] = free.get(name, 0.0) + amount
-        return free
-
-    def _standby_handle(self, order: StandbyOrder, remote: Remote | None) -> Handle[StandbyState]:
-        self._orders[order.id] = order
-        return Handle(
-            self._engine,
-            remote,
-            StandbyState(id=order.id, kind=order.kind, node_id=order.node_id, phase=Phase.STARTING),
-            Care(ready_s=STANDBY_READY_S, period_s=5.0, question=("check",), answer_s=ANSWER_S, unhealthy_after=3),
-            changed=self._has_changed,
-            gone=lambda standby_id: self._forget(self._standbys, STANDBY_PREFIX + standby_id, standby_id),
-        )
+        """See the port."""
+        self._standbys.stop(standby_id)
 
     # -- proxies ------------------------------------------------------------------------------------------------
 
     async def start_proxy(self, order: ProxyOrder) -> None:
         """Start a proxy on its node; alone on its port it first makes sure that nobody else has it."""
-        others = (self._orders[proxy_id] for proxy_id in self._proxies)
-        places = [(other.node_id, other.port) for other in others if isinstance(other, ProxyOrder)]
-        alone = (order.node_id, order.port) not in places
+        alone = (order.node_id, order.port) not in self._ports.values()
         name = PROXY_PREFIX + order.id
-        await self._keep_order(name, order)
+        await self._orders.keep(name, order)
         try:
             place = Place(node_id=order.node_id, restarts=True)
             remote = await self._engine.start(name, "proxy", (order, self._settings, alone), place)
@@ -417,7 +345,7 @@ class ActorCluster:
         return handle
 
     def _proxy_handle(self, order: ProxyOrder, remote: Remote | None) -> Handle[ProxyState]:
-        self._orders[order.id] = order
+        self._ports[order.id] = (order.node_id, order.port)
         state = ProxyState(
             id=order.id,
             node_id=order.node_id,
@@ -451,55 +379,5 @@ class ActorCluster:
 
     def _forget(self, known: dict[str, Any], name: str, actor_id: str) -> None:
         known.pop(actor_id, None)
-        self._orders.pop(actor_id, None)
-        task = asyncio.create_task(self._forget_order(name))
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
-
-    async def _keep_order(self, name: str, order: Order) -> None:
-        await self._engine.store.put(ORDERS + name, msgspec.msgpack.encode(order))
-
-    async def _order(self, name: str) -> Order | None:
-        data = await self._engine.store.get(ORDERS + name)
-        return None if data is None else _ORDERS.decode(data)
-
-    async def _forget_order(self, name: str) -> None:
-        try:
-            await self._engine.store.delete(ORDERS + name)
-        except (ServeconfError, EngineError) as error:
-            log.warning("an order could not be forgotten", actor=name, reason=str(error))
-
-
-def replica_place(order: ReplicaOrder) -> Place:
-    """Where its ray_actor_options fit."""
-    return options_place(order.deployment.spec["ray_actor_options"])
-
-
-def options_place(options: Mapping[str, Any]) -> Place:
-    """Where ray_actor_options fit."""
-    asked = asked_resources(options)
-    return Place(
-        num_cpus=asked.get("CPU", 0),
-        num_gpus=asked.get("GPU", 0),
-        memory=asked.get("memory") or None,
-        resources=options.get("resources") or {},
-        accelerator_type=options.get("accelerator_type"),
-        label_selector=options.get("label_selector") or {},
-        runtime_env=options.get("runtime_env") or {},
-    )
-
-
-def _has(free: Mapping[str, float], asked: Mapping[str, float]) -> bool:
-    return all(free.get(name, 0.0) + 1e-6 >= amount for name, amount in asked.items())
-
-
-def replica_care(spec: Mapping[str, Any], ready_s: float) -> Care:
-    """How a deployment's replicas are looked after: its health options, which may change while they run."""
-    timeout_s = spec.get("health_check_timeout_s", 30.0)
-    return Care(
-        ready_s=ready_s,
-        period_s=spec.get("health_check_period_s", 10.0),
-        question=("check", spec.get("health_check_path"), timeout_s),
-        answer_s=timeout_s + 5,
-        unhealthy_after=3,
-    )
+        self._ports.pop(actor_id, None)
+        self._orders.forget(name)

@@ -1,0 +1,76 @@
+"""What actors were started with, in the store beside them; and what an order asks of the engine and of a handle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from serveconf.background import Tasks
+from serveconf.cluster.engine import EngineError, Place
+from serveconf.cluster.handle import Care
+from serveconf.cluster.logs import get_logger
+from serveconf.errors import ServeconfError
+from serveconf.reconcile.placement import asked_resources
+from serveconf.reconcile.ports import ProxyOrder, ReplicaOrder, StandbyOrder, Store
+
+log = get_logger("cluster")
+
+FOLDER = "orders/"
+
+Order = ReplicaOrder | ProxyOrder | StandbyOrder
+_DECODER: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
+
+
+class Orders:
+    """By the actor's name."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._forgetting = Tasks()
+
+    async def keep(self, name: str, order: Order) -> None:
+        """Before the actor is started, so that there is none without."""
+        await self._store.put(FOLDER + name, msgspec.msgpack.encode(order))
+
+    async def find(self, name: str) -> Order | None:
+        """What the actor of that name was started with."""
+        data = await self._store.get(FOLDER + name)
+        return None if data is None else _DECODER.decode(data)
+
+    def forget(self, name: str) -> None:
+        """The actor is gone. Nobody waits for it."""
+        self._forgetting.start(self._delete(name), name=f"forget {name}")
+
+    async def _delete(self, name: str) -> None:
+        try:
+            await self._store.delete(FOLDER + name)
+        except (ServeconfError, EngineError) as error:
+            log.warning("an order could not be forgotten", actor=name, reason=str(error))
+
+
+def place_of(options: Mapping[str, Any]) -> Place:
+    """Where ray_actor_options fit."""
+    asked = asked_resources(options)
+    return Place(
+        num_cpus=asked.get("CPU", 0),
+        num_gpus=asked.get("GPU", 0),
+        memory=asked.get("memory") or None,
+        resources=options.get("resources") or {},
+        accelerator_type=options.get("accelerator_type"),
+        label_selector=options.get("label_selector") or {},
+        runtime_env=options.get("runtime_env") or {},
+    )
+
+
+def replica_care(spec: Mapping[str, Any], ready_s: float) -> Care:
+    """How a deployment's replicas are looked after: its health options, which may change while they run."""
+    timeout_s = spec.get("health_check_timeout_s", 30.0)
+    return Care(
+        ready_s=ready_s,
+        period_s=spec.get("health_check_period_s", 10.0),
+        question=("check", spec.get("health_check_path"), timeout_s),
+        answer_s=timeout_s + 5,
+        unhealthy_after=3,
+    )
