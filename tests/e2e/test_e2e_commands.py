@@ -53,8 +53,12 @@ def test_looking_has_the_contracts_shapes(live: Stack) -> None:
     stack = place.stack(name)
     assert set(stack) == {"name", "state", "revision", "source", "deployments"}
     deployment = stack["deployments"][0]
-    assert set(deployment) == {"name", "state", "route_prefix", "version", "message", "replicas"}
-    assert set(deployment["replicas"][0]) == {"id", "state", "pid", "node_id", "version", "ongoing"}
+    assert set(deployment) == {
+        "name", "state", "route_prefix", "version", "message", "autoscaling", "canary", "replicas",
+    }  # fmt: skip
+    assert set(deployment["replicas"][0]) == {
+        "id", "state", "pid", "node_id", "version", "ongoing", "started", "node",
+    }  # fmt: skip
     routes = place.ok("routes", "-o", "json").json
     assert {prefix: to for prefix, to in routes.items() if prefix.startswith(f"/{name}")} == {
         f"/{name}": "web",
