@@ -43,6 +43,7 @@ class Proxy:
         self._settings = settings
         self._pool = ReplicaPool(node_id=order.node_id, secret=settings.secret)
         self._ready = asyncio.Event()
+        self._draining: asyncio.Task[object] | None = None
         self._state = ProxyState(
             id=order.id,
             node_id=order.node_id,
@@ -167,9 +168,11 @@ class Proxy:
         return await self._pool.reporter.report(seen, slower=slower)
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop listening, finish what was begun."""
-        self._state = replace(self._state, phase=Phase.DRAINING)
-        await self._server.drain(timeout_s)
+        """Stop listening, finish what was begun. Who asks again, another controller perhaps, waits too."""
+        if self._draining is None:
+            self._state = replace(self._state, phase=Phase.DRAINING)
+            self._draining = asyncio.create_task(self._server.drain(timeout_s))
+        await asyncio.shield(self._draining)
 
     def _fail(self, message: str) -> None:
         log.error("proxy failed", proxy=self._order.id, reason=message)
