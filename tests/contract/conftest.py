@@ -21,9 +21,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Ray of this process."""
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of this process, until these tests are over: others look at whether their process is connected to one."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
