@@ -38,6 +38,7 @@ log = logging.getLogger("serveconf.reconcile")
 
 IDLE_S = 5.0  # a look without any reason, against whatever was missed
 RETRY_S = 0.25  # after something that should pass by itself
+SERVED = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
 SWITCH_S = 5.0  # how long the proxies may refuse a target before it is given up
 
 Event = dict[str, Any]
@@ -75,6 +76,7 @@ class StackPass:
         self._reconfiguring: set[str] = set()
         self._failing: frozenset[str] = frozenset()  # deployments whose replicas do not start, for now
         self._phases: dict[str, ReplicaPhase] = {}
+        self._not_starting: set[str] = set()  # deployments whose last replica ended without having been ready
         self._refused_since: float | None = None
         self._baking = Baking(room.cluster, room.clock)
         self._canaries = Canaries(room.cluster, room.stacks, room.clock, say=self._say, journal=room.journal)
@@ -328,8 +330,8 @@ class StackPass:
         return self._scaling.scaled(revision.desired) if revision is not None else None
 
     def _is_failing(self, deployment: str) -> bool:
-        """Its replicas ended, and the next one is not started yet."""
-        return self._backoff.wait_s(("replica", deployment)) > 0
+        """Its replicas do not get ready, and the next one is not started yet. One that served and was killed is no such sign."""
+        return deployment in self._not_starting and self._backoff.wait_s(("replica", deployment)) > 0
 
     def _bake(self, head: StackHead) -> Bake:
         target = self._desired(head.target)
@@ -354,6 +356,10 @@ class StackPass:
                 self._tell(self.name, {**event, "state": replica.phase.value, "message": replica.message})
                 if replica.phase is ReplicaPhase.UNHEALTHY:  # it is replaced, the next one later and later
                     self._back_off(replica.deployment)
+                elif replica.phase is ReplicaPhase.READY:
+                    self._not_starting.discard(replica.deployment)
+                elif replica.phase is ReplicaPhase.FAILED and self._phases.get(replica.id) not in SERVED:
+                    self._not_starting.add(replica.deployment)
         self._phases = {replica.id: replica.phase for replica in mine}
 
 

@@ -501,3 +501,25 @@ async def test_no_pass_of_one_stack_takes_back_what_another_has_just_switched(wo
     switched = seen.index({"one", "two"})
     assert all(stacks == {"one", "two"} for stacks in seen[switched:])
     assert numbers == 2
+
+
+async def test_a_replica_that_is_killed_again_and_again_makes_nobody_hopeless(world: World) -> None:
+    """Its next life is on its way: requests wait for it. Only one that does not even start turns them away."""
+    await world.apply(A)
+    for _ in range(3):
+        (replica,) = [r for r in world.cluster.observe().replicas if r.phase == "Ready"]
+        world.cluster.kill(replica.id)
+        await world.reconciler.pass_once()
+        assert [route.hopeless for route in world.ledger.generation.routes] == [False]
+        world.clock.advance(3)
+        for _ in range(4):
+            await world.look()
+    (version,) = {d.version for d in world.ledger.current("default").deployments}
+    world.cluster.broken.add(version)
+    (replica,) = [r for r in world.cluster.observe().replicas if r.phase == "Ready"]
+    world.cluster.kill(replica.id)
+    for _ in range(6):
+        world.clock.advance(9)
+        await world.look()
+    await world.reconciler.pass_once()
+    assert [route.hopeless for route in world.ledger.generation.routes] == [True]
