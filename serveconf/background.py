@@ -49,7 +49,7 @@ async def keep(
     while True:
         try:
             await work()
-        except Exception:
+        except Exception:  # that is what it is for: whatever ends it is logged, and it begins anew
             log.exception("a background task failed and begins anew", extra={"task": name, "pause_s": pause})
         else:
             log.error("a background task returned and begins anew", extra={"task": name, "pause_s": pause})

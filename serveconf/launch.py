@@ -79,7 +79,7 @@ def start(address: str | None, running: str | None, *, http: tuple[str, int] | N
     try:
         ray = None if running else start_local_ray(tell)
         record, started = bootstrap.run(running or (ray.address if ray else ""), http, tell)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: what was started here must not stay
         bootstrap.stop()
         if ray is not None:
             stop_local_ray(ray)

@@ -94,7 +94,7 @@ def start_local_ray(tell: Tell, shell: Mapping[str, str] = os.environ) -> LocalR
             )
             ray = replace(ray, pid=process.pid, started=started_at(process.pid))
         _wait_started(process, log)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: a Ray that did not come up must not stay
         if process is not None:
             stop_local_ray(ray)
         raise

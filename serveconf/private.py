@@ -44,7 +44,7 @@ def write_private(path: Path, data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         draft.replace(path)
-    except BaseException:
+    except BaseException:  # nothing half-written stays, whatever came in between
         draft.unlink(missing_ok=True)
         raise
 

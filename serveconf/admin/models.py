@@ -94,19 +94,6 @@ class PlanModel(BaseModel):
     warnings: list[str] = []
 
 
-class ProblemModel(BaseModel):
-    """Something that its author must mend."""
-
-    file: str
-    line: int
-    column: int
-    path: str
-    message: str
-    code: str
-    severity: str
-    hint: str | None
-
-
 class ErrorDetail(Body):
     """What went wrong and what to do."""
 

@@ -61,7 +61,8 @@ class ActorCluster:
         self._standbys = StandbyPool(engine, self._orders, self._has_changed)
         self._ports: dict[str, tuple[str, int]] = {}  # of each proxy: its node and its port
         self._nodes: tuple[NodeState, ...] = ()
-        self._observed: Observed | None = None
+        self._observed: Observed | None = None  # made when somebody looks, as is the next
+        self._free_nodes: tuple[NodeState, ...] | None = None
 
     # -- what is there ------------------------------------------------------------------------------------------
 
@@ -77,7 +78,9 @@ class ActorCluster:
 
     def nodes(self) -> tuple[NodeState, ...]:
         """The live nodes, as of at most two seconds ago. What standbys hold is free: a replica that needs it gets it."""
-        return tuple(map(self._standbys.given_back, self._nodes))
+        if self._free_nodes is None:
+            self._free_nodes = tuple(map(self._standbys.given_back, self._nodes))
+        return self._free_nodes
 
     async def refresh(self, serving: Collection[str] = ()) -> None:
         """Adopt every actor that is there by name. See the port."""
@@ -109,7 +112,7 @@ class ActorCluster:
     async def _look_at_nodes(self) -> None:
         nodes = await self._engine.nodes()
         if nodes:  # there is always the head: an empty answer is none
-            self._nodes = nodes
+            self._nodes, self._free_nodes = nodes, None
 
     async def _adopt(self, name: str, serving: Collection[str]) -> None:
         if not name.startswith((REPLICA_PREFIX, PROXY_PREFIX, STANDBY_PREFIX)):
@@ -374,7 +377,7 @@ class ActorCluster:
     # -- both ---------------------------------------------------------------------------------------------------
 
     def _has_changed(self) -> None:
-        self._observed = None
+        self._observed = self._free_nodes = None
         self.on_change()
 
     def _forget(self, known: dict[str, Any], name: str, actor_id: str) -> None:

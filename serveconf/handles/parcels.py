@@ -52,7 +52,7 @@ def _pickled(value: Any, beside: Any, buffers: list[memoryview]) -> bytes:
     file = io.BytesIO()
     try:
         pickler(file, protocol=5, buffer_callback=beside).dump(value)
-    except Exception as error:
+    except Exception as error:  # pickling runs user code: it may raise anything
         raise CallFailed(f"cannot be sent: {type(error).__name__}: {error}") from error
     return file.getvalue()
 

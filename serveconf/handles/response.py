@@ -164,7 +164,7 @@ async def _fill(items: asyncio.Queue[Any], caller: Caller, call: Call) -> None:
             items.get_nowait()
         items.put_nowait(_END)
         raise
-    except BaseException:
+    except BaseException:  # whatever ended it: who reads must hear of the end
         await items.put(_END)
         raise
     await items.put(_END)

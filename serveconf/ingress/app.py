@@ -80,7 +80,7 @@ class ServedApp:
         if handler is not None:
             try:
                 await _call(handler, user_config)
-            except Exception as exc:
+            except Exception as exc:  # user code: it may raise anything
                 raise code_failed(f"{self._name}.reconfigure", exc) from exc
         elif user_config is not None:
             raise AuthorError(

@@ -66,7 +66,7 @@ def look_at_middleware(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[
         )
     try:
         built = middleware(_nothing, *asked.get("args", []), **asked.get("kwargs", {}))
-    except Exception as exc:
+    except Exception as exc:  # user code: it may raise anything
         raise code_failed(f"building {asked['import_path']}", exc) from exc
     if not callable(built):
         raise AuthorError(f"{asked['import_path']} gave {type(built).__qualname__}, which is no ASGI app")

@@ -49,7 +49,7 @@ class Retry:
             trial = _Trial(send, self._statuses if attempt < attempts else frozenset())
             try:
                 await self.app({**scope, "headers": list(scope["headers"])}, body.again(), trial.send)
-            except Exception:
+            except Exception:  # a trial that failed before it began to answer is tried again; the last one is raised
                 if attempt == attempts or trial.started:
                     raise
             else:

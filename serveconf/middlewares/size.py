@@ -59,6 +59,6 @@ class RequestSizeAndTime:
             if not deadline.expired() or started:
                 raise
             await answer(scope, receive, send, 504, "Gateway Timeout")
-        except Exception:
+        except Exception:  # an app that was told "too large" may raise anything; else it is its own error, and goes on
             if self._most is None or taken <= self._most:
                 raise

@@ -111,7 +111,7 @@ class Builder:
                 held.append(mount)
             open_replicas = self._pool.open_behind if restoring else self._pool.open
             await open_replicas(list(opened.values()))
-        except BaseException:
+        except BaseException:  # a cancel too: what was held for it is let go
             for mount in held:
                 mount.let_go(generation.number)
             self._release(opened)

@@ -122,7 +122,7 @@ class Http2Request:
             if started:
                 raise
             await send_text(scope, counted_send, 408, "The request body did not come in time\n")
-        except Exception:
+        except Exception:  # counted, and raised on
             trail.reason = trail.reason or (Reason.CUT if started else Reason.FAILED)
             if started:
                 tally.cut()

@@ -57,7 +57,7 @@ def build_stack(middlewares: Sequence[tuple[Middleware, Imported]], innermost: A
     for middleware, (factory, args, kwargs) in reversed(middlewares):
         try:
             app = factory(app, *args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # user code: it may raise anything
             raise _failed(middleware, "cannot be built", error) from error
         if not callable(app):
             raise CodeFailed(

@@ -86,7 +86,7 @@ class Mount:
 
         try:
             await self._enter(scope, receive, counted)
-        except Exception:
+        except Exception:  # counted, and raised on to the edge
             answers.given += failed is None
             answers.failed += not failed
             if self._over:  # cut because its route has changed: that speaks against no version

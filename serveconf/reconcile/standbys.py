@@ -29,7 +29,7 @@ class Kind:
 
 
 class Standbys:
-    """Keeps them: one is started at a time, and none while an apply or a start is on."""
+    """Keeps them: one is started at a time on a node, and none while an apply or a start is on."""
 
     def __init__(self, cluster: Cluster, stacks: Stacks, clock: Clock) -> None:
         self._cluster = cluster
@@ -45,17 +45,26 @@ class Standbys:
         await self._end_surplus(kinds, observed, nodes)
         if self._is_busy(observed):
             return BUSY_S
-        for node in nodes:
-            for name, kind in kinds.items():
-                there = [s for s in observed.standbys if (s.node_id, s.kind) == (node.id, name)]
-                if len(there) < kind.number and _has_room(node, kind, observed.standbys, kinds):
-                    return await self._start(node, name, kind)
-        return IDLE_S
+        there = _by_node(observed.standbys)
+        return min([IDLE_S, *[await self._look_at(node, there.get(node.id, []), kinds) for node in nodes]])
 
-    async def _start(self, node: NodeState, name: str, kind: Kind) -> float:
-        wait_s = self._backoff.wait_s((node.id, name))
-        if wait_s > 0:
-            return wait_s
+    async def _look_at(self, node: NodeState, there: list[StandbyState], kinds: dict[str, Kind]) -> float:
+        """One node: one standby after the other; a kind that fails there holds up no other."""
+        if any(standby.phase in (Phase.STARTING, Phase.DRAINING) for standby in there):
+            return BUSY_S
+        pause_s = IDLE_S
+        for name, kind in kinds.items():
+            missing = sum(standby.kind == name for standby in there) < kind.number
+            if not missing or not _has_room(node, kind, there, kinds):
+                continue
+            wait_s = self._backoff.wait_s((node.id, name))
+            if wait_s <= 0:
+                await self._start(node, name, kind)
+                return BUSY_S
+            pause_s = min(pause_s, wait_s)
+        return pause_s
+
+    async def _start(self, node: NodeState, name: str, kind: Kind) -> None:
         order = StandbyOrder(
             id=secrets.token_hex(4),
             node_id=node.id,
@@ -64,7 +73,6 @@ class Standbys:
             modules=tuple(kind.modules)[:MOST_MODULES],
         )
         await self._cluster.start_standby(order)
-        return BUSY_S
 
     async def _end_surplus(self, kinds: dict[str, Kind], observed: Observed, nodes: Iterable[NodeState]) -> None:
         """Those that failed, are of no kind that is asked for, or one too many."""
@@ -84,7 +92,7 @@ class Standbys:
         heads = (self._stacks.head(name) for name in self._stacks.names())
         applying = any(head is not None and head.target is not None and head.baking_until is None for head in heads)
         starting = any(r.phase is ReplicaPhase.STARTING for r in observed.replicas)
-        return applying or starting or any(s.phase in (Phase.STARTING, Phase.DRAINING) for s in observed.standbys)
+        return applying or starting
 
 
 def kinds_of(stacks: Iterable[DesiredStack]) -> dict[str, Kind]:
@@ -102,11 +110,18 @@ def kinds_of(stacks: Iterable[DesiredStack]) -> dict[str, Kind]:
     return kinds
 
 
+def _by_node(standbys: Iterable[StandbyState]) -> dict[str, list[StandbyState]]:
+    nodes: dict[str, list[StandbyState]] = {}
+    for standby in standbys:
+        nodes.setdefault(standby.node_id, []).append(standby)
+    return nodes
+
+
 def _has_room(node: NodeState, kind: Kind, standbys: Iterable[StandbyState], kinds: dict[str, Kind]) -> bool:
-    """Whether it fits beside the other standbys; what they hold counts as free for replicas alone."""
+    """Whether it fits beside the other standbys of the node; what they hold counts as free for replicas alone."""
     free = dict(node.available)
     for standby in standbys:
-        if standby.node_id == node.id and standby.kind in kinds:
+        if standby.kind in kinds:
             for name, amount in asked_resources(kinds[standby.kind].options).items():
                 free[name] = free.get(name, 0.0) - amount
     asked = asked_resources(kind.options)

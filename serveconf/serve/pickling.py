@@ -17,7 +17,7 @@ def pickled(name: str, target: object) -> bytes:
     buffer = io.BytesIO()
     try:
         _pickler_class()(buffer).dump(target)
-    except Exception as error:
+    except Exception as error:  # pickling runs user code: it may raise anything
         raise AuthorError(
             f"{name} cannot travel by value: {type(error).__name__}: {error}",
             hint="put it into a module of its own and import that: then the replicas import it too",

@@ -63,7 +63,8 @@ class FakeCluster:
             elif replica.phase is ReplicaPhase.DRAINING:
                 del self._replicas[replica.id]
         for standby in list(self._standbys.values()):
-            self._standbys[standby.id] = replace(standby, phase=Phase.READY)
+            if standby.phase is Phase.STARTING:
+                self._standbys[standby.id] = replace(standby, phase=Phase.READY)
         for proxy in list(self._proxies.values()):
             if proxy.phase is not ProxyPhase.DRAINING and proxy.id in self.hung:
                 self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.UNHEALTHY)
@@ -84,6 +85,11 @@ class FakeCluster:
         if replica.phase is ReplicaPhase.READY:
             self._replicas[replica_id] = replace(replica, phase=ReplicaPhase.UNHEALTHY)
             self.on_change()
+
+    def fail_standby(self, standby_id: str) -> None:
+        """It does not start."""
+        self._standbys[standby_id] = replace(self._standbys[standby_id], phase=Phase.FAILED, message="broken")
+        self.on_change()
 
     def kill_proxy(self, proxy_id: str) -> None:
         """The proxy's process ends; the engine is restarting it."""

@@ -36,7 +36,7 @@ class Gate:
             self._closing = True
             try:
                 await self._changed.wait_for(lambda: not self._readers)
-            except BaseException:
+            except BaseException:  # a cancel too: whoever waits must not wait for ever
                 self._closing = False
                 self._changed.notify_all()
                 raise

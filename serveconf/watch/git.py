@@ -149,7 +149,7 @@ class Checkout:
         self._child = child
         try:
             out, err = child.communicate(timeout=GIT_S)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: git and what it started must not stay
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.communicate()

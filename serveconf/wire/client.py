@@ -82,7 +82,7 @@ class WireClient(Connection):
                 raise ValueError(f"not an address of a replica: {address}")
             try:
                 await client._shaken
-            except BaseException:
+            except BaseException:  # a cancel too: no connection stays open that nobody has
                 client.abort()
                 raise
         return client

@@ -59,7 +59,7 @@ class OwnFile:
             self._found = found
             if self.size <= SMALL_BYTES:
                 self.content = os.pread(self.descriptor, self.size, 0)
-        except BaseException:
+        except BaseException:  # no descriptor stays open, whatever came in between
             os.close(self.descriptor)
             raise
 

@@ -57,7 +57,7 @@ class OwnMemory:
             os.ftruncate(self._file, SLOTS * self._slot_bytes)
             fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _seals())
             self._memory = memoryview(mmap.mmap(self._file, SLOTS * self._slot_bytes))
-        except BaseException:
+        except BaseException:  # no descriptor stays open, whatever came in between
             os.close(self._file)
             raise
 

@@ -121,6 +121,19 @@ async def test_there_is_none_where_there_is_no_room(world: World) -> None:
     assert await rest(world) == []
 
 
+async def test_a_kind_that_does_not_start_holds_up_no_other(world: World) -> None:
+    real = world.cluster.start_standby
+
+    async def start_standby(order: Any) -> None:
+        await real(order)
+        if order.kind == "num_cpus=0.1":
+            world.cluster.fail_standby(order.id)
+
+    world.cluster.start_standby = start_standby  # type: ignore[method-assign]
+    await world.apply(A, {**B, "ray_actor_options": {"num_cpus": 1}})
+    assert await rest(world, 12) == [("node0", "num_cpus=1")]
+
+
 async def test_it_imports_what_the_installed_part_of_the_code_imports(world: World) -> None:
     for path, installed in (("a:app", ("numpy", "numpy.linalg")), ("b:app", ("yaml", "numpy"))):
         module = path.partition(":")[0] + ".py"
