@@ -18,7 +18,6 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.closed = False
 
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run it beside."""
@@ -34,7 +33,6 @@ class Tasks:
 
     async def close(self) -> None:
         """Cancel what still runs and wait until it has ended; but not for the task that asks."""
-        self.closed = True
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

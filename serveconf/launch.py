@@ -79,14 +79,14 @@ def start(address: str | None, running: str | None, *, http: tuple[str, int] | N
     try:
         ray = None if running else start_local_ray(tell)
         record, started = bootstrap.run(running or (ray.address if ray else ""), http, tell)
+        previous = read_record()
+        kept = previous.ray if ray is None and previous.ray and is_running(previous.ray) else None
+        write_record(Record(address=record.address, token=record.token, ray=ray or kept))
     except BaseException:  # Ctrl-C too: what was started here must not stay
         bootstrap.stop()
         if ray is not None:
             stop_local_ray(ray)
         raise
-    previous = read_record()
-    kept = previous.ray if ray is None and previous.ray and is_running(previous.ray) else None
-    write_record(Record(address=record.address, token=record.token, ray=ray or kept))
     return Found(client=Client(record.address, record.token), started=started)
 
 

@@ -72,7 +72,7 @@ class _Shape:
             case True, (), (), ():
                 values = {key[0]: found for key, found in rules.items()}
                 self.find = lambda method, headers, query: values.get(method)
-            case True, names, (), () if not self.any_headers:
+            case True, names, (), ():
                 self.find = lambda method, headers, query: rules.get((method, *map(headers.get, names)))
             case _:
                 self.find = self._find

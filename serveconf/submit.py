@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serveconf.client import Client
 from serveconf.code.ignore import OUR_FILE
@@ -17,8 +17,9 @@ from serveconf.code.package import Packed, listed, pack_as_it_is
 from serveconf.code.snapshot import Snapshot, take_snapshot
 from serveconf.control_port import check_apart
 from serveconf.errors import InternalError, NotFound, Unreachable
-from serveconf.spec.load import Loaded
-from serveconf.spec.models import as_wire
+
+if TYPE_CHECKING:
+    from serveconf.spec.load import Loaded
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -97,6 +98,8 @@ def withheld_notes(snapshot: Snapshot) -> tuple[str, ...]:
 
 def spec_as_sent(loaded: Loaded) -> dict[str, Any]:
     """The spec with only the keys that were said; a file that a proxy reads is named from the root, as it stands elsewhere."""
+    from serveconf.spec.models import as_wire
+
     spec = as_wire(loaded.spec)
     spec.setdefault("name", "default")
     for key in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
@@ -195,8 +198,11 @@ def git_commit(file: Path) -> str | None:
     """The commit that the file's folder is at, where it is in a git repository."""
     for folder in file.parents:
         if (folder / ".git").exists():
-            done = subprocess.run(
-                ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-            )
+            try:
+                done = subprocess.run(
+                    ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+                )
+            except OSError:  # a slim image has none
+                return None
             return done.stdout.strip() or None if done.returncode == 0 else None
     return None

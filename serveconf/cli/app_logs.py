@@ -66,10 +66,10 @@ class AppLogs:
     def _read(self, stack: str, deployment: str) -> None:
         from serveconf.client import Client
 
-        known = self._client()
-        client = Client(known.address, known.token)  # a line of its own: this one is never free again
         tail = 0 if stack in self._known else TAIL
         try:
+            known = self._client()
+            client = Client(known.address, known.token)  # a line of its own: this one is never free again
             for line in client.logs(stack, deployment, tail=tail, follow=True):
                 if self._stop.is_set():
                     return

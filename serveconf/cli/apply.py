@@ -25,7 +25,6 @@ from serveconf.cli.common import (
     tell,
 )
 from serveconf.errors import AuthorError, OperatorError, Unreachable
-from serveconf.spec.models import Location
 
 if TYPE_CHECKING:
     from serveconf.client import Client
@@ -180,6 +179,7 @@ def reach(loaded: Loaded, say: Callable[[str], None] = tell) -> Found:
     """The control API, started where there is none, after a look at the ports that the spec will need."""
     from serveconf.control_port import check_apart
     from serveconf.launch import find_or_start
+    from serveconf.spec.models import Location
 
     if chosen.address:
         check_apart(loaded, chosen.address)

@@ -6,16 +6,13 @@ import datetime
 import json
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json
 from serveconf.cli.look import StackOption, stack_meant
 from serveconf.errors import AuthorError
-
-if TYPE_CHECKING:
-    pass
 
 TAIL = 100
 SEARCHED = 10_000  # lines of each process that --since and --grep look at, where --tail says nothing

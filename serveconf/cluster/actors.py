@@ -59,6 +59,7 @@ class ActorCluster:
         self._proxies: dict[str, Handle[ProxyState]] = {}
         self._orders = Orders(engine.store)
         self._standbys = StandbyPool(engine, self._orders, self._has_changed)
+        self._starting: dict[str, ReplicaOrder] = {}  # by the engine, which has to find a place for each
         self._ports: dict[str, tuple[str, int]] = {}  # of each proxy: its node and its port
         self._nodes: tuple[NodeState, ...] = ()
         self._observed: Observed | None = None  # made when somebody looks, as is the next
@@ -106,8 +107,17 @@ class ActorCluster:
             await asyncio.sleep(NODES_PERIOD_S)
             before = {node.id for node in self._nodes}
             await self._look_at_nodes()
+            self._give_room()
             if {node.id for node in self._nodes} != before:
                 self._has_changed()
+
+    def _give_room(self) -> None:
+        """A replica that waits for a place, where none is free, gets what standbys hold."""
+        states = ((self._replicas.get(replica_id), order) for replica_id, order in self._starting.items())
+        waiting = {h.state.id: order for h, order in states if h is not None and h.state.phase is Phase.STARTING}
+        for order in waiting.values():
+            self._standbys.make_room(order, self._nodes)
+        self._starting = waiting
 
     async def _look_at_nodes(self) -> None:
         nodes = await self._engine.nodes()
@@ -125,22 +135,28 @@ class ActorCluster:
             case ReplicaOrder():  # perhaps in what was a standby
                 if order.id not in self._replicas:
                     handle = self._replica_handle(name, order, remote)
-                    await self._adopt_as(handle, self._replicas, remote, order.id in serving)
+                    await self._adopt_as(name, handle, self._replicas, serves=order.id in serving)
             case ProxyOrder():
                 if order.id not in self._proxies:
-                    await self._adopt_as(self._proxy_handle(order, remote), self._proxies, remote, False)
+                    await self._adopt_as(name, self._proxy_handle(order, remote), self._proxies)
             case StandbyOrder():
                 if order.id not in self._standbys.handles:
-                    handle_of_standby = self._standbys.handle(order, remote)
-                    await self._adopt_as(handle_of_standby, self._standbys.handles, remote, False)
+                    await self._adopt_as(name, self._standbys.handle(order, remote), self._standbys.handles)
             case None:  # begun by a controller that died in that moment; nobody knows what it is
                 log.warning("an actor without an order is ended", actor=name)
                 await self._engine.kill(remote)
 
-    async def _adopt_as(self, handle: Handle[Any], known: dict[str, Any], remote: Remote, serves: bool) -> None:
+    async def _adopt_as(self, name: str, handle: Handle[Any], known: dict[str, Any], *, serves: bool = False) -> None:
         """In the state that it says it is in; one that serves and says nothing is taken for ready until its checks fail."""
+        remote = handle.remote
+        assert remote is not None
         try:
-            handle.state = await remote.call("describe", timeout_s=ANSWER_S)
+            state = await remote.call("describe", timeout_s=ANSWER_S)
+            if type(state) is not type(handle.state):  # a standby that was to become a replica when the controller died
+                await self._engine.kill(remote)
+                self._orders.forget(name)
+                return
+            handle.state = state
         except (Silent, Away):
             if serves:
                 handle.state = replace(handle.state, phase=Phase.READY)
@@ -170,6 +186,7 @@ class ActorCluster:
 
     async def _cold_replica(self, order: ReplicaOrder) -> Handle[ReplicaState]:
         self._standbys.make_room(order, self._nodes)
+        self._starting[order.id] = order
         name = REPLICA_PREFIX + order.id
         await self._orders.keep(name, order)
         place = place_of(order.deployment.spec["ray_actor_options"])

@@ -117,7 +117,9 @@ class Controller:
         reconciler = self._reconciler = Reconciler(cluster, stacks, clock, journal)
         await reconciler.scaling.load()
         packages = Packages(self._store, node_folder(identity.cluster_id) / "code")
-        reconciler.scaling.ask_policy = Policies(packages.folder).ask
+        policies = Policies(packages.folder)
+        reconciler.scaling.ask_policy = policies.ask
+        self._tasks.start(policies.run(), name="policies")
         deps = Deps(reconciler=reconciler, cluster=cluster, stacks=stacks, clock=clock, journal=journal)
         preflight = EnginePreflight(self._engine, identity.cluster_id, packages)
         plane = ControlPlane(deps, packages=packages, preflight=preflight)

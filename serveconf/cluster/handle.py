@@ -126,6 +126,9 @@ class Handle(Generic[S]):
             except Away:
                 self._note_away()
                 await asyncio.sleep(AGAIN_S)
+            except Exception:  # nobody else watches it: whatever a look runs into, the next one is made
+                log.exception("an actor could not be looked at", actor=self.state.id)
+                await asyncio.sleep(AGAIN_S)
 
     def _note_away(self) -> None:
         if self.state.phase is Phase.STARTING:
@@ -148,6 +151,8 @@ class Handle(Generic[S]):
                 replace(self.state, phase=Phase.FAILED, message=f"not ready after {self.care.ready_s:g} s: {why}")
             )
             return
+        if type(state) is not type(self.state):
+            state = replace(self.state, phase=Phase.FAILED, message="its process never became what it was to be")
         self._become(state)
 
     async def _why_late(self) -> str:
@@ -225,10 +230,14 @@ class Handle(Generic[S]):
             log.info("an actor ended before it was drained", actor=self.state.id, reason=str(error))
         except Exception as error:  # noqa: BLE001 - the user's shutdown may raise anything: it ends all the same
             log.warning("an actor's drain failed", actor=self.state.id, reason=repr(error))
-        if self._remote is not None:
-            await self._engine.kill(self._remote)
-        self._gone(self.state.id)
-        self._changed()
+        try:
+            if self._remote is not None:
+                await self._engine.kill(self._remote)
+        except EngineError as error:
+            log.warning("an actor could not be ended", actor=self.state.id, reason=str(error))
+        finally:
+            self._gone(self.state.id)
+            self._changed()
 
     async def _has_drained(self, drain_s: float) -> bool:
         """False where it can't be told just now: what runs on it goes on until it hears of it."""

@@ -21,6 +21,10 @@ class KeyLogger:
         """Something that someone may have to look at."""
         self._log.warning(phrase, extra=_safe(keys))
 
+    def exception(self, phrase: str, **keys: Any) -> None:
+        """Something that has failed with the exception that is being handled."""
+        self._log.exception(phrase, extra=_safe(keys))
+
     def error(self, phrase: str, **keys: Any) -> None:
         """Something that has failed."""
         self._log.error(phrase, extra=_safe(keys))

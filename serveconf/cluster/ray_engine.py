@@ -115,7 +115,10 @@ class RayEngine:
     async def kill(self, remote: Remote, *, restart: bool = False) -> None:
         """See the port."""
         assert isinstance(remote, RayRemote)
-        ray.kill(remote.actor, no_restart=not restart)
+        try:
+            ray.kill(remote.actor, no_restart=not restart)
+        except RayError as error:
+            raise _mapped(error) from error
 
     async def nodes(self) -> tuple[NodeState, ...]:
         """See the port."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -14,14 +14,13 @@ from serveconf.cluster.logs import get_logger
 from serveconf.cluster.orders import Orders, place_of
 from serveconf.cluster.settings import STANDBY_PREFIX
 from serveconf.plan.state import Phase, ReplicaState, StandbyState
-from serveconf.reconcile.placement import asked_resources, kind_of
+from serveconf.reconcile.placement import asked_resources, has, kind_of
 from serveconf.reconcile.ports import NodeState, ReplicaOrder, StandbyOrder
 
 log = get_logger("cluster")
 
 READY_S = 120.0
 BECOME_S = 5.0
-CRUMB = 1e-6  # sums of 0.1 are not exact
 
 
 class StandbyPool:
@@ -76,20 +75,22 @@ class StandbyPool:
         standby.let_go()
         self._changed()
         assert remote is not None
-        await self._orders.keep(name, order)
         try:
+            await self._orders.keep(name, order)
             await remote.call("become", "replica", (order, *args), timeout_s=BECOME_S)
-        except EngineError as error:
-            log.warning("a standby could not be taken", standby=standby_id, reason=str(error))
+        except BaseException as error:  # a cancel too: nobody knows it any more, so it must not stay
+            log.warning("a standby could not be taken", standby=standby_id, reason=repr(error))
             await self._engine.kill(remote)
             self._orders.forget(name)
+            if not isinstance(error, EngineError):
+                raise
             return None
         return name, remote
 
     def make_room(self, order: ReplicaOrder, nodes: Sequence[NodeState]) -> None:
         """They never stand in the way of a replica: where no node has room for it beside them, they go."""
         asked = asked_resources(order.deployment.spec["ray_actor_options"])
-        if not any(_has(node.available, asked) for node in nodes):
+        if not any(has(node.available, asked) for node in nodes):
             for standby_id in list(self.handles):
                 self.stop(standby_id)
 
@@ -119,7 +120,3 @@ class StandbyPool:
         self.handles.pop(standby_id, None)
         self._held.pop(standby_id, None)
         self._orders.forget(STANDBY_PREFIX + standby_id)
-
-
-def _has(free: Mapping[str, float], asked: Mapping[str, float]) -> bool:
-    return all(free.get(name, 0.0) + CRUMB >= amount for name, amount in asked.items())

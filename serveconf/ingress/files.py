@@ -6,6 +6,7 @@ only to apps that are known to pass it on: Starlette's and FastAPI's own parts, 
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,14 +34,15 @@ def passes_files(app: Any) -> bool:
     if isinstance(app, Starlette):
         return _is_as_it_was(app) and _all_pass(app.user_middleware) and all(map(_route_passes, app.routes))
     if isinstance(app, Router):
-        return _name(type(app).__call__).startswith(_FUNCTIONS_OF) and all(map(_route_passes, app.routes))
+        as_it_was = app.middleware_stack == app.app and _name(type(app).__call__).startswith(_FUNCTIONS_OF)
+        return as_it_was and all(map(_route_passes, app.routes))
     if _name(type(app)) == "starlette.staticfiles.StaticFiles":
         return True
     if _name(type(app)) in _PASSING:
         return passes_files(app.app)
     if isinstance(app, type):
         return issubclass(app, HTTPEndpoint)
-    return _name(app).startswith(_FUNCTIONS_OF)
+    return isinstance(app, FunctionType) and _name(app).startswith(_FUNCTIONS_OF)
 
 
 def _is_as_it_was(app: Starlette) -> bool:

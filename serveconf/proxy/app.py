@@ -7,8 +7,10 @@ Around a request stand the front's middlewares, then the table, then the route's
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from weakref import WeakValueDictionary
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -53,6 +55,7 @@ class ProxyApp:
         )
         self._live = self._builder.empty()
         self._staged: dict[int, Staged] = {}
+        self._staging: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def generation(self) -> int:
@@ -67,14 +70,17 @@ class ProxyApp:
         may be staged side by side, as one with a middleware that takes its time holds up no other.
         """
         number = generation.number
-        if number == self._live.number:
-            return
-        if number < self._live.number:
-            raise InternalError(f"generation {number} is older than the live one, {self._live.number}")
-        self.abort(number)
-        self._staged[number] = await self._builder.build(generation, self._live, restoring=restoring)
-        if number <= self._live.number:  # a newer one was committed meanwhile
+        async with self._staging.setdefault(
+            number, asyncio.Lock()
+        ):  # mounts are held by number: one build of each at a time
+            if number == self._live.number:
+                return
+            if number < self._live.number:
+                raise InternalError(f"generation {number} is older than the live one, {self._live.number}")
             self.abort(number)
+            self._staged[number] = await self._builder.build(generation, self._live, restoring=restoring)
+            if number < self._live.number:  # a newer one was committed meanwhile
+                self.abort(number)
 
     def commit(self, number: int) -> None:
         """Serve the staged generation from the next request on; never an older one than is live.

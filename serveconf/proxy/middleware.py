@@ -46,7 +46,7 @@ class MiddlewareImporter:
         try:
             file = by_value_file(middleware.import_path)
             factory = read_by_value(folder, file) if folder and file else import_attribute(middleware.import_path)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # user code: it may raise anything
             raise _failed(middleware, "cannot be imported", error) from error
         return cast(MiddlewareFactory, factory), middleware.args, middleware.kwargs
 

@@ -44,6 +44,8 @@ class Link:
         self.client: WireClient | None = None
         self.reached = False  # it was connected at least once
         self.released = False
+        self.opened_by = 0  # so many generations that are being staged
+        self.is_named = False  # by a generation all of whose replicas were reached
         self.waiting: set[Line] = set()  # those with requests that wait for room here
         self._pool = pool
         self._where = pool.where(address)
@@ -123,13 +125,22 @@ class ReplicaPool:
         A replica that was reached before and whose connection just broke is not waited for: it may have crashed, and
         that must not stand in the way of the generation that replaces it.
         """
+        addresses = list(addresses)
         new = self._unreached(addresses)
-        results = await asyncio.gather(*(link.connect() for link in new), return_exceptions=True)
+        for link in new:
+            link.opened_by += 1
+        try:
+            results = await asyncio.gather(*(link.connect() for link in new), return_exceptions=True)
+        finally:
+            for link in new:
+                link.opened_by -= 1
         failed = [(link, error) for link, error in zip(new, results, strict=True) if error is not None]
-        if failed:
-            self.release([link.id for link in new])
+        if failed:  # what another generation opens, or has opened, meanwhile is that one's
+            self.release([link.id for link in new if not link.opened_by and not link.is_named])
             link, error = failed[0]
             raise ReplicaUnreachable(f"replica {link.id} does not answer: {error!r}") from error
+        for link in map(self.link, addresses):
+            link.is_named = True
 
     async def open_behind(self, addresses: Iterable[ReplicaAddress]) -> None:
         """Connect to every replica that is new, and go on trying behind where one can't be reached within half a second.

@@ -67,7 +67,6 @@ class HttpProtocol(asyncio.Protocol):
         self._packet = 0  # size of what is being parsed
         self._barren_bytes = 0  # received within a body since it last grew
         self._sends_files = False  # to the socket itself
-        self.awaits_room = False  # in the socket, for a file
 
     # The transport's calls
 

@@ -70,17 +70,16 @@ async def _when_writable(exchange: Exchange, sock: socket.socket, write: Callabl
 
 
 async def _until_writable(exchange: Exchange, sock: socket.socket) -> None:
-    loop = exchange.connection.loop
-    writable: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not writable.done():
-            writable.set_result(None)
-
-    loop.add_writer(sock, wake)
-    exchange.connection.awaits_room = True  # the clock of a client that takes nothing
+    """As any other answer that the client does not take: whoever ends the connection ends the wait."""
+    connection = exchange.connection
+    if connection.writable is None:
+        connection.pause_writing()
+    connection.loop.add_writer(sock, connection.resume_writing)
     try:
-        await writable
+        assert connection.writable is not None
+        await connection.writable
     finally:
-        exchange.connection.awaits_room = False
-        loop.remove_writer(sock)
+        connection.loop.remove_writer(sock)
+        connection.resume_writing()
+    if exchange.disconnected:
+        raise ConnectionResetError("the connection has been given up")

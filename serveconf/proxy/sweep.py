@@ -28,7 +28,7 @@ class Clocks:
     def sweep(self, connection: HttpProtocol, now: float) -> None:
         """End what has come to its deadline."""
         edge = connection.edge
-        taken = taken_by(connection.transport, connection.awaits_room)
+        taken = taken_by(connection.transport, connection.writable is not None)
         if taken is not None and self._taken.seconds(taken, now) >= seconds_for(Wait.TAKE, edge):
             connection.give_up(Reason.TOO_SLOW)
         elif connection.is_read_paused and is_gone(connection.transport):

@@ -33,6 +33,9 @@ ABNORMAL = 1006
 INVALID_TEXT = 1007
 TOO_BIG = 1009
 
+LINGER_S = 1.0  # a client that has been failed may go on sending for so long
+QUIET_S = 0.1  # ... and has stopped when nothing has come for so long
+
 
 async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     """The config wants one; each protocol is given its own."""
@@ -147,6 +150,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._fragments = 0
         self._opened_at = monotonic()
         self._taken = Stall()
+        self._lingers_until: float | None = None  # its last word is said, and what still comes is dropped
         self._trail = Trail(monotonic())
         self._status: int | None = None  # of the answer to the handshake
 
@@ -175,7 +179,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Frames, but not before the handshake is answered: a pong would else come before that."""
-        if self.handshake_complete:
+        if self._lingers_until is not None:
+            self._linger()
+        elif self.handshake_complete:
             super().data_received(data)
         else:
             self._early += data
@@ -191,7 +197,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _control_reading(self) -> None:
         """Read while the app takes what comes, and the client what it is sent: else pongs would pile up."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._lingers_until is not None:
             return
         if self.read_paused or not self.writable.is_set() or len(self._early) > self._edge.limits.max_unread_bytes:
             self.transport.pause_reading()
@@ -262,6 +268,25 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.queue.empty() and not self.read_paused:
             self.read_paused = True
             self._control_reading()
+
+    def handle_parser_exception(self) -> None:
+        """As uvicorn's, but not closed over what the client is still sending: that would reset its last words away."""
+        close = self.conn.close_sent
+        assert close is not None
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self._lingers_until = self.loop.time() + LINGER_S
+        self.transport.resume_reading()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Drop what comes, and close when nothing has come for a moment."""
+        assert self._lingers_until is not None
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        pause_s = min(QUIET_S, max(0.0, self._lingers_until - self.loop.time()))
+        self.close_timer = self.loop.call_later(pause_s, self.transport.close)
 
     def _fail(self, code: int, reason: str) -> None:
         if self.conn.close_sent is None:

@@ -63,10 +63,16 @@ class Canaries:
     async def judge(self, head: StackHead, trial: Trial, observed: Observed) -> Failure | None:
         """Look at what both sides answer, if it is time, and go on to the next step. Why the target has to be taken back."""
         state, now = trial.state, self._clock.now()
-        if not state.judged or (self._looked and now - self._looked < LOOK_S):
+        if not state.judged:
             return None
-        self._looked = now
-        verdict = self._ends_too_often(head, trial, observed) or await self._look(state)
+        verdict: Verdict | None = self._ends_too_often(
+            head, trial, observed
+        )  # at every look: they are cleared away in this pass
+        if verdict is None:
+            if self._looked and now - self._looked < LOOK_S:
+                return None
+            self._looked = now
+            verdict = await self._look(state)
         match verdict:
             case TakeBack(failure=failure):
                 await self._remember(head)

@@ -36,7 +36,7 @@ class Reconciler:
         self._witness = Witness(cluster, clock, journal)
         self.scaling = Scaling(cluster, stacks.ledger.store, clock)
         self.scaling.note = journal.note
-        self.scaling.on_change = lambda stack: self.look_again()
+        self.scaling.on_change = self._look_at
         stacks.ledger.scaled = self.scaling.scaled
         self.on_event: Callable[[str, Event], None] = lambda stack, event: None
         self.table = Table(cluster, stacks)
@@ -70,6 +70,14 @@ class Reconciler:
         self._warm.wake()
         for worker in self._workers.values():
             worker.wake()
+
+    def _look_at(self, stack: str) -> None:
+        """Something of that stack alone may have changed."""
+        worker = self._workers.get(stack)
+        if worker is not None:
+            worker.wake()
+        else:
+            self.look_again()
 
     def start(self) -> None:
         """Begin to look, act, sleep, until ``stop``."""

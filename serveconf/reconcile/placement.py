@@ -66,7 +66,7 @@ def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:
     """Raises DoesNotFit for the first deployment of which no node could hold even one replica, saying what is missing."""
     for deployment in desired.deployments:
         asked = _asked(deployment)
-        if not nodes or any(_has(node.total, asked) for node in nodes):
+        if not nodes or any(has(node.total, asked) for node in nodes):
             continue
         most = {name: max(node.total.get(name, 0) for node in nodes) for name in asked}
         lacking = ", ".join(f"{name} {asked[name]:g} (a node has at most {most[name]:g})" for name in asked)
@@ -159,7 +159,7 @@ class _Free:
         """Place so many replicas, each on the first node that has room; returns how many found one."""
         asked, placed = _asked(deployment), 0
         for free in self.nodes.values():
-            while placed < count and _has(free, asked):
+            while placed < count and has(free, asked):
                 for name, amount in asked.items():
                     free[name] -= amount
                 placed += 1
@@ -197,5 +197,6 @@ def _asked(deployment: DesiredDeployment) -> Resources:
     return asked_resources(deployment.spec.get("ray_actor_options", {}))
 
 
-def _has(there: Mapping[str, float], asked: Resources) -> bool:
+def has(there: Mapping[str, float], asked: Resources) -> bool:
+    """Whether what is there is enough."""
     return all(there.get(name, 0) >= amount - CRUMB for name, amount in asked.items())

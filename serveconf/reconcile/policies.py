@@ -79,13 +79,21 @@ class Policies:
             answer = Answer(failure=str(error) or type(error).__name__)
         else:
             self._pauses.pop(whose, None)
-            await self._end_idle(now)
             return answer
         if (failed := self._running.pop(whose, None)) is not None:
             await failed.end()
         now = asyncio.get_running_loop().time()
         self._pauses[whose] = (now + pause_s, min(2 * pause_s, LONGEST_PAUSE_S))
         return answer
+
+    async def run(self) -> None:
+        """End what nobody asks any more, until cancelled; then all of them."""
+        try:
+            while True:
+                await asyncio.sleep(IDLE_S / 2)
+                await self._end_idle(asyncio.get_running_loop().time())
+        finally:
+            await self.close()
 
     async def close(self) -> None:
         """End all processes."""

@@ -376,7 +376,11 @@ class Scaling:
         sources |= {replica for callers in self._callers.values() for replica in callers}
         if not any(one.rule for followed in self._stacks.values() for one in followed.values()):
             sources = set()  # nobody wants to know
-        for source in sources - self._listeners.keys():
+        heard = {source for source, listener in self._listeners.items() if not listener.done()}
+        for source in self._listeners.keys() - heard:  # one that a fault has ended begins anew
+            del self._listeners[source]
+            self._lose(source)
+        for source in sources - heard:
             self._loads.expect(source)
             self._listeners[source] = self._tasks.start(self._hear(source), name=f"load of {source}")
         for source in self._listeners.keys() - sources:

@@ -10,7 +10,7 @@ from typing import Any
 
 from serveconf.plan.state import DesiredStack, Observed, Phase, ReplicaPhase, StandbyState
 from serveconf.reconcile.backoff import Backoff
-from serveconf.reconcile.placement import KIND, asked_resources, kind_of
+from serveconf.reconcile.placement import KIND, asked_resources, has, kind_of
 from serveconf.reconcile.ports import Clock, Cluster, NodeState, StandbyOrder
 from serveconf.reconcile.stacks import Stacks
 
@@ -124,5 +124,4 @@ def _has_room(node: NodeState, kind: Kind, standbys: Iterable[StandbyState], kin
         if standby.kind in kinds:
             for name, amount in asked_resources(kinds[standby.kind].options).items():
                 free[name] = free.get(name, 0.0) - amount
-    asked = asked_resources(kind.options)
-    return all(free.get(name, 0.0) + 1e-6 >= amount for name, amount in asked.items())
+    return has(free, asked_resources(kind.options))

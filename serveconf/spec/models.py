@@ -181,6 +181,8 @@ class HttpOptions(Strict):
         Field(default=None, examples=[None, "json", "combined"], json_schema_extra=costs(Cost.ROUTE))
     )
     """A line for each request in the proxies' logs, as JSON or in the combined format; null means none."""
+    tracing: dict[str, Any] | None = Field(default=None, examples=[None], json_schema_extra=costs(Cost.ROUTE))
+    """Where spans go. Not supported yet: anything but null is refused."""
     middlewares: list[MiddlewareSpec] = Field(
         default=[],
         examples=[[{"import_path": "starlette.middleware.gzip:GZipMiddleware"}]],
@@ -259,6 +261,8 @@ class DeploymentOptions(Strict):
 
     num_replicas: ReplicaCount = Field(default=1, examples=[1, 2, "auto"], json_schema_extra=costs(Cost.SCALE))
     """Number of replicas; auto: it follows the load, as autoscaling_config says, up to 100 where that says no most."""
+    process: Name | None = Field(default=None, examples=[None], json_schema_extra=costs(Cost.ROLL))
+    """Deployments that name the same process share one. Not supported yet: anything but null is refused."""
     factory: bool = Field(default=False, examples=[False, True], json_schema_extra=costs(Cost.ROLL))
     """Call the imported attribute with init_args and init_kwargs and serve what it returns."""
     init_args: list[Any] = Field(default=[], examples=[["small", 3]], json_schema_extra=costs(Cost.ROLL))

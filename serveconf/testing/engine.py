@@ -268,14 +268,14 @@ class FakeActor:
         news.set()
 
     async def _answer(self, method: str, *args: Any) -> Any:
+        if method != "read_log":  # answered although its loop is blocked
+            await self.hung.wait()
         if method == "become":
             kind, (order, settings) = args
             assert kind == "replica"
             self.hosted = FakeReplica(order, settings, NodeState(id=self.hosted.state.node_id, is_head=True))
             self.hosted.state = replace(self.hosted.state, was_standby=True, pid=3)
             return None
-        if method != "read_log":  # answered although its loop is blocked
-            await self.hung.wait()
         return await getattr(self.hosted, method)(*args)
 
 

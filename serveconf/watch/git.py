@@ -162,9 +162,8 @@ class Checkout:
         if self._stopped.is_set() and child.returncode != 0:
             raise OperatorError("interrupted", code="cancelled")
         if child.returncode != 0:
-            raise OperatorError(
-                f"git {arguments[0]} of {self.address.shown} failed: {_last_words(err)}", code="git_failed"
-            )
+            why = _last_words(err).replace(self.address.url, self.address.shown)
+            raise OperatorError(f"git {arguments[0]} of {self.address.shown} failed: {why}", code="git_failed")
         return out.strip()
 
 

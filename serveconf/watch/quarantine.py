@@ -5,14 +5,16 @@ One file, ``$SERVECONF_HOME/quarantine.json``: by control API and stack, the key
 
 from __future__ import annotations
 
-import os
+import threading
 from pathlib import Path
 
 import msgspec
 
 from serveconf.home import home_folder
+from serveconf.private import write_private
 
 MOST = 1_000
+_LOCK = threading.Lock()  # each file that is followed has a thread of its own
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,19 +31,21 @@ def refused(address: str, stack: str) -> Refused | None:
 
 def refuse(address: str, stack: str, key: str, why: str) -> None:
     """Put a content into quarantine, in place of the one that was there."""
-    known = _read()
-    known.pop(_name(address, stack), None)
-    known[_name(address, stack)] = Refused(key=key, why=why[:2_000])
-    while len(known) > MOST:
-        known.pop(next(iter(known)))
-    _write(known)
+    with _LOCK:
+        known = _read()
+        known.pop(_name(address, stack), None)
+        known[_name(address, stack)] = Refused(key=key, why=why[:2_000])
+        while len(known) > MOST:
+            known.pop(next(iter(known)))
+        _write(known)
 
 
 def release(address: str, stack: str) -> None:
     """Something of that stack serves: nothing is in quarantine any more."""
-    known = _read()
-    if known.pop(_name(address, stack), None) is not None:
-        _write(known)
+    with _LOCK:
+        known = _read()
+        if known.pop(_name(address, stack), None) is not None:
+            _write(known)
 
 
 def _name(address: str, stack: str) -> str:
@@ -61,6 +65,4 @@ def _read() -> dict[str, Refused]:
 
 
 def _write(known: dict[str, Refused]) -> None:
-    new = _file().with_suffix(f".{os.getpid()}")
-    new.write_bytes(msgspec.json.encode(known))
-    new.replace(_file())
+    write_private(_file(), msgspec.json.encode(known))

@@ -64,5 +64,12 @@ def test_what_asks_a_running_controller_reads_no_spec() -> None:
     assert not found & {*NEVER, "yaml", "rich", "click", "serveconf.spec.models"}
 
 
+@pytest.mark.parametrize(
+    "command", [["resume"], ["shutdown"], ["delete", "a"], ["rollback"], ["promote"], ["logs", "a"]]
+)
+def test_what_changes_a_running_stack_reads_no_spec_either(command: list[str]) -> None:
+    assert "serveconf.spec.models" not in imported_by("--address", "http://127.0.0.1:1", *command)
+
+
 def test_validate_knows_no_network(tmp_path: object) -> None:
     assert not imported_by("validate", str(tmp_path)) & {*NEVER, "httpx", "rich"}

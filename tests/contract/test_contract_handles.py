@@ -320,3 +320,101 @@ async def taken(lab: FakeEngineLab) -> tuple[str, str]:
     order = lab.order(1)
     await lab.cluster.start_replica(order)
     return order.id, order.deployment.name
+
+
+async def test_a_controller_that_dies_between_the_order_and_the_taking_leaves_no_riddle(lab: FakeEngineLab) -> None:
+    from test_contract_cluster import standby
+
+    from serveconf.cluster.settings import STANDBY_PREFIX
+
+    await lab.cluster.start_standby(standby("one", lab.cluster.nodes()[0].id, 0.1))
+    await lab.until(lambda: [s.phase for s in lab.cluster.observe().standbys] == ["Ready"])
+    order = lab.order(1)
+    await lab.actors._orders.keep(STANDBY_PREFIX + "one", order)  # and then it died
+    await lab.another_controller()
+    assert lab.cluster.observe().of_stack("default") == ()
+    assert not lab.cluster.observe().standbys
+    await lab.until(lambda: not lab.fake.actors)
+
+
+@pytest.mark.parametrize("fault", ["cancelled", "the store", "the actor"])
+async def test_a_standby_whose_taking_is_broken_off_does_not_stay(lab: FakeEngineLab, fault: str) -> None:
+    from test_contract_cluster import standby
+
+    from serveconf.cluster.settings import STANDBY_PREFIX
+    from serveconf.errors import OperatorError
+
+    await lab.cluster.start_standby(standby("one", lab.cluster.nodes()[0].id, 0.1))
+    await lab.until(lambda: [s.phase for s in lab.cluster.observe().standbys] == ["Ready"])
+    actor, real = lab.fake.actors[STANDBY_PREFIX + "one"], lab.fake.store.put
+    match fault:
+        case "cancelled":
+            actor.hung.clear()
+        case "the actor":
+            actor.hosted = None
+        case "the store":
+
+            async def put(key: str, value: bytes) -> None:
+                raise OperatorError("silent", code="store_silent")
+
+            lab.fake.store.put = put  # type: ignore[method-assign]
+    starting = asyncio.create_task(lab.cluster.start_replica(lab.order(1)))
+    await asyncio.sleep(0.02)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    assert starting.cancelled() == (fault == "cancelled")
+    lab.fake.store.put = real  # type: ignore[method-assign]
+    assert STANDBY_PREFIX + "one" not in lab.fake.actors
+    assert not lab.cluster.observe().standbys
+
+
+async def test_standbys_give_up_their_room_to_what_waits_for_a_place(lab: FakeEngineLab, monkeypatch: Any) -> None:
+    from msgspec.structs import replace
+    from test_contract_cluster import standby
+
+    monkeypatch.setattr(actors_module, "NODES_PERIOD_S", 0.01)
+    node = lab.fake.live_nodes[0]
+    lab.fake.live_nodes = (replace(node, available={"CPU": 2.0}),)
+    await lab.cluster.refresh()
+    for name in ("one", "two"):
+        await lab.cluster.start_standby(standby(name, node.id, 1))
+    await lab.until(lambda: [s.phase for s in lab.cluster.observe().standbys] == ["Ready", "Ready"])
+    for number in (1, 2):  # the second sees the same two free CPUs as the first
+        await lab.cluster.start_replica(lab.order(number, "slow:app", ray_actor_options={"num_cpus": 2}))
+    assert len(lab.cluster.observe().standbys) == 2
+    lab.fake.live_nodes = (replace(node, available={"CPU": 0.0}),)
+    following = asyncio.create_task(lab.actors.keep_nodes_fresh())
+    await lab.until(lambda: not lab.cluster.observe().standbys)
+    following.cancel()
+
+
+async def test_an_actor_that_cannot_be_killed_is_gone_all_the_same(lab: FakeEngineLab) -> None:
+    from serveconf.cluster.engine import Away
+
+    name, _ = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    real = lab.fake.kill
+
+    async def kill(remote: Any, *, restart: bool = False) -> None:
+        raise Away("the GCS is away")
+
+    lab.fake.kill = kill  # type: ignore[method-assign]
+    await lab.cluster.stop_replica(name, drain_s=1)
+    await lab.until(lambda: lab.phase(name) is None)
+    lab.fake.kill = real  # type: ignore[method-assign]
+
+
+async def test_a_look_that_runs_into_a_fault_is_followed_by_another(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab, **QUICK)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    real, faults = actor.hosted.check, [RuntimeError("a fault")]
+
+    async def check(path: Any, timeout_s: float) -> str:
+        if faults:
+            raise faults.pop()
+        return str(await real(path, timeout_s))
+
+    actor.hosted.check = check
+    await lab.until(lambda: not faults)
+    actor.hosted.sick = "500"
+    await lab.until(lambda: lab.phase(name) == "Unhealthy")

@@ -394,6 +394,18 @@ async def test_open_fails_when_a_new_replica_does_not_answer_and_keeps_nothing()
 
 
 @in_loop
+async def test_a_generation_that_fails_to_open_takes_nothing_from_one_beside_it() -> None:
+    async with node() as n:
+        good = await n.start("a", Gate())
+        bad = ReplicaAddress(id="b", node_id="n", uds=f"{n.folder}/nobody")
+        failing, other = await asyncio.gather(n.pool.open([good, bad]), n.pool.open([good]), return_exceptions=True)
+        assert isinstance(failing, ReplicaUnreachable)
+        assert other is None
+        assert not n.pool.link(good).released
+        assert n.pool.link(good).client is not None
+
+
+@in_loop
 async def test_open_does_not_wait_for_a_known_replica_that_crashed() -> None:
     async with node() as n:
         a, b = await n.start("a", Gate()), await n.start("b", Gate())

@@ -27,6 +27,8 @@ ACTION_OF = {
 # A value other than the default, where no example of the model gives one.
 OTHER: dict[str, Any] = {
     "import_path": "other:app",
+    "process": "together",
+    "tracing": {"endpoint": "http://127.0.0.1:4318"},
     "autoscaling_config": {"min_replicas": 2, "max_replicas": 4},
     "autoscaling_config.min_replicas": 0,
     "rollout.max_error_rate": 0.5,

@@ -521,3 +521,26 @@ async def test_a_route_that_comes_back_in_time_has_its_whole_time_again(bench):
     await asyncio.sleep(0.15)
     bench.backends[0].release.set()
     assert (await slow).status_code == 200
+
+
+@run
+async def test_a_generation_that_is_staged_twice_at_once_keeps_its_mounts(bench):
+    """The controller may give up on an answer and ask again while the first build still runs."""
+    gates, opened = [], bench.pool.open
+
+    async def slow(addresses):
+        gates.append(asyncio.Event())
+        await gates[-1].wait()
+        await opened(addresses)
+
+    bench.pool.open = slow
+    generation = Generation(number=1, routes=(route(),))
+    both = [asyncio.create_task(bench.app.stage(generation)) for _ in range(2)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+        for gate in reversed(gates):
+            gate.set()
+    await asyncio.gather(*both)
+    bench.app.commit(1)
+    assert (await bench.get("/a")).status_code == 200
+    assert bench.pool.opened == {"a1"}

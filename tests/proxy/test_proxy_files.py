@@ -14,7 +14,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse
-from starlette.routing import Mount
+from starlette.routing import Mount, Router
 from starlette.routing import Route as AppRoute
 from starlette.staticfiles import StaticFiles
 from test_proxy_server import make_certificate, trusting
@@ -275,12 +275,16 @@ def test_a_client_that_leaves_ends_it(way, opened):
     until(lambda: descriptors_of(way.path) == 0 and not way.running.server.edge.connections)
 
 
-def test_a_client_that_takes_nothing_of_it_is_cut(way, opened):
+CHUNKED = b"POST /app HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("request_of_it", [get("/app"), CHUNKED], ids=["GET", "chunked POST"])
+def test_a_client_that_takes_nothing_of_it_is_cut(way, opened, request_of_it):
     way = way(front=Front(send_timeout_s=0.3))
     with way.path.open("r+b") as file:
         file.truncate(64 << 20)
     with way.running.connect() as client:
-        client.send(get("/app"))
+        client.send(request_of_it)
         until(lambda: opened and descriptors_of(way.path) == 1)  # the replica has closed its own
         until(lambda: descriptors_of(way.path) == 0)
         assert not way.running.server.edge.connections
@@ -357,6 +361,14 @@ class Own:
         (Starlette(routes=[Mount("/s", Own(StaticFiles(directory="/")))]), False),
         (Starlette(routes=[Mount("/s", Starlette(middleware=[StarletteMiddleware(Own)]))]), False),
         (Starlette(routes=[AppRoute("/", endpoint, middleware=[StarletteMiddleware(Own)])]), False),
+        (Starlette(routes=[Mount("/s", GZipMiddleware(StaticFiles(directory="/")))]), False),
+        (Starlette(routes=[AppRoute("/", endpoint, middleware=[StarletteMiddleware(BaseHTTPMiddleware)])]), False),
+        (Router([AppRoute("/", endpoint)]), True),
+        (Router([AppRoute("/", endpoint)], middleware=[StarletteMiddleware(Own)]), False),
+        (
+            Starlette(routes=[Mount("/s", Router([AppRoute("/", endpoint)], middleware=[StarletteMiddleware(Own)]))]),
+            False,
+        ),
         (own, False),
         (as_app(endpoint), True),
     ],

@@ -218,13 +218,16 @@ async def test_an_old_replica_that_dies_in_a_step_is_replaced_by_one_of_the_old_
     assert {versions[replica] for replica in world.old()} == {versions[before[1]]}
 
 
-async def test_replicas_of_the_new_version_that_keep_ending_take_it_back(world: Tried) -> None:
+@pytest.mark.parametrize("after_a_look_s", [20, 0.2])
+async def test_replicas_of_the_new_version_that_keep_ending_take_it_back(world: Tried, after_a_look_s: float) -> None:
     await world.apply(A)
     operation = await world.begin(A)
     for _ in range(3):
         for canary in world.canaries():
             world.cluster.kill(canary.replicas[0].id)
-        for _ in range(4):
+        world.clock.advance(after_a_look_s)
+        await world.look()
+        for _ in range(3):
             world.clock.advance(20)
             await world.look()
     result = await world.run(operation)

@@ -351,3 +351,22 @@ async def test_a_policy_that_fails_keeps_the_number_and_says_so_once(room: Room)
     assert [event["message"] for event in room.events] == [
         "the policy of cart failed, its number stays: ZeroDivisionError: division by zero"
     ]
+
+
+async def test_a_listener_that_a_fault_has_ended_begins_anew() -> None:
+    class Faulty(Reports):
+        async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
+            if not self.asked:
+                self.asked.append((source, seen, slower))
+                raise RuntimeError("a fault")
+            return await super().load_report(source, seen, slower=slower)
+
+    reports = Faulty()
+    scaling = Scaling(reports, MemoryStore(), ManualClock())
+    goal = stack(cart())
+    for _ in range(3):
+        scaling.look("shop", goal, seen(1))
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert len(reports.asked) == 2
+    await scaling._tasks.close()

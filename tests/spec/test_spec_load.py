@@ -310,3 +310,21 @@ def test_python_data_can_include_files(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(ONE)
     loaded = load_mapping({"include": ["b.yaml"]}, base_dir=tmp_path)
     assert loaded.position("deployments[0].name") == Position("b.yaml", 2, 11)
+
+
+@pytest.mark.parametrize(
+    ("said", "at"),
+    [
+        ("http_options: {tracing: {endpoint: 'http://127.0.0.1:4318'}}", "1:16 not_supported http_options.tracing"),
+        ("deployments: [{name: a, import_path: 'a:a', process: p}]", "1:45 not_supported deployments[0].process"),
+        ("http_options: {tracing: null}\ndeployments: [{name: a, import_path: 'a:a', process: null}]", None),
+    ],
+)
+def test_what_is_promised_and_not_built_is_refused_where_it_is_said_and_taken_where_it_is_null(
+    tmp_path: Path, said: str, at: str | None
+) -> None:
+    if at is None:
+        assert load(tmp_path, said).warnings == ()
+        return
+    (problem,) = problems(tmp_path, said)
+    assert f"{problem.line}:{problem.column} {problem.code} {problem.path}" == at

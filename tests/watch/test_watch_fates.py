@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,22 @@ def test_files_are_not_changed_while_somebody_reads_them() -> None:
         return order
 
     assert asyncio.run(main()) == ["+a", "+b", "-b", "-a", "change", "+c", "-c"]
+
+
+def test_quarantine_holds_what_many_threads_put_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVECONF_HOME", str(tmp_path))
+
+    def work(stack: str) -> None:
+        for number in range(60):
+            quarantine.refuse("http://a", stack, str(number), "why")
+
+    threads = [threading.Thread(target=work, args=(f"s{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(4):
+        found = quarantine.refused("http://a", f"s{number}")
+        assert found is not None
+        assert found.key == "59"
+    assert (tmp_path / "quarantine.json").stat().st_mode & 0o777 == 0o600
