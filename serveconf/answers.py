@@ -316,6 +316,14 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "Someone has aborted the canary: the old version serves as before.",
         "`serveconf events` shows when; apply again to try it once more.",
     ),
+    "superseded": (
+        "A canary was running when another apply of its stack came: that took its place, and the old version serves until then.",
+        "Nothing: the newer apply counts. Apply this one again if it should.",
+    ),
+    "canary_runs": (
+        "A roll back without a number goes back from what serves; here a canary still runs.",
+        "`serveconf abort` takes the canary back; `serveconf rollback REVISION` goes back further.",
+    ),
     "no_canary": (
         "There is no canary to promote or to abort: it is over, or the deployment has none.",
         "`serveconf status` shows those that run; `serveconf rollback` takes back what serves already.",

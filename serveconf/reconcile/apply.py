@@ -49,6 +49,7 @@ class Ask:
     desired: Callable[[DesiredStack | None, int], Awaitable[DesiredStack]]  # (current, new revision number)
     pin: bool = False  # a rollback pins
     deleting: bool = False  # the whole stack goes
+    instead: bool = False  # of whatever is just being tried
     shown: Callable[[dict[str, Any]], dict[str, Any]]  # from the spec that the current revision shows to the new one's
 
 

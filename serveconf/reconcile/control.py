@@ -5,10 +5,8 @@ An apply is an ``Operation`` that can be followed; applies of one stack queue, t
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from msgspec.structs import replace
@@ -31,6 +29,7 @@ from serveconf.reconcile.records import Failure, Revision, StackHead
 from serveconf.reconcile.requests import ApplyRequest, Cancelled
 from serveconf.reconcile.result import masked
 from serveconf.reconcile.scaling import Scaling
+from serveconf.reconcile.turns import Turns
 from serveconf.reconcile.unseen import NOTE, Unseen
 
 KEPT_OPERATIONS = 100
@@ -47,9 +46,8 @@ class ControlPlane:
         self.cluster = deps.cluster
         self._deps = deps
         self._preflight = preflight
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns = Turns(deps.stacks, self._has_canary)
         self._operations: OrderedDict[str, Operation] = OrderedDict()
-        self._running: dict[str, Operation] = {}
         self._tasks = Tasks()
         deps.reconciler.on_event = self._tell
 
@@ -92,18 +90,24 @@ class ControlPlane:
             said = masked(request.spec, request.masks)
             return merged_spec(said, before) if request.merge else said
 
-        return self._begin(stack, Ask(request=request, desired=desired, shown=shown))
+        return self._begin(stack, Ask(request=request, desired=desired, instead=not request.merge, shown=shown))
 
     def rollback(self, stack: str, number: int | None, request: ApplyRequest) -> Operation:
         """Begin to go back to a kept revision (where none is named, the last good one before the current), and pin it."""
 
         async def desired(current: DesiredStack | None, new: int) -> DesiredStack:
+            if number is None and self._has_canary(stack):
+                raise Conflict(
+                    f"a canary of stack '{stack}' runs, so there is nothing yet to go back from",
+                    hint="'serveconf abort' takes it back; to go further back name the revision",
+                    code="canary_runs",
+                )
             return replace(self._revision_before(stack, number).desired, revision=new)
 
         def shown(before: dict[str, Any]) -> dict[str, Any]:
             return self._revision_before(stack, number).spec
 
-        return self._begin(stack, Ask(request=request, desired=desired, pin=True, shown=shown))
+        return self._begin(stack, Ask(request=request, desired=desired, pin=True, instead=True, shown=shown))
 
     def delete(self, stack: str, deployments: list[str] | None, request: ApplyRequest) -> Operation:
         """Begin to take deployments, or the whole stack, away."""
@@ -116,8 +120,8 @@ class ControlPlane:
         def shown(before: dict[str, Any]) -> dict[str, Any]:
             return spec_without(before, deployments)
 
-        ask = Ask(request=request, desired=desired, deleting=deployments is None, shown=shown)
-        return self._begin(stack, ask)
+        whole = deployments is None
+        return self._begin(stack, Ask(request=request, desired=desired, deleting=whole, instead=whole, shown=shown))
 
     async def resume(self, stack: str) -> bool:
         """End the pin that a rollback left. False where there was none."""
@@ -268,23 +272,24 @@ class ControlPlane:
             del self._operations[operation_id]
 
     async def _run(self, operation: Operation, ask: Ask) -> None:
-        await perform(self._deps, operation, ask, lambda: self._turn(operation))
+        supersede = (lambda: self._supersede(operation, ask)) if ask.instead else None
+        await perform(self._deps, operation, ask, lambda: self._turns.taken(operation, supersede))
         await self.packages.collect(self.ledger.code_in_use())
 
-    @asynccontextmanager
-    async def _turn(self, operation: Operation) -> AsyncIterator[None]:
-        """One apply per stack at a time; a target that a former controller began is settled first."""
-        stacks, name = self._deps.stacks, operation.stack
-        lock = self._locks[name]
-        if lock.locked() or self.ledger.target(name) is not None:
-            operation.tell({"event": "wait", "message": f"another apply of stack '{name}' is running"})
-        async with lock:
-            await stacks.free(name)
-            self._running[name] = operation
-            try:
-                yield
-            finally:
-                del self._running[name]
+    async def _supersede(self, operation: Operation, ask: Ask) -> None:
+        """What is newer takes the place of the stack's canary. Raises what it would not come to begin with."""
+        stack = operation.stack
+        tried = self.ledger.target(stack)
+        desired = await ask.desired(self.ledger.current(stack), self.ledger.next_number(stack))
+        if tried is None or replace(desired, revision=tried.revision, code=tried.code) == tried:
+            return
+        failure = Failure(code="superseded", message="a newer apply took the place of the canary")
+        if await self._deps.stacks.give_up(stack, tried.revision, failure, unless_it_serves=True):
+            self._tell_canary(stack, None, "taken back: a newer apply takes its place")
+
+    def _has_canary(self, stack: str) -> bool:
+        head = self.ledger.heads.get(stack)
+        return head is not None and canaries_of(self._deps.stacks, head) is not None
 
     def _taken_over(self, operation_id: str) -> Operation | None:
         """The operation of a kept revision: followed anew, as the one who began it has died."""
@@ -300,17 +305,14 @@ class ControlPlane:
 
     async def _see_through(self, operation: Operation, number: int) -> None:
         head = self.ledger.heads.get(operation.stack)
-        goes_on = head is not None and head.target == number
-        if goes_on:
-            self._running.setdefault(operation.stack, operation)
-        try:
+        if head is None or head.target != number:
             await see_through(self._deps, operation, number)
-        finally:
-            if self._running.get(operation.stack) is operation:
-                del self._running[operation.stack]
+            return
+        with self._turns.seen_through(operation):
+            await see_through(self._deps, operation, number)
 
     def _tell(self, stack: str, event: Event) -> None:
-        operation = self._running.get(stack)
+        operation = self._turns.running(stack)
         if operation is not None:
             operation.tell(event)
 

@@ -82,10 +82,9 @@ class Stacks:
             await self._news[name].wait()
         return self.ledger.revision(name, number)
 
-    async def free(self, name: str) -> None:
-        """Return when nothing is being applied to the stack."""
-        while (head := self.ledger.heads.get(name)) is not None and head.target is not None:
-            await self._news[name].wait()
+    async def news(self, name: str) -> None:
+        """Return at the stack's next change."""
+        await self._news[name].wait()
 
     # -- transitions ------------------------------------------------------------------------------------------------
 
@@ -217,7 +216,7 @@ class Stacks:
             if head is not None and head.ends:
                 await self.ledger.forget_stack(name)
                 self._journal.tell(milestones.gone(name))
-                self._tell(name)
+                self.tell(name)
 
     async def _write(self, head: StackHead | None, revision: Revision | None) -> None:
         """A caller who is cancelled meanwhile hears of it when all is written: the lock is held until then."""
@@ -228,9 +227,10 @@ class Stacks:
             await asyncio.wait([writing])
             raise
         finally:
-            self._tell(head.name if head is not None else revision.stack if revision is not None else "")
+            self.tell(head.name if head is not None else revision.stack if revision is not None else "")
 
-    def _tell(self, name: str) -> None:
+    def tell(self, name: str) -> None:
+        """Wake who waits for news of the stack."""
         news, self._news[name] = self._news[name], asyncio.Event()
         news.set()
         self.on_change(name)

@@ -14,7 +14,7 @@ from serveconf.figures import ProxyFigures, Side
 from serveconf.plan.state import ReplicaPhase
 from serveconf.reconcile.journal import EventKind
 from serveconf.reconcile.operation import Operation
-from serveconf.reconcile.ports import Answers, NodeState, Totals
+from serveconf.reconcile.ports import Answers, NodeState, TargetReport, Totals
 from serveconf.reconcile.status import make_routes, make_status
 from serveconf.routing import Route
 
@@ -397,3 +397,69 @@ async def test_status_plan_and_events_show_the_step(world: Tried) -> None:
     ]
     status = make_status(world.ledger, world.cluster.observe(), pid=1, address="")
     assert status["stacks"][0]["deployments"][0]["canary"] is None
+
+
+NEWER = {**NEW, "a.py": "3"}
+
+
+async def test_a_newer_apply_takes_the_place_of_a_canary(world: Tried) -> None:
+    await world.apply(A)
+    old = world.old()
+    first = await world.begin(A)
+    second = await world.begin(A, files=NEWER)
+    result = await world.run(first)
+    assert (result["outcome"], result["problems"][0]["code"]) == ("rolled_back", "superseded")
+    await world.spend(2)
+    assert world.shares() == {"a": 10}
+    assert world.old() == old
+    third = await world.begin(A)  # the line is as it was
+    assert (await world.run(second))["problems"][0]["code"] == "superseded"
+    assert (await promoted(world, third))["outcome"] == "applied"
+
+
+async def test_of_many_that_come_while_a_canary_runs_the_last_one_stays(world: Tried) -> None:
+    await world.apply(A)
+    operations = [await world.begin(A)]
+    operations += [world.plane.apply(request(A, files={**NEW, "a.py": str(number)})) for number in range(3, 7)]
+    *others, last = operations
+    for other in others:
+        assert (await world.run(other, looks=200))["problems"][0]["code"] == "superseded"
+    assert world.ledger.target("default").deployments[0].modules["a.py"] == "6"
+    assert (await promoted(world, last))["outcome"] == "applied"
+
+
+async def test_what_a_canary_tries_is_waited_for_by_who_wants_the_same(world: Tried) -> None:
+    await world.apply(A)
+    first = await world.begin(A)
+    second = await world.begin(A)
+    assert world.shares() == {"a": 10}
+    assert (await promoted(world, first))["outcome"] == "applied"
+    assert (await world.run(second))["outcome"] == "unchanged"
+
+
+@pytest.mark.parametrize("refused", ["import_path", "merge"])
+async def test_a_canary_stays_where_the_newer_apply_is_refused_or_is_about_something_else(
+    world: Tried, refused: str
+) -> None:
+    await world.apply(A)
+    first = await world.begin(A)
+    if refused == "merge":  # Deployment.deploy() of another one
+        second = await world.begin(B, merge=True)
+        assert second.result is None
+    else:
+        world.preflight.reports["a:missing"] = TargetReport(ok=False, error="ImportError: no a")
+        second = await world.begin({**A, "import_path": "a:missing"})
+        assert (second.result or {}).get("outcome") == "rolled_back"
+    assert world.shares() == {"a": 10}
+    assert (await promoted(world, first))["outcome"] == "applied"
+
+
+async def test_who_goes_back_or_takes_it_all_away_does_not_wait_for_a_canary(world: Tried) -> None:
+    await world.apply(A)
+    first = await world.begin(A)
+    nothing = await world.run(world.plane.rollback("default", None, request(A)))
+    assert nothing["problems"][0]["code"] == "canary_runs"
+    assert world.shares() == {"a": 10}
+    gone = await world.run(world.plane.delete("default", None, request(A)))
+    assert gone["outcome"] == "applied"
+    assert (await world.run(first))["problems"][0]["code"] == "superseded"
