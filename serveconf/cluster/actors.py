@@ -218,6 +218,11 @@ class ActorCluster:
         if handle is not None:
             handle.stop(drain_s)
 
+    async def take_back(self, replica_id: str) -> bool:
+        """See the port."""
+        handle = self._replicas.get(replica_id)
+        return handle is not None and await handle.take_back()
+
     async def tcp_address(self, replica_id: str) -> str | None:
         """Where it is reached from other nodes."""
         handle = self._replica(replica_id)

@@ -1,7 +1,7 @@
 """What the controller knows of one actor, kept true by a task that watches it: replicas and proxies alike.
 
     STARTING --ready--> READY <--checks--> UNHEALTHY --stop--> DRAINING --> gone
-        |                 |
+        |                 |  ^--------taken back, in time---------'
         '--late, died-----'--died--> FAILED  (an actor that the engine restarts is STARTING again)
 
 It may be entered anywhere: a controller that comes back adopts actors in whatever state they are. Only "gone" is dead;
@@ -26,6 +26,7 @@ log = get_logger("cluster")
 
 ANSWER_S = 10.0
 KILL_GRACE_S = 5.0  # beyond the drain time
+RETURN_S = 1.0  # for a replica that drains to say whether it can serve on
 AGAIN_S = 0.2  # between two tries to reach an actor that is away
 AWAY_S = 2.0  # out of reach for so long it is replaced: its node may have died, which the engine says much later
 
@@ -66,6 +67,7 @@ class Handle(Generic[S]):
         self._gone = gone
         self._task: asyncio.Task[None] | None = None
         self._ends_at = float("inf")
+        self._may_return = False  # it was well when its end began
         self._away_since: float | None = None
 
     @property
@@ -99,11 +101,34 @@ class Handle(Generic[S]):
         if self.state.phase is Phase.DRAINING and self._ends_at <= now + drain_s + KILL_GRACE_S:
             return
         drains = self.state.phase in (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING) and drain_s > 0
+        self._may_return = drains and (self.state.phase is Phase.READY or self._may_return)
         self._ends_at = now + drain_s + KILL_GRACE_S
         if self._task is not None:
             self._task.cancel()
         self._become(replace(self.state, phase=Phase.DRAINING))
         self._task = asyncio.create_task(self._end(drain_s, drains=drains))
+
+    async def take_back(self) -> bool:
+        """Have it serve on, where it was well when its drain began and the drain has closed nothing yet; asked once."""
+        if self.state.phase is not Phase.DRAINING or not self._may_return:
+            return False
+        self._may_return = False
+        ending, left_s = self._task, max(0.0, self._ends_at - KILL_GRACE_S - asyncio.get_running_loop().time())
+        if ending is not None:
+            ending.cancel()
+        try:
+            returns = bool(await self._call("take_back", timeout_s=RETURN_S))
+        except EngineError:
+            returns = False
+        if self._task is not ending:  # it was stopped once more meanwhile
+            return False
+        if returns:
+            self._ends_at = float("inf")
+            self._become(replace(self.state, phase=Phase.READY))
+            self._task = asyncio.create_task(self._live())
+        else:
+            self._task = asyncio.create_task(self._end(left_s, drains=True))
+        return returns
 
     def let_go(self) -> None:
         """Watch it no more; it goes on."""

@@ -68,6 +68,7 @@ class Replica:
         self._tcp: str | None = None
         self._ready = asyncio.Event()
         self._draining: asyncio.Task[bool] | None = None
+        self._may_return = False  # its drain only waits yet
         self._state = ReplicaState(
             id=order.id,
             stack=order.stack,
@@ -112,7 +113,21 @@ class Replica:
         """Finish what was begun, then shut the app down. False where something had to be cut. Who asks again waits too."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain(timeout_s))
-        return await asyncio.shield(self._draining)
+        draining = self._draining
+        await asyncio.wait([draining])
+        return not draining.cancelled() and draining.result()
+
+    async def take_back(self) -> bool:
+        """Serve on, where a drain has cut nothing and closed nothing yet. False where it has come too far."""
+        if self._draining is None:
+            return self._state.phase is Phase.READY
+        if not self._may_return or self._server is None or self._server.closing:
+            return False
+        self._draining.cancel()
+        await asyncio.wait([self._draining])
+        self._draining = None
+        self._state = replace(self._state, phase=Phase.READY)
+        return True
 
     async def load_report(self, seen: int, slower: float) -> LoadReport:
         """What its calls ask of other deployments, when there is something new since report ``seen``."""
@@ -229,10 +244,12 @@ class Replica:
         return self._tcp
 
     async def _drain(self, timeout_s: float) -> bool:
+        self._may_return = self._state.phase is Phase.READY
         self._state = replace(self._state, phase=Phase.DRAINING)
         clean = True
         if self._server is not None:
             clean = await self._server.drain(timeout_s)
+            self._may_return = False
             await self._server.close()
         if self._served is not None:
             await self._served.shutdown()

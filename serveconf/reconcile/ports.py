@@ -159,6 +159,9 @@ class Cluster(Protocol):
     async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
         """Begin to drain and then stop a replica; it is observed as Draining, then no more. The shortest time counts."""
 
+    async def take_back(self, replica_id: str) -> bool:
+        """Have a replica that drains serve on: it is observed as Ready again. False where it was not well, or it is too late."""
+
     async def start_proxy(self, order: ProxyOrder) -> None:
         """Begin to start a proxy; it is observed as Starting, then Ready or Failed."""
 

@@ -152,9 +152,19 @@ class StackPass:
                 continue
             if head.target is None and deployment.spec.get("autoscaling_config"):
                 count = min(count, self._starts_at_once(deployment, observed))
+            count -= await self._take_back(deployment, count, observed)
             for _ in range(count):
                 await self._cluster.start_replica(self._order(deployment))
         return pause
+
+    async def _take_back(self, deployment: DesiredDeployment, most: int, observed: Observed) -> int:
+        """Of the replicas that are just leaving so many as are wanted after all serve on. How many did."""
+        back = 0
+        for replica in observed.of(self.name, deployment.name):
+            leaves = replica.phase is ReplicaPhase.DRAINING and replica.version == deployment.version
+            if back < most and leaves and await self._cluster.take_back(replica.id):
+                back += 1
+        return back
 
     def _back_off(self, deployment: str) -> None:
         """A replica has failed: the next one is started later."""

@@ -169,6 +169,17 @@ class FakeCluster:
             self._replicas[replica_id] = replace(replica, phase=ReplicaPhase.DRAINING)
         self.on_change()
 
+    async def take_back(self, replica_id: str) -> bool:
+        """It serves on."""
+        await asyncio.sleep(0)
+        self.log.append(("take_back", replica_id))
+        replica = self._replicas.get(replica_id)
+        if replica is None or replica.phase is not ReplicaPhase.DRAINING:
+            return False
+        self._replicas[replica_id] = replace(replica, phase=ReplicaPhase.READY)
+        self.on_change()
+        return True
+
     async def start_proxy(self, order: ProxyOrder) -> None:
         """A proxy is starting."""
         await asyncio.sleep(0)

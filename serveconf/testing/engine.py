@@ -37,6 +37,7 @@ class FakeReplica:
         self.drained = asyncio.Event()  # set by who lets it finish; else the drain takes its time
         self._order = order
         self._ready = asyncio.Event()
+        self._may_return = False
         self.state = ReplicaState(
             id=order.id,
             stack=order.stack,
@@ -99,13 +100,23 @@ class FakeReplica:
     async def drain(self, timeout_s: float) -> bool:
         """Idle ones are drained at once; a ``busy:`` one when its time is over or it is let go."""
         self.state = replace(self.state, phase=Phase.DRAINING)
-        if self._order.deployment.spec.get("import_path", "").startswith("busy"):
+        self._may_return = self._order.deployment.spec.get("import_path", "").startswith("busy")
+        if self._may_return:
             try:
                 async with asyncio.timeout(timeout_s):
                     await self.drained.wait()
             except TimeoutError:
                 return False
         return True
+
+    async def take_back(self) -> bool:
+        """Where it drains still."""
+        if self._may_return:
+            self._may_return = False
+            self.state = replace(self.state, phase=Phase.READY)
+            self.drained.set()
+            return True
+        return self.state.phase is Phase.READY
 
 
 class FakeProxy:

@@ -418,3 +418,52 @@ async def test_a_look_that_runs_into_a_fault_is_followed_by_another(lab: FakeEng
     await lab.until(lambda: not faults)
     actor.hosted.sick = "500"
     await lab.until(lambda: lab.phase(name) == "Unhealthy")
+
+
+async def test_one_that_drains_serves_on_when_it_is_taken_back(lab: FakeEngineLab) -> None:
+    name, actor = await replica(lab, "busy:app")
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    await lab.cluster.stop_replica(name, drain_s=0.05)
+    assert await lab.cluster.take_back(name)
+    assert lab.phase(name) == "Ready"
+    await asyncio.sleep(0.1)
+    assert (lab.phase(name), actor.why_dead) == ("Ready", "")
+    actor.die()
+    await lab.until(lambda: lab.phase(name) == "Failed")  # it is watched again
+
+
+@pytest.mark.parametrize("why", ["never stopped", "was not well", "too late", "ended", "stopped again", "unknown"])
+async def test_one_that_can_not_serve_on_is_not_taken_back_and_goes(lab: FakeEngineLab, why: str) -> None:
+    name, actor = await replica(lab, "busy:app", **QUICK)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    match why:
+        case "never stopped":
+            assert not await lab.cluster.take_back(name)
+            assert lab.phase(name) == "Ready"
+            return
+        case "unknown":
+            assert not await lab.cluster.take_back("nobody")
+            return
+        case "was not well":
+            actor.hosted.sick = "500"
+            await lab.until(lambda: lab.phase(name) == "Unhealthy")
+    await lab.cluster.stop_replica(name, drain_s=0.2)
+    match why:
+        case "too late":
+
+            async def too_late() -> bool:
+                return False
+
+            actor.hosted.take_back = too_late
+        case "ended":
+            actor.end()
+        case "stopped again":
+            actor.hung.clear()
+            back = asyncio.create_task(lab.cluster.take_back(name))
+            await asyncio.sleep(0)
+            await lab.cluster.stop_replica(name, drain_s=0)
+            actor.hung.set()
+            assert not await back
+    assert not await lab.cluster.take_back(name)
+    assert lab.phase(name) in ("Draining", None)
+    await lab.until(lambda: lab.phase(name) is None)

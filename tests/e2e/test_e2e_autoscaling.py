@@ -83,3 +83,20 @@ def test_a_number_by_hand(stack: Stack) -> None:
     assert stack.place.run("scale", "web", "0", "--stack", stack.name).code == 6
     assert stack.apply()["outcome"] == "applied"
     assert ready(stack) == 1
+
+
+def test_a_replica_that_has_begun_to_drain_serves_on_when_it_is_wanted_again(stack: Stack) -> None:
+    stack.code("web", SLOW)
+    stack.spec("name: web, import_path: 'web:app', route_prefix: /$, num_replicas: 2")
+    stack.apply()
+    before = {replica["id"] for replica in web(stack)["replicas"]}
+    with ThreadPoolExecutor(8) as clients:
+        long = [clients.submit(ask, f"{stack.url}/?seconds=6") for _ in range(8)]
+        until(lambda: sum(replica["ongoing"] for replica in web(stack)["replicas"]) == 8, "requests on both")
+        stack.place.ok("scale", "web", "1", "--stack", stack.name)
+        until(lambda: ready(stack) == 1, "one that drains")
+        stack.place.ok("scale", "web", "2", "--stack", stack.name)
+        until(lambda: ready(stack) == 2, "two again")
+        assert {replica["id"] for replica in web(stack)["replicas"]} == before
+        assert [one.result()[0] for one in long] == [200] * 8
+    until(lambda: len({ask(f"{stack.url}/?seconds=0")[1] for _ in range(20)}) == 2, "answers of both")
