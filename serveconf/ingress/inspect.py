@@ -6,7 +6,7 @@ constructed.
 
 in:  {"code_dir": str|null, "cwd": str|null, "timeout_s": number|null,
       "targets": [{"import_path", "factory", "init_args", "init_kwargs", "env_vars"}],
-      "middlewares": [{"import_path", "args", "kwargs"}]}
+      "middlewares": [{"import_path", "args", "kwargs"} | {"import_path", "role": "policy", "env_vars"}]}
 out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "installed", "operations", "options"}],
       "middlewares": [{"ok", "error", "traceback", "hint", "modules"}]}
 """
@@ -57,8 +57,15 @@ _EMPTY: dict[str, Any] = {
 
 
 def look_at_middleware(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Import it and build it once around an app that does nothing."""
+    """Import it and build it once around an app that does nothing; a scaling policy is only imported."""
     middleware = import_target(asked["import_path"], code_dir)
+    if asked.get("role") == "policy":
+        if not callable(middleware):
+            raise AuthorError(
+                f"{asked['import_path']} is not callable",
+                hint="a policy is a function that takes a ScalingContext and gives a number of replicas",
+            )
+        return {}
     if not callable(middleware):
         raise AuthorError(
             f"{asked['import_path']} is not callable",

@@ -29,6 +29,7 @@ def make_desired(
     code: str,
     files_for: Callable[[str], Files],
     middleware_files_for: Callable[[str | None], Files] | None = None,
+    policy_files_for: Callable[[str], Files] | None = None,
     masks: Mapping[str, str] | None = None,
     app_dir: str | None = None,
     operations: Mapping[str, Sequence[str]] | None = None,
@@ -38,7 +39,7 @@ def make_desired(
 
     ``files_for``: the files that make a deployment what it is (``code.relevant_files``), by its name;
     ``middleware_files_for``: the same for its middlewares, and for those of http_options under None; where it is not
-    given nobody knows, and every new code package makes new middlewares.
+    given nobody knows, and every new code package makes new middlewares. ``policy_files_for``: for its scaling policy.
     ``masks``: paths in the spec, such as ``deployments[0].init_kwargs.password``, and what to show for their values.
     ``current``: what the stack is now. What is the same there keeps the code package it came from, so that a change of
     one deployment's code leaves the others, and the middlewares that did not change, exactly as they are. A number of
@@ -56,6 +57,7 @@ def make_desired(
             app_dir=app_dir,
             files=files_for(deployment.name),
             middleware_files=look(deployment.name),
+            policy_files=policy_files_for(deployment.name) if policy_files_for is not None else {},
             masks=_below(masks, f"deployments[{index}]."),
             operations=(operations or {}).get(deployment.name, ()),
         )
@@ -95,6 +97,7 @@ def _make_deployment(
     app_dir: str | None,
     files: Files,
     middleware_files: Files,
+    policy_files: Files,
     masks: dict[str, str],
     operations: Sequence[str],
 ) -> DesiredDeployment:
@@ -114,6 +117,8 @@ def _make_deployment(
         config_hash=config_hash(filled["user_config"]),
         middlewares=_middlewares(spec.middlewares, code),
         middleware_modules=dict(middleware_files),
+        policy=_policy(spec, code),
+        policy_modules=dict(policy_files),
         masks=masks,
         operations=tuple(sorted(set(operations))),
     )
@@ -143,6 +148,11 @@ def _middlewares(specs: Sequence[MiddlewareSpec], code: str) -> tuple[Middleware
     )
 
 
+def _policy(spec: DeploymentSpec, code: str) -> Middleware | None:
+    path = spec.scaling.policy if spec.scaling is not None else None
+    return Middleware(import_path=path, args=(), kwargs={}, code=code or None) if path is not None else None
+
+
 def _said(options: HttpOptions) -> dict[str, Any]:
     """The keys that the file sets, each value in full."""
     return options.model_dump(mode="json", include=options.model_fields_set)
@@ -161,6 +171,8 @@ def _keep(made: DesiredStack, current: DesiredStack, *, middlewares: bool) -> De
             deployment = replace(deployment, code=before.code)
         if before is not None and middlewares and same_middlewares(deployment, before):
             deployment = replace(deployment, middlewares=before.middlewares)
+        if before is not None and deployment.policy is not None and same_policy(deployment, before):
+            deployment = replace(deployment, policy=before.policy)
         if before is not None:
             deployment = replace(deployment, num_replicas=_kept_number(deployment, before))
         deployments.append(deployment)
@@ -180,6 +192,12 @@ def _kept_number(made: DesiredDeployment, before: DesiredDeployment) -> int:
 def same_middlewares(one: DesiredDeployment, other: DesiredDeployment) -> bool:
     """Whether two deployments have the same middlewares, built from the same code, whatever package it came in."""
     return one.middleware_modules == other.middleware_modules and _same_words(one.middlewares, other.middlewares)
+
+
+def same_policy(one: DesiredDeployment, other: DesiredDeployment) -> bool:
+    """Whether what decides on their numbers is the same function, from the same code."""
+    paths = [d.policy.import_path if d.policy is not None else None for d in (one, other)]
+    return paths[0] == paths[1] and one.policy_modules == other.policy_modules
 
 
 def same_http_middlewares(one: DesiredStack, other: DesiredStack) -> bool:

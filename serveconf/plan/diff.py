@@ -14,7 +14,7 @@ from typing import Any
 
 from serveconf.plan.actions import Action, ActionKind, Plan, Reason, Why
 from serveconf.plan.costs import Change, canonical, changes, field_costs
-from serveconf.plan.desired import same_middlewares
+from serveconf.plan.desired import same_middlewares, same_policy
 from serveconf.plan.fields import field_action, fields_changed, files_changed, values_after, values_before
 from serveconf.plan.front import diff_front
 from serveconf.plan.masks import shown
@@ -184,6 +184,8 @@ def _drift(
     match cost:
         case Cost.ROUTE if not same_middlewares(before, after):
             return files_changed(before.middleware_modules, after.middleware_modules), None, None
+        case Cost.SCALE if before.policy is not None and not same_policy(before, after):
+            return files_changed(before.policy_modules, after.policy_modules), None, None
         case Cost.SCALE if not rolled:
             return _count_drift(after, live)
         case Cost.RECONFIGURE if not rolled:

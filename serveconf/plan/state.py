@@ -32,6 +32,8 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     config_hash: str = ""  # hash of user_config
     middlewares: tuple[Middleware, ...] = ()
     middleware_modules: dict[str, str] = {}  # files that its middlewares import: path -> content hash
+    policy: Middleware | None = None  # the function that decides on the number of replicas, and the code it comes from
+    policy_modules: dict[str, str] = {}  # files that it imports: path -> content hash
     masks: dict[str, str] = {}  # "init_kwargs.password" -> "${DB_PASSWORD}": what to show instead of the value
     operations: tuple[str, ...] = ()  # "GET /items/{id}", as preflight found them
     room: int | None = None  # how many new replicas fit beside the old ones, where that is fewer than max_surge

@@ -103,13 +103,14 @@ class Policies:
 
     async def _process(self, whose: tuple[str, str], deployment: DesiredDeployment) -> _Running:
         import_path = deployment.spec["autoscaling_config"]["policy"]
-        key = (deployment.code, import_path)
+        code = (deployment.policy.code if deployment.policy is not None else deployment.code) or ""
+        key = (code, import_path)
         running = self._running.get(whose)
         if running is not None and running.key == key and running.process.returncode is None:
             return running
         if running is not None:
             await running.end()
-        folder = str(await self._folder(deployment.code)) if deployment.code else ""
+        folder = str(await self._folder(code)) if code else ""
         variables = deployment.spec.get("ray_actor_options", {}).get("runtime_env", {}).get("env_vars", {})
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "serveconf.ingress.policy", folder, import_path),

@@ -5,7 +5,7 @@ What was looked at for the revision that serves, and has not changed since, is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,9 @@ async def prepare(
         middleware_files_for=lambda owner: {
             path: request.files[path] for path in looked.middleware_modules.get(owner, ()) if path in request.files
         },
+        policy_files_for=lambda name: {
+            path: request.files[path] for path in looked.policy_modules.get(name, ()) if path in request.files
+        },
         masks=masks,
         app_dir=request.app_dir,
         operations={name: report.operations for name, report in looked.targets.items()},
@@ -91,17 +94,37 @@ async def prepare(
 
 @dataclass
 class _Looked:
-    """What is known of the code: each deployment's target, and the modules of its middlewares (None: the front's)."""
+    """What is known of the code: each deployment's target, and the modules of its middlewares (None: the front's) and policy."""
 
     targets: dict[str, TargetReport]
     middleware_modules: dict[str | None, set[str]]
+    policy_modules: dict[str, set[str]]
+
+    def add(self, one: _Addition, modules: Iterable[str]) -> None:
+        """What an addition imports."""
+        known: dict[Any, set[str]] = self.policy_modules if one.is_policy else self.middleware_modules
+        known.setdefault(one.owner, set()).update(modules)
+
+
+@dataclass(frozen=True)
+class _Addition:
+    """What is imported besides the targets: a middleware, of a deployment or of the front (None), or a scaling policy."""
+
+    path: str  # of the key that names it
+    owner: str | None
+    asked: dict[str, Any]
+    is_policy: bool = False
 
 
 async def _look(request: ApplyRequest, spec: StackSpec, current: DesiredStack | None, preflight: Preflight) -> _Looked:
     """Look at everything that is not known yet. Raises CodeRefused with all that is wrong."""
     known = {d.name: report for d in spec.deployments if (report := _known(request, d, current)) is not None}
-    looked = _Looked(targets=known, middleware_modules=_known_middlewares(request, spec, current))
-    asked = _unknown_middlewares(spec, looked)
+    looked = _Looked(
+        targets=known,
+        middleware_modules=_known_middlewares(request, spec, current),
+        policy_modules=_known_policies(request, spec, current),
+    )
+    asked = [*_unknown_middlewares(spec, looked), *_unknown_policies(spec, looked)]
     unknown = [d for d in spec.deployments if d.name not in known]
     problems: list[CodeProblem] = []
     secrets = {
@@ -113,7 +136,7 @@ async def _look(request: ApplyRequest, spec: StackSpec, current: DesiredStack | 
             code=request.code,
             app_dir=request.app_dir,
             targets=[_target(d) for d in group],
-            middlewares=[m.model_dump(mode="json") for _, _, m in mine],
+            middlewares=[one.asked for one in mine],
             runtime_env=dict(runtime_env),
             timeout_s=max([60.0, *(d.rollout.ready_timeout_s for d in group)]),
         )
@@ -124,10 +147,10 @@ async def _look(request: ApplyRequest, spec: StackSpec, current: DesiredStack | 
                 problems.append(
                     _problem(f"deployments[{spec.deployments.index(d)}].import_path", report, d.name, secrets)
                 )
-        for (path, owner, _), check in zip(mine, checks, strict=True):
-            looked.middleware_modules.setdefault(owner, set()).update(check.modules)
+        for one, check in zip(mine, checks, strict=True):
+            looked.add(one, check.modules)
             if not check.ok:
-                problems.append(_problem(f"{path}.import_path", check, owner, secrets))
+                problems.append(_problem(one.path, check, one.owner, secrets))
     if problems:
         raise CodeRefused(problems)
     return looked
@@ -176,12 +199,40 @@ def _imports_the_same(said: list[MiddlewareSpec], before: tuple[Middleware, ...]
     return {m.import_path for m in said} == {m.import_path for m in before}
 
 
-def _unknown_middlewares(spec: StackSpec, looked: _Looked) -> list[tuple[str, str | None, MiddlewareSpec]]:
-    """(path in the spec, owner, middleware) of those that have to be looked at."""
+def _known_policies(request: ApplyRequest, spec: StackSpec, current: DesiredStack | None) -> dict[str, set[str]]:
+    """The modules of those policies that were looked at, in code that is as it was."""
+    if current is None or current.code != request.code:
+        return {}
+    known = {}
+    for deployment in spec.deployments:
+        before = current.deployment(deployment.name)
+        if before is not None and before.policy is not None and before.policy.import_path == _policy(deployment):
+            known[deployment.name] = set(before.policy_modules)
+    return known
+
+
+def _policy(deployment: DeploymentSpec) -> str | None:
+    return deployment.scaling.policy if deployment.scaling is not None else None
+
+
+def _unknown_policies(spec: StackSpec, looked: _Looked) -> list[_Addition]:
+    """Those that have to be looked at."""
+    unknown = []
+    for i, deployment in enumerate(spec.deployments):
+        if (import_path := _policy(deployment)) is not None and deployment.name not in looked.policy_modules:
+            variables = deployment.ray_actor_options.runtime_env.get("env_vars") or {}
+            asked = {"import_path": import_path, "role": "policy", "env_vars": variables}
+            path = f"deployments[{i}].autoscaling_config.policy"
+            unknown.append(_Addition(path=path, owner=deployment.name, asked=asked, is_policy=True))
+    return unknown
+
+
+def _unknown_middlewares(spec: StackSpec, looked: _Looked) -> list[_Addition]:
+    """Those that have to be looked at."""
     owners: list[tuple[str, str | None, list[MiddlewareSpec]]] = [("http_options", None, spec.http_options.middlewares)]
     owners += [(f"deployments[{i}]", d.name, d.middlewares) for i, d in enumerate(spec.deployments)]
     return [
-        (f"{where}.middlewares[{i}]", owner, middleware)
+        _Addition(f"{where}.middlewares[{i}].import_path", owner, middleware.model_dump(mode="json"))
         for where, owner, middlewares in owners
         if owner not in looked.middleware_modules
         for i, middleware in enumerate(middlewares)

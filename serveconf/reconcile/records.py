@@ -188,7 +188,7 @@ class Ledger:
             digest
             for revisions in self.revisions.values()
             for revision in revisions.values()
-            for digest in [*(d.code for d in revision.desired.deployments), *_middleware_code(revision.desired)]
+            for digest in [*(d.code for d in revision.desired.deployments), *_other_code(revision.desired)]
             if digest
         }
 
@@ -204,9 +204,11 @@ def _decode(key: str, data: bytes, kind: type[T]) -> T:
         raise OperatorError(f"the record {key} can't be read: {error}", code="bad_record") from error
 
 
-def _middleware_code(desired: DesiredStack) -> list[str]:
-    middlewares = [*desired.http_middlewares, *(m for d in desired.deployments for m in d.middlewares)]
-    return [m.code for m in middlewares if m.code]
+def _other_code(desired: DesiredStack) -> list[str]:
+    """Of middlewares and policies."""
+    others = [*desired.http_middlewares, *(m for d in desired.deployments for m in d.middlewares)]
+    others += [d.policy for d in desired.deployments if d.policy is not None]
+    return [other.code for other in others if other.code]
 
 
 def _revision_key(stack: str, number: int) -> str:

@@ -42,6 +42,7 @@ class Unseen:
 
     def _middleware(self, import_path: str) -> TargetReport:
         known = [dict(d.middleware_modules) for d in self._deployments() if _names(d.middlewares, import_path)]
+        known += [dict(d.policy_modules) for d in self._deployments() if _names([d.policy], import_path)]
         if self._current is not None and _names(self._current.http_middlewares, import_path):
             known.append(self._current.http_middleware_modules)
         return TargetReport(ok=True, modules=tuple({path for modules in known for path in modules}))

@@ -153,6 +153,16 @@ def test_middlewares_are_built_once(inspect):
     assert "unexpected keyword argument 'levl'" in report["middlewares"][1]["error"]
 
 
+def test_a_scaling_policy_is_imported_with_its_variables_and_not_called(inspect, write):
+    write("rules.py", "import os\nlimit = os.environ['LIMIT']\ndef by(context): raise RuntimeError\n")
+    asked = {"role": "policy", "env_vars": {"LIMIT": "3"}}
+    paths = ["rules:by", "rules:missing", "rules:limit", "missing:by"]
+    report = inspect(middlewares=[{"import_path": path, **asked} for path in paths])
+    assert [one["ok"] for one in report["middlewares"]] == [True, False, False, False]
+    assert report["middlewares"][0]["modules"] == ["rules.py"]
+    assert report["middlewares"][2]["error"] == "rules:limit is not callable"
+
+
 def test_the_working_directory_is_the_given_one_or_the_code_folder(inspect, write, code_dir, tmp_path_factory):
     write("where.py", "import os, sys\nraise RuntimeError(os.getcwd() + ' ' + ' '.join(sys.argv))")
     other = tmp_path_factory.mktemp("cwd")

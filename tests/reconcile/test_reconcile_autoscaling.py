@@ -9,6 +9,7 @@ from world import World, request
 
 from serveconf.figures import DeploymentLoad, LoadReport
 from serveconf.plan.state import ReplicaPhase, ReplicaState
+from serveconf.reconcile.ports import TargetReport
 from serveconf.reconcile.rollout import staying
 from serveconf.reconcile.status import make_status
 
@@ -173,3 +174,49 @@ def replica(name: str, node: str = "n", *, ongoing: int = 0, starting: bool = Fa
 )
 def test_who_stays(replicas: list[ReplicaState], served: str, stay: list[str]) -> None:
     assert [one.id for one in staying(replicas, 2, frozenset(served))] == stay
+
+
+async def test_a_policy_is_looked_at_before_anything_is_touched(world: World) -> None:
+    world.preflight.reports["rules:by"] = TargetReport(ok=False, error="ImportError: no rules")
+    result = await world.apply(cart(policy="rules:by"))
+    assert result["outcome"] == "rolled_back"
+    (problem,) = result["problems"]
+    assert problem["path"] == "deployments[0].autoscaling_config.policy"
+    assert world.replicas() == []
+
+
+async def test_a_change_of_a_policys_code_takes_hold_and_rolls_nothing(world: World) -> None:
+    files = {"shop.py": "1", "rules.py": "1"}
+    await world.apply(cart(policy="rules:by"), files=files)
+    before = world.replicas()
+    result = await world.apply(cart(policy="rules:by"), files={**files, "rules.py": "2"})
+    assert [(a["action"], a["cost"], a["reason"]) for a in result["actions"]] == [
+        ("scale", "scale", "code changed: rules.py")
+    ]
+    assert world.replicas() == before
+    policy = world.ledger.current("default").deployments[0].policy
+    assert policy.code in world.ledger.code_in_use()
+    asked = len(world.preflight.asked)
+    again = await world.apply(cart(policy="rules:by"), files={**files, "rules.py": "2"})
+    assert again["outcome"] == "unchanged" and len(world.preflight.asked) == asked
+    other = await world.apply(cart(policy="rules:by"), files={"shop.py": "2", "rules.py": "2"})
+    assert [a["action"] for a in other["actions"]] == ["roll"]
+    assert world.ledger.current("default").deployments[0].policy == policy  # its process lives on
+
+
+async def test_what_is_wanted_again_before_it_is_gone_serves_on(world: World) -> None:
+    fixed = {"name": "fixed", "import_path": "shop:fixed", "num_replicas": 4}
+    await world.apply(fixed)
+    before = world.replicas()
+    world.plane.scale("default", "fixed", 2)
+    await world.reconciler.pass_once()
+    await world.reconciler.pass_once()
+    leaving = [r.id for r in world.cluster.observe().replicas if r.phase is ReplicaPhase.DRAINING]
+    assert len(leaving) == 2
+    world.plane.scale("default", "fixed", 3)
+    await world.reconciler.pass_once()
+    assert [what for what, _ in world.cluster.log if what == "take_back"] == ["take_back"]
+    for _ in range(3):
+        await world.look()
+    assert len(world.serving("/fixed")) == 3
+    assert set(world.replicas()) < set(before)
