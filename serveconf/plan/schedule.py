@@ -69,12 +69,6 @@ def widest(ever: Bounds, parts: Sequence[Part]) -> Bounds:
     return Bounds(min(bounds.least for bounds in of_parts), max(bounds.most for bounds in of_parts))
 
 
-def next_change(parts: Sequence[Part], wall: float) -> float | None:
-    """When a part begins or ends next (seconds since the epoch); None: never."""
-    times = [time for part in parts for span in _spans(part, wall, ahead=8) for time in span if time > wall]
-    return min(times, default=None)
-
-
 def _bounds_of(ever: Bounds, part: Part) -> Bounds:
     return Bounds(
         ever.least if part.min_replicas is None else part.min_replicas,
@@ -83,14 +77,14 @@ def _bounds_of(ever: Bounds, part: Part) -> Bounds:
 
 
 def _holds(part: Part, wall: float) -> bool:
-    return any(begin <= wall < end for begin, end in _spans(part, wall, ahead=0))
+    return any(begin <= wall < end for begin, end in _spans(part, wall))
 
 
-def _spans(part: Part, wall: float, *, ahead: int) -> list[tuple[float, float]]:
-    """When it holds around ``wall``: of yesterday, for it may reach into today, to ``ahead`` days from today."""
+def _spans(part: Part, wall: float) -> list[tuple[float, float]]:
+    """When it holds around ``wall``: today, and from yesterday on, for that may reach into today."""
     zone = _zone(part.timezone)
     today = datetime.datetime.fromtimestamp(wall, zone).date()
-    dates = [today + _DAY * offset for offset in range(-1, ahead + 1)]
+    dates = [today + _DAY * offset for offset in (-1, 0)]
     return [_span(part, date, zone) for date in dates if date.weekday() in part.days]
 
 

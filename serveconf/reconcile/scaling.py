@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import msgspec
-from msgspec.structs import replace
+from typing import Any
 
 from serveconf.background import Tasks
-from serveconf.errors import Conflict, NotFound, ServeconfError
+from serveconf.errors import Conflict, NotFound
 from serveconf.figures import LoadReport
 from serveconf.plan.scaling import START_S, Answer, Fleet, Past, Rule, Verdict, decide, rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaState
 from serveconf.reconcile.journal import EventKind, Note, unheard
+from serveconf.reconcile.listening import Listening, Reporting
 from serveconf.reconcile.loads import Loads
+from serveconf.reconcile.numbers import Numbers
 from serveconf.reconcile.ports import Clock, Store
 
 log = logging.getLogger("serveconf.scaling")
@@ -31,26 +30,10 @@ TICK_S = 0.25  # between two looks at those whose load may have changed the numb
 SOON_S = 0.1  # after a decision no report makes another one
 IDLE_LOOK_S = 30.0  # ... at those that have no load and no replica that could go
 POLICY_S = 1.0  # between two questions to a policy
-SOURCES = 100  # processes that report as often as they would; more report as much less often
-PREFIX = "scaling/"
 
 _REPORTING = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
 
 AskPolicy = Callable[[str, DesiredDeployment, dict[str, Any]], Awaitable[Answer]]  # (stack, deployment, context)
-
-
-class Reporting(Protocol):
-    """What of the cluster this needs."""
-
-    async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
-        """What a process has to say after its report ``seen``, when there is something. Raises OperatorError where it can't."""
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a stack is remembered: numbers by the load, and those that were set by hand."""
-
-    numbers: dict[str, int] = {}
-    held: dict[str, int] = {}
 
 
 @dataclass
@@ -78,47 +61,34 @@ class Scaling:
     """The numbers of all stacks. All calls from one loop; ``run`` has to run for anything to change by itself."""
 
     def __init__(self, reporting: Reporting, store: Store, clock: Clock) -> None:
-        self._reporting, self._store, self._clock = reporting, store, clock
+        self._clock = clock
         self.on_change: Callable[[str], None] = lambda stack: None
         self.note: Note = unheard
         self.ask_policy: AskPolicy | None = None
         self._loads = Loads()
         self._stacks: dict[str, dict[str, _Deployment]] = {}
-        self._kept: dict[str, Kept] = {}
+        self._numbers = Numbers(store, clock)
         self._callers: dict[str, frozenset[str]] = {}  # stack -> its replicas that call others by handle
-        self._listeners: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, float] = {}  # replica -> when it was seen to start
         self._tasks = Tasks()
-        self._unwritten: set[str] = set()
-        self._to_write = asyncio.Event()
+        self._listening = Listening(
+            reporting, clock, self._tasks, take=self._take, expect=self._loads.expect, lose=self._lose
+        )
         self._follows = asyncio.Event()  # there is a number that follows the load
 
     async def load(self) -> None:
-        """Read what a former controller has decided. What can't be read is begun anew."""
-        for key in await self._store.keys(PREFIX):
-            data = await self._store.get(key)
-            try:
-                self._kept[key.removeprefix(PREFIX)] = msgspec.json.decode(data or b"{}", type=Kept)
-            except msgspec.DecodeError:
-                log.warning("numbers of replicas could not be read", extra={"key": key})
+        """Read what a former controller has decided."""
+        await self._numbers.load()
+
+    async def flush(self) -> None:
+        """Write the numbers that are not written yet."""
+        await self._numbers.flush()
 
     # -- what the passes ask and tell --------------------------------------------------------------------------------
 
     def scaled(self, stack: DesiredStack, *, held: bool = True) -> DesiredStack:
         """The stack with the numbers of replicas that it should have by now; also without those that were set by hand."""
-        found = tuple(self._scaled(stack.name, deployment, held=held) for deployment in stack.deployments)
-        return stack if found == stack.deployments else replace(stack, deployments=found)
-
-    def _scaled(self, stack: str, deployment: DesiredDeployment, *, held: bool = True) -> DesiredDeployment:
-        kept = self._kept.get(stack)
-        if kept is None:
-            return deployment
-        rule = rule_of(deployment.spec)
-        number = kept.held.get(deployment.name) if held else None
-        if rule is not None and not rule.dry_run:
-            number = kept.numbers.get(deployment.name, number)
-            number = None if number is None else rule.widest.clamp(number)
-        return deployment if number in (None, deployment.num_replicas) else replace(deployment, num_replicas=number)
+        return self._numbers.scaled(stack, held=held)
 
     def look(
         self, stack: str, goal: DesiredStack | None, observed: Observed, failing: frozenset[str] = frozenset()
@@ -136,7 +106,7 @@ class Scaling:
         for name in followed.keys() - names:
             del followed[name]
             self._loads.forget(f"{stack}/{name}")
-            self._forget_number(stack, name)
+            self._numbers.forget(stack, name)
         self._callers[stack] = _callers(goal, observed) if goal else frozenset()
         self._listen(observed)
 
@@ -145,9 +115,7 @@ class Scaling:
         self._callers.pop(stack, None)
         for name in self._stacks.pop(stack, {}):
             self._loads.forget(f"{stack}/{name}")
-        if stack in self._kept:
-            self._keep(stack, Kept())
-            del self._kept[stack]
+        self._numbers.forget_stack(stack)
 
     def state(self, stack: str, deployment: str) -> dict[str, Any] | None:
         """The contract's ``autoscaling`` of a deployment's status; None where its number is fixed."""
@@ -185,8 +153,7 @@ class Scaling:
         elif number < 1:
             raise Conflict("at least 1 replica runs where autoscaling_config says nothing else", code="out_of_bounds")
         before, one.held = one.number, number
-        kept = self._kept.get(stack, Kept())
-        self._keep(stack, replace(kept, held={**kept.held, deployment: number}))
+        self._numbers.hold(stack, deployment, number)
         if one.rule is None or one.rule.dry_run:
             self._set(stack, deployment, one, number, "set by hand")
         else:
@@ -198,9 +165,7 @@ class Scaling:
         """An apply by hand ends what was set by hand."""
         for one in self._stacks.get(stack, {}).values():
             one.held, one.due = None, 0.0
-        kept = self._kept.get(stack, Kept())
-        if kept.held:
-            self._keep(stack, replace(kept, held={}))
+        if self._numbers.release(stack):
             for one in self._stacks.get(stack, {}).values():
                 if one.rule is None or one.rule.dry_run:
                     one.number = one.said
@@ -210,7 +175,7 @@ class Scaling:
 
     async def run(self) -> None:
         """Look at all that may have changed without a report, until cancelled."""
-        self._tasks.start(self._write(), name="numbers of replicas")
+        self._tasks.start(self._numbers.write(), name="numbers of replicas")
         try:
             while True:
                 await self._follows.wait()
@@ -231,6 +196,9 @@ class Scaling:
         """A process has reported."""
         for name in self._loads.take(source, report, self._clock.now(), slower=slower):
             self._decide_named(name)
+
+    def _take(self, source: str, report: LoadReport, slower: float) -> None:
+        self.take(source, report, slower=slower)
 
     def _decide_named(self, name: str) -> None:
         stack, _, deployment = name.partition("/")
@@ -271,9 +239,8 @@ class Scaling:
         extra = {"deployment": f"{stack}/{name}", "before": one.number, "after": number, "reason": reason}
         log.info("number of replicas", extra=extra)
         one.number = number
-        kept = self._kept.get(stack, Kept())
         if one.rule is not None:
-            self._keep(stack, replace(kept, numbers={**kept.numbers, name: number}))
+            self._numbers.decide(stack, name, number)
         self.on_change(stack)
 
     def _note(self, stack: str, name: str, before: int, verdict: Verdict, *, verb: str) -> None:
@@ -338,8 +305,8 @@ class Scaling:
         if one is not None and one.desired.spec == deployment.spec:
             one.desired = deployment
             return one
-        rule, kept = rule_of(deployment.spec), self._kept.get(stack, Kept())
-        number = self._scaled(stack, deployment).num_replicas
+        rule, kept = rule_of(deployment.spec), self._numbers.of(stack)
+        number = self._numbers.scaled_deployment(stack, deployment, held=True).num_replicas
         held = kept.held.get(deployment.name)
         if one is None or one.rule is None or rule is None:
             one = _Deployment(rule=rule, desired=deployment, said=_said(rule, deployment), number=number, held=held)
@@ -350,9 +317,9 @@ class Scaling:
         if rule is not None:
             self._follows.set()
         if rule is not None and not rule.dry_run and kept.numbers.get(deployment.name) != one.number:
-            self._keep(stack, replace(kept, numbers={**kept.numbers, deployment.name: one.number}))
+            self._numbers.decide(stack, deployment.name, one.number)
         elif (rule is None or rule.dry_run) and deployment.name in kept.numbers:
-            self._forget_number(stack, deployment.name)
+            self._numbers.forget(stack, deployment.name)
         return one
 
     def _time_starts(self, one: _Deployment, replicas: Iterable[ReplicaState]) -> None:
@@ -363,76 +330,19 @@ class Scaling:
             elif (began := self._starts.pop(replica.id, None)) is not None and replica.phase is Phase.READY:
                 one.start_s = 0.5 * one.start_s + 0.5 * max(now - began, 0.1)
 
-    def _forget_number(self, stack: str, name: str) -> None:
-        kept = self._kept.get(stack, Kept())
-        if name in kept.numbers or name in kept.held:
-            self._keep(stack, Kept(numbers=_without(kept.numbers, name), held=_without(kept.held, name)))
-
     # -- reports -----------------------------------------------------------------------------------------------------
 
     def _listen(self, observed: Observed) -> None:
-        """A pending call at each process that takes requests."""
+        """To each process that takes requests."""
         sources = {proxy.id for proxy in observed.proxies if proxy.phase in _REPORTING}
         sources |= {replica for callers in self._callers.values() for replica in callers}
         if not any(one.rule for followed in self._stacks.values() for one in followed.values()):
             sources = set()  # nobody wants to know
-        heard = {source for source, listener in self._listeners.items() if not listener.done()}
-        for source in self._listeners.keys() - heard:  # one that a fault has ended begins anew
-            del self._listeners[source]
-            self._lose(source)
-        for source in sources - heard:
-            self._loads.expect(source)
-            self._listeners[source] = self._tasks.start(self._hear(source), name=f"load of {source}")
-        for source in self._listeners.keys() - sources:
-            self._listeners.pop(source).cancel()
-            self._lose(source)
-
-    async def _hear(self, source: str) -> None:
-        seen = 0
-        while True:
-            slower = max(1.0, len(self._listeners) / SOURCES)
-            try:
-                report = await self._reporting.load_report(source, seen, slower=slower)
-            except ServeconfError as error:
-                if seen:  # it has ended, and may come back, or it does not answer: then its sums are what they were
-                    log.warning("a process does not report its load", extra={"of": source, "reason": error.message})
-                seen = 0
-                await self._clock.sleep(1.0)
-                continue
-            seen = report.number
-            self.take(source, report, slower=slower)
+        self._listening.turn_to(sources)
 
     def _lose(self, source: str) -> None:
         for name in self._loads.lose(source):
             self._decide_named(name)
-
-    # -- the store ---------------------------------------------------------------------------------------------------
-
-    def _keep(self, stack: str, kept: Kept) -> None:
-        self._kept[stack] = kept
-        self._unwritten.add(stack)
-        self._to_write.set()
-
-    async def _write(self) -> None:
-        while True:
-            await self._to_write.wait()
-            await self.flush()
-            await self._clock.sleep(TICK_S)
-
-    async def flush(self) -> None:
-        """Write what is not written yet. What the store does not take is tried again with the next."""
-        self._to_write.clear()
-        for stack in list(self._unwritten):
-            self._unwritten.discard(stack)
-            kept = self._kept.get(stack, Kept())
-            try:
-                if kept.numbers or kept.held:
-                    await self._store.put(f"{PREFIX}{stack}", msgspec.json.encode(kept))
-                else:
-                    await self._store.delete(f"{PREFIX}{stack}")
-            except Exception:  # numbers go on being decided although the store does not answer
-                self._unwritten.add(stack)
-                log.exception("numbers of replicas could not be written", extra={"stack": stack})
 
 
 def _callers(goal: DesiredStack, observed: Observed) -> frozenset[str]:
@@ -450,7 +360,3 @@ def _said(rule: Rule | None, deployment: DesiredDeployment) -> int:
         number = deployment.spec["autoscaling_config"].get("initial_replicas")
         number = max(rule.min_replicas, 1) if number is None else number
     return number if isinstance(number, int) else deployment.num_replicas
-
-
-def _without(numbers: Mapping[str, int], name: str) -> dict[str, int]:
-    return {key: number for key, number in numbers.items() if key != name}

@@ -7,10 +7,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from serveconf.plan.schedule import Bounds, bounds_at, next_change, parts_of, widest
+from serveconf.plan.schedule import Bounds, bounds_at, parts_of, widest
 
 EVER = Bounds(1, 10)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -79,21 +77,3 @@ def test_a_time_that_the_clock_is_put_forward_over_still_begins_and_ends_a_part(
     assert bounds_at(EVER, begins, at("2026-03-29 03:30")).least == 4
     assert bounds_at(EVER, ends, at("2026-03-29 01:59")).least == 4
     assert bounds_at(EVER, ends, at("2026-03-29 03:30")).least == 1
-
-
-def test_the_next_change_is_when_a_part_begins_or_ends() -> None:
-    parts = parts_of([part("Mon 08:00", "18:00")])
-    assert next_change(parts, at("2026-11-30 07:00")) == at("2026-11-30 08:00")
-    assert next_change(parts, at("2026-11-30 08:00")) == at("2026-11-30 18:00")
-    assert next_change(parts, at("2026-11-30 19:00")) == at("2026-12-07 08:00")
-    assert next_change((), 0.0) is None
-
-
-@given(wall=st.integers(1_700_000_000, 1_800_000_000), hours=st.tuples(st.integers(0, 23), st.integers(0, 23)))
-def test_between_two_changes_the_bounds_stay(wall: int, hours: tuple[int, int]) -> None:
-    parts = parts_of([part(f"Tue-Sat {hours[0]:02}:15", f"{hours[1]:02}:45")])
-    change = next_change(parts, wall)
-    assert change is not None and change > wall
-    for share in (0.0, 0.3, 0.7, 0.999):
-        assert bounds_at(EVER, parts, wall + share * (change - wall)) == bounds_at(EVER, parts, wall)
-    assert bounds_at(EVER, parts, change) != bounds_at(EVER, parts, wall)
