@@ -27,7 +27,7 @@ PASSED = (
     *("CUDA_*", "NVIDIA_*", "NCCL_*", "ROCR_*", "HIP_*", "TPU_*", "OMP_*", "MKL_*", "OPENBLAS_*", "NUMEXPR_*"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-    "RAY_*",
+    *("RAY_*", "SERVECONF_LOG_FORMAT"),
 )
 NEVER = ("SERVECONF_TOKEN*", "RAY_AUTH_*")  # whatever the user says
 NOT_BY_PATTERN = ("SERVECONF_*", "RAY_ADDRESS", "RAY_JOB_*")  # of another cluster
@@ -45,7 +45,7 @@ def _passes(name: str, wanted: list[str]) -> bool:
         return False
     if name in wanted:
         return True
-    foreign = any(fnmatchcase(name, pattern) for pattern in NOT_BY_PATTERN)
+    foreign = name not in PASSED and any(fnmatchcase(name, pattern) for pattern in NOT_BY_PATTERN)
     return not foreign and any(fnmatchcase(name, pattern) for pattern in (*PASSED, *wanted))
 
 

@@ -1,10 +1,17 @@
-"""Log lines of the actors: a fixed phrase plus keys, to stderr, where Ray keeps them per process."""
+"""Log lines of the actors: a fixed phrase plus keys, to stderr, where Ray keeps them per process.
+
+``SERVECONF_LOG_FORMAT=json`` in the environment of Ray's processes makes each line a JSON object. structlog would do it
+too, and cost each process 9 MB and a seventh of a second at its start (``python -X importtime -c "import structlog"``).
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
+
+from serveconf.runtime.log_lines import JsonLines
 
 
 class KeyLogger:
@@ -66,7 +73,8 @@ def write_logs() -> None:
     root = logging.getLogger("serveconf")
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(KeyFormatter())
+        as_json = os.environ.get("SERVECONF_LOG_FORMAT") == "json"
+        handler.setFormatter(JsonLines({}) if as_json else KeyFormatter())
         root.addHandler(handler)
         root.setLevel(logging.INFO)
         root.propagate = False

@@ -160,9 +160,18 @@ def test_a_ray_of_ours_asks_for_a_token_that_only_its_user_can_read(home: Path) 
 SHELL = {
     "PATH": "/bin", "HOME": "/h", "LC_ALL": "C", "PYTHONPATH": "/p", "CUDA_VISIBLE_DEVICES": "0", "RAY_TMPDIR": "/t",
     "HTTPS_PROXY": "http://p", "DATABASE_URL": "postgres://u:p@h", "AWS_SECRET_ACCESS_KEY": "k", "GH_TOKEN": "g",
-    "SERVECONF_TOKEN": "s", "SERVECONF_HOME": "/x", "RAY_AUTH_TOKEN": "r", "RAY_ADDRESS": "elsewhere:1",
+    "SERVECONF_TOKEN": "s", "SERVECONF_HOME": "/x", "SERVECONF_LOG_FORMAT": "json", "RAY_AUTH_TOKEN": "r", "RAY_ADDRESS": "elsewhere:1",
 }  # fmt: skip
-NEEDED = {"PATH", "HOME", "LC_ALL", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "RAY_TMPDIR", "HTTPS_PROXY"}
+NEEDED = {
+    "PATH",
+    "HOME",
+    "LC_ALL",
+    "PYTHONPATH",
+    "CUDA_VISIBLE_DEVICES",
+    "RAY_TMPDIR",
+    "HTTPS_PROXY",
+    "SERVECONF_LOG_FORMAT",
+}
 
 
 @pytest.mark.parametrize(
