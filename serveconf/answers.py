@@ -286,6 +286,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "Name a *.yaml file, or a folder that holds some.",
     ),
     "git_missing": ("git is not installed.", "Install git where sync runs."),
+    "git_app_dir": (
+        "The spec's app_dir leads out of the repository that sync follows.",
+        "Keep the code in the repository; what a branch says is served with nothing else of the machine.",
+    ),
     "git_path": ("--path leads out of the repository.", "Name a file or a folder of the repository, from its root."),
     "git_path_missing": (
         "The commit has no file or folder of that name.",

@@ -147,6 +147,10 @@ class Client:
         """The same, then each event as it comes; ends where the controller does."""
         return self._lines("/events", params=_given(stack=stack, since=since, follow="true"))
 
+    def tell(self, stack: str, kind: str, message: str, data: Json) -> None:
+        """Add what a watcher has seen to the log of events: ``drift``, ``heal`` or ``quarantine``."""
+        self._json("POST", f"/stacks/{stack}/events", json={"kind": kind, "message": message, "data": data})
+
     def live(self) -> Iterator[tuple[str, Any]]:
         """Status and figures as they change: ``status``, ``curves``, ``points`` with their data. Ends with the controller."""
         kind = ""

@@ -1,4 +1,4 @@
-"""``GET /api/v1/events``: the log of events over HTTP, as a list, or followed as one JSON object a line."""
+"""``/api/v1/events``: the log of events over HTTP, as a list, or followed as one JSON object a line; watchers add theirs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from serveconf.admin.models import EventModel
+from serveconf.admin.models import EventModel, WatchedBody
 from serveconf.reconcile.events import EventLog
+from serveconf.reconcile.journal import EventKind
 
 NDJSON = "application/x-ndjson"
 
 Since = Annotated[datetime.datetime | None, Query(description="Only what happened at or after this time (ISO 8601).")]
 OfStack = Annotated[str | None, Query(description="Only events of this stack.")]
+OfWhich = Annotated[str, Path(description="Name of the stack.", max_length=200)]
 Follow = Annotated[bool, Query(description="Go on with what happens, one JSON object a line.")]
 
 
 def events_router(events: EventLog) -> APIRouter:
-    """Its one route."""
+    """To read it, and for watchers to write to it."""
     router = APIRouter(tags=["look"])
 
     @router.get(
@@ -36,6 +38,11 @@ def events_router(events: EventLog) -> APIRouter:
             return StreamingResponse(_lines(events, stack, begin), media_type=NDJSON)
         found = [event.as_json() for event in events.recent(stack=stack, since=begin)]
         return Response(msgspec.json.encode(found), media_type="application/json")
+
+    @router.post("/stacks/{stack}/events", status_code=204, tags=["change"])
+    async def tell(stack: OfWhich, body: WatchedBody) -> None:
+        """What a watcher has seen or done: it lives outside, and who asks later should find it here."""
+        events.note(kind=EventKind(body.kind), stack=stack, message=body.message, data=body.data)
 
     return router
 

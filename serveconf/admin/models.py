@@ -66,6 +66,16 @@ class CanaryBody(Body):
     """One that has one; left out: whichever the stack has. The canaries of a stack go together."""
 
 
+class WatchedBody(Body):
+    """What a watcher tells of a stack."""
+
+    kind: Literal["drift", "heal", "quarantine"]
+    message: str = Field(min_length=1, max_length=2_000)
+    """For people, without the stack's name."""
+    data: dict[str, Any] = {}
+    """What a machine may read."""
+
+
 class Accepted(Body):
     """An apply has begun; follow it at /api/v1/operations/{operation}/events."""
 

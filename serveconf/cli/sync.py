@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json
+from serveconf.cli.common import EnvFileOption, Output, OutputOption, chosen, errors_shown, print_json
 from serveconf.cli.ending import Ending
 from serveconf.cli.lasting import lasting_output
 from serveconf.cli.watch import (
@@ -49,6 +49,15 @@ def sync(
         bool,
         typer.Option("--verify-signatures", help="Take only commits (or tags) signed by a key that git trusts here."),
     ] = False,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            metavar="NAME",
+            help="A variable that specs may fill in; also a pattern: SHOP_*. All others are unset.",
+        ),
+    ] = None,
+    env_file: EnvFileOption = None,
     prune: PruneOption = False,
     no_self_heal: NoSelfHealOption = False,
     retry: RetryOption = False,
@@ -67,9 +76,15 @@ def sync(
 
     code = 0
     with lasting_output(), Ending() as ending, errors_shown(output), suppress(KeyboardInterrupt):
-        repository = Repository(Checkout(git_url, branch), path, verify=verify_signatures)
+        repository = Repository(Checkout(git_url, branch, verified=verify_signatures), path, verify=verify_signatures)
         options = Options(
-            prune=prune, self_heal=not no_self_heal and not once, events=False, poll_s=max(2.0, min(interval, 10.0))
+            env_files=tuple(env_file or ()),
+            prune=prune,
+            self_heal=not no_self_heal and not once,
+            events=False,
+            poll_s=max(2.0, min(interval, 10.0)),
+            lock=repository.checkout.lock,
+            variables=tuple(env or ()),
         )
         view = make_view(log_format)
         say = _saying(view.tell)
@@ -92,6 +107,7 @@ def _once(
 ) -> int:
     """Pull, and try each file once; what became of them goes to stdout as JSON where that is asked for."""
     from serveconf.cli.follow import AllTried, exit_code_of_first, follow_stacks, found_specs, shown_error
+    from serveconf.watch.file_lock import waited_for
 
     firsts: Firsts = {}
 
@@ -102,13 +118,17 @@ def _once(
         raise AllTried
 
     try:
-        repository.check_out(repository.fetch())
+        commit = repository.fetch()
+        with waited_for(repository.checkout.lock):
+            repository.check_out(commit)
     except KeyboardInterrupt:
         repository.checkout.stop()
-        return 130
+        return 0
     many = repository.target.is_dir()
     found_specs([repository.target])
     follow_stacks(ending, [repository.target], api, options, tell, [until_tried])
+    if ending.told:
+        return 0
     if output is Output.JSON:
         found = [
             outcome.result
@@ -117,7 +137,7 @@ def _once(
             for file, (outcome, error) in sorted(firsts.items())
         ]
         print_json(found if many else found[0] if found else {})
-    return max((exit_code_of_first(outcome, error) for outcome, error in firsts.values()), default=130)
+    return max((exit_code_of_first(outcome, error) for outcome, error in firsts.values()), default=0)
 
 
 def _not_tried(

@@ -48,6 +48,7 @@ class _Follower:
         self.shown = ""  # the key that was last spoken of
         self.said: set[str] = set()  # what is said once for a content
         self.first = True
+        self.drifted = ""  # what was found of the stack and is being undone
 
     async def run(self) -> None:
         next_drift = 0.0
@@ -112,9 +113,15 @@ class _Follower:
         return said and all(files.get(name) == now.get(name) for name in names - self.data)
 
     async def _read(self, restless: frozenset[str]) -> Look:
-        env_files = self.shared.options.env_files
+        options = self.shared.options
         return await asyncio.to_thread(
-            look_at, self.file, env_files=env_files, hashes=self.hashes, data=self.data, restless=restless
+            look_at,
+            self.file,
+            env_files=options.env_files,
+            variables=options.variables,
+            hashes=self.hashes,
+            data=self.data,
+            restless=restless,
         )
 
     async def _act(self, look: Look, before: Look | None) -> float | None:
@@ -166,16 +173,21 @@ class _Follower:
             if self._once(error.message):
                 self._say("error", "what is served is unchanged", look, error=error)
         self.memory = self.memory.after(look.key, outcome.fate, self._now(), spread=random.uniform(0.8, 1.2))
-        self._tell_fate(look, outcome)
+        await self._tell_fate(look, outcome)
 
-    def _tell_fate(self, look: Look, outcome: Outcome) -> None:
+    async def _tell_fate(self, look: Look, outcome: Outcome) -> None:
         match outcome.fate:
             case Fate.SERVED:
+                if self.drifted:
+                    await self._record("heal", f"brought back to what {self.file.name} says: {self.drifted}", look)
+                    self.drifted = ""
                 self.shared.lost.discard(self.file)
                 self.shared.live[self.file] = look.stack or ""
                 self._say("served", "as the file says", look, result=outcome.result, addresses=look.addresses)
             case Fate.REFUSED:
                 self._say("quarantine", "not tried again until a byte of it changes", look)
+                why = outcome.message.partition("\n")[0]
+                await self._record("quarantine", f"not tried again until a byte of it changes: {why}", look)
             case Fate.STUCK:
                 pause = self.memory.not_before - self._now()
                 self._say("waiting", f"{outcome.message}; next try in {pause:.0f} s", look, seconds=round(pause, 1))
@@ -217,14 +229,20 @@ class _Follower:
             self.said.clear()
         elif drift.pinned:
             self.memory = replace(self.memory, served="").after(look.key, Fate.PINNED, self._now())
-            self._tell_fate(look, Outcome(fate=Fate.PINNED, message=drift.message))
+            await self._tell_fate(look, Outcome(fate=Fate.PINNED, message=drift.message))
         elif not self.shared.options.self_heal:
             if self._once(drift.message):
                 self._say("drift", f"{drift.message}; left as it is (--no-self-heal)", look)
+                await self._record("drift", f"{drift.message}; left as it is", look)
         else:
             self._say("drift", f"{drift.message}; bringing it back", look)
+            await self._record("drift", f"{drift.message}; it is brought back", look)
+            self.drifted = drift.message
             self.memory = replace(self.memory, served="", stuck="")
             self.shared.news.ring()
+
+    async def _record(self, kind: str, message: str, look: Look) -> None:
+        await asyncio.to_thread(self.shared.serving.record, look, kind, message)
 
     def _once(self, what: str) -> bool:
         """Whether it is said for the first time of this content."""

@@ -57,7 +57,7 @@ class Following:
         self.silent = self._known_silent  # no news comes: it is on its own looks
         self.data: dict[Path, frozenset[str]] = {}
         self.lost: set[Path] = set()  # files whose stack nobody can be asked about just now
-        self.gate = Gate()  # held open by who reads files, closed by who changes them
+        self.gate = Gate(options.lock)  # held open by who reads files, closed by who changes them
         self._all_by = asyncio.get_running_loop().time() + ALL_S
         self._pruned: object = None  # the files and claims that were pruned by
         self._error: BaseException | None = None

@@ -1,16 +1,23 @@
-"""A gate between those who read files and the one who changes them: many read at once, or one changes, and neither starves."""
+"""A gate between those who read files and the one who changes them: many read at once, or one changes, and neither starves.
+
+With a ``file`` it holds between processes too: two that follow one branch share a checkout.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+from serveconf.watch import file_lock
 
 
 class Gate:
     """Belongs to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
         self._readers = 0
         self._closing = False
         self._changed = asyncio.Condition()
@@ -22,7 +29,8 @@ class Gate:
             await self._changed.wait_for(lambda: not self._closing)
             self._readers += 1
         try:
-            yield
+            async with file_lock.shared(self._file):
+                yield
         finally:
             self._readers -= 1
             async with self._changed:
@@ -41,7 +49,8 @@ class Gate:
                 self._changed.notify_all()
                 raise
         try:
-            yield
+            async with file_lock.alone(self._file):
+                yield
         finally:
             self._closing = False
             async with self._changed:

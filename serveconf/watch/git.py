@@ -17,6 +17,7 @@ from contextlib import suppress
 from serveconf.errors import OperatorError
 from serveconf.home import home_folder
 from serveconf.watch.address import PROTOCOLS, check_branch, parse_address
+from serveconf.watch.file_lock import waited_for
 
 GIT_S = 120.0
 FETCHED = "refs/serveconf/fetched"
@@ -29,12 +30,18 @@ _QUIET = (
 class Checkout:
     """One branch of one repository. ``folder`` holds its files after ``pull``."""
 
-    def __init__(self, url: str, branch: str | None) -> None:
-        """Raises AuthorError where address or branch are none."""
+    def __init__(self, url: str, branch: str | None, *, verified: bool = False) -> None:
+        """``verified``: only signed commits come into the folder, so who takes others has one of his own.
+
+        Raises AuthorError where address or branch are none.
+        """
         self.address = parse_address(url)
         self.branch = check_branch(branch) if branch is not None else None
-        name = hashlib.sha256(f"{self.address.url}\0{self.branch or 'HEAD'}".encode()).hexdigest()[:12]
+        what = f"{self.address.url}\0{self.branch or 'HEAD'}" + ("\0verified" if verified else "")
+        name = hashlib.sha256(what.encode()).hexdigest()[:12]
         self.folder = home_folder() / "sync" / name
+        self.lock = self.folder.with_name(f"{name}.lock")  # shared by who reads the files
+        self._fetching = self.folder.with_name(f"{name}.fetch.lock")
         self._child: subprocess.Popen[str] | None = None
         self._stopped = threading.Event()
 
@@ -46,6 +53,15 @@ class Checkout:
 
     def fetch(self) -> str:
         """Bring what the branch is now, beside the files; returns the commit. Raises OperatorError."""
+        with waited_for(self._fetching, stopped=self._stopped.is_set):  # git would fail on the other's locks
+            return self._fetch()
+
+    @property
+    def commit(self) -> str:
+        """What the files are at, whoever has brought them there."""
+        return self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+
+    def _fetch(self) -> str:
         if not (self.folder / ".git" / "HEAD").is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._git("init", "--quiet", "--template=", ".")

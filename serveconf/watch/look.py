@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from serveconf.code.hashes import Hashes
@@ -60,17 +61,21 @@ def look_at(
     file: Path,
     *,
     env_files: Iterable[Path] = (),
+    variables: Iterable[str] | None = None,
     hashes: Hashes | None = None,
     data: Iterable[str] = (),
     restless: frozenset[str] = frozenset(),
 ) -> Look:
     """Read everything that the stack is made of.
 
-    ``data``: files below app_dir that the running app writes; ``restless``: files whose change does not count just now.
+    ``variables``: names or patterns of what the environment may fill in; None: all of it. ``data``: files below app_dir that
+    the running app writes; ``restless``: files whose change does not count just now.
     """
     try:
-        loaded = load_file(file, env=os.environ, env_files=tuple(env_files))
+        loaded = load_file(file, env=_allowed(variables), env_files=tuple(env_files))
     except SpecInvalid as invalid:
+        if variables is not None:
+            invalid = _saying_what_is_allowed(invalid)
         return _invalid(file, invalid, env_files)
     try:
         snapshot = take_snapshot(loaded.app_dir, exclude=loaded.files, data=frozenset(data), hashes=hashes)
@@ -93,6 +98,24 @@ def look_at(
         snapshot=snapshot,
         half_written=_breaks(loaded.app_dir, snapshot, hashes),
     )
+
+
+def _allowed(variables: Iterable[str] | None) -> Mapping[str, str]:
+    if variables is None:
+        return os.environ
+    patterns = tuple(variables)
+    return {name: value for name, value in os.environ.items() if any(fnmatchcase(name, one) for one in patterns)}
+
+
+def _saying_what_is_allowed(invalid: SpecInvalid) -> SpecInvalid:
+    """The same; of a variable that is not set, that it may be one that nobody has allowed."""
+    problems = [
+        replace(one, hint="name it with --env NAME, or set it in an --env-file: a branch may fill in nothing else")
+        if one.code == "unset_variable"
+        else one
+        for one in invalid.problems
+    ]
+    return SpecInvalid(problems, invalid.files)
 
 
 def _invalid(file: Path, invalid: SpecInvalid, env_files: Iterable[Path]) -> Look:

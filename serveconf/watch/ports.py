@@ -62,6 +62,9 @@ class Serving(Protocol):
     def quarantined(self, look: Look) -> str:
         """Why this very content was refused before; empty: it was not."""
 
+    def record(self, look: Look, kind: str, message: str) -> None:
+        """For who asks the cluster later: ``drift``, ``heal`` or ``quarantine``. Never fails."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -75,3 +78,5 @@ class Options:
     first_failure: FirstFailure = FirstFailure.GOES_ON
     events: bool = True  # False: only its own looks, and whoever changes the files, tell of changes
     poll_s: float | None = None  # between two looks without events; None: often
+    lock: Path | None = None  # held while the files are read, by whoever else may change them
+    variables: tuple[str, ...] | None = None  # what of the environment may be filled in, names or patterns; None: all

@@ -64,7 +64,7 @@ class Repository:
         """What an apply is told of where it came from."""
         path = os.path.relpath(os.path.realpath(look.file), self.checkout.folder.resolve())
         return {
-            "commit": self.commit,
+            "commit": self.checkout.commit,
             "source": git_source(self.checkout.address.shown, self.checkout.branch, path),
         }
 
@@ -73,6 +73,12 @@ class Repository:
         if look.loaded is None or look.snapshot is None:
             return
         folder, app_dir = self.checkout.folder.resolve(), look.loaded.app_dir.resolve()
+        if not app_dir.is_relative_to(folder) or app_dir.is_relative_to(folder / ".git"):
+            raise AuthorError(
+                f"app_dir {look.loaded.spec.app_dir} leads out of the repository",
+                hint="what a branch says is served with the branch's own code, and nothing else of this machine",
+                code="git_app_dir",
+            )
         modules = [
             path
             for path in self.checkout.submodules()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from serveconf.watch.memory import Fate, Outcome, outcome_of
 from serveconf.watch.ports import Drift, Said
 
 GIVEN_UP = "there is no stack"
+MESSAGE = 2_000  # as long as one in the log of events may be
 
 
 class ControlApi:
@@ -135,6 +137,14 @@ class ControlApi:
             return ""
         known = quarantine.refused(self.client().address, stack)
         return known.why if known is not None and known.key == look.key else ""
+
+    def record(self, look: Look, kind: str, message: str) -> None:
+        """Put it into the cluster's log of events; where nobody answers it stands in the watcher's own alone."""
+        stack = look.stack
+        if stack is None:
+            return
+        with suppress(ServeconfError):
+            self.current().tell(stack, kind, message[:MESSAGE], {"author": author(), "file": str(look.file)})
 
     def client(self) -> Client:
         """The control API. Raises Unreachable or Unauthorized."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -147,3 +148,23 @@ def test_nohup_outlives_the_terminal() -> None:
         """
     )
     assert process.communicate(timeout=30) == ("goes on\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_sync_once_that_is_told_to_end_ends_with_0(number: signal.Signals, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a host that takes the call and never answers
+        process = subprocess.Popen(
+            [
+                *(str(Path(sys.executable).with_name("serveconf")), "sync", "--once"),
+                f"http://127.0.0.1:{silent.getsockname()[1]}/shop.git",
+            ],
+            env={**os.environ, "SERVECONF_HOME": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        silent.settimeout(60)
+        with silent.accept()[0]:
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert b"Traceback" not in err

@@ -79,6 +79,16 @@ async def test_a_follower_hears_what_was_and_what_comes_one_json_object_a_line(a
     task.cancel()
 
 
+async def test_a_watcher_adds_what_it_has_seen_and_nothing_else(api: Api) -> None:
+    told = {"kind": "drift", "message": "revision 2 serves instead", "data": {"author": "a@b"}}
+    answer = await api.http.post("/api/v1/stacks/shop/events", json=told)
+    assert answer.status_code == 204, answer.text
+    event = (await api.http.get("/api/v1/events", params={"stack": "shop"})).json()[-1]
+    assert (event["kind"], event["message"], event["data"]) == ("drift", told["message"], {"author": "a@b"})
+    for wrong in ({"kind": "apply"}, {"message": ""}, {"message": "x" * 2_001}, {"stack": "other"}):
+        assert (await api.http.post("/api/v1/stacks/shop/events", json={**told, **wrong})).status_code == 422
+
+
 async def _ask(app: Callable[..., Awaitable[None]], take: Callable[[dict[str, Any]], None]) -> None:
     """A GET with follow=true; httpx's transport for apps would wait for its end."""
     forever: asyncio.Event = asyncio.Event()

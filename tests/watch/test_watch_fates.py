@@ -56,6 +56,13 @@ def test_what_failed_is_tried_again_when_its_content_changes_and_not_before(tmp_
     serving.fates["shop"] = Outcome(fate=Fate.REFUSED, message="it does not start")
     with watching(file, serving=serving) as watcher:
         watcher.until(lambda: watcher.kinds("quarantine"), "it is told")
+        watcher.until(
+            lambda: (
+                serving.recorded
+                == [("quarantine", "shop", "not tried again until a byte of it changes: it does not start")]
+            ),
+            "the cluster's log of events has it",
+        )
         (file.parent / "web.py").touch()
         assert len(watcher.rests()) == 1
         (file.parent / "web.py").write_text("two")
@@ -102,6 +109,15 @@ def test_what_was_changed_behind_its_back_is_undone_or_told(tmp_path: Path, heal
         watcher.until(lambda: watcher.kinds("drift"), "it is told")
         assert len(watcher.rests(3.0)) == (2 if heal else 1)
         assert len(watcher.kinds("drift")) == 1
+        said = "revision 2 by somebody serves instead"
+        assert serving.recorded == (
+            [
+                ("drift", "shop", f"{said}; it is brought back"),
+                ("heal", "shop", f"brought back to what serve.yaml says: {said}"),
+            ]
+            if heal
+            else [("drift", "shop", f"{said}; left as it is")]
+        )
 
 
 def test_a_file_that_disappears_leaves_its_stack_unless_it_is_to_be_pruned(tmp_path: Path) -> None:

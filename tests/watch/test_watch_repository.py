@@ -189,3 +189,62 @@ def test_nothing_is_left_running_when_it_ends(origin: Path) -> None:
         watcher.until(lambda: serving.applied, "the first commit")
     with pytest.raises(OperatorError):
         repository.fetch()
+
+
+def test_two_that_follow_one_branch_share_its_files_and_neither_reads_half_of_a_commit(origin: Path) -> None:
+    first, other = (Repository(Checkout(str(origin), "main"), "deploy") for _ in range(2))
+    options = {"events": False, "lock": first.checkout.lock}
+    with (
+        watching(first.target, beside=pulled(first), **options) as one,
+        watching(other.target, beside=pulled(other), **options) as two,
+    ):
+        for number in range(6):
+            commit(origin, {"deploy/serve.yaml": SPEC.format(name=f"n{number}"), "deploy/web.py": f"n{number}"})
+            for watcher in (one, two):
+                watcher.until(
+                    lambda watcher=watcher, number=number: (
+                        watcher.serving.applied[-1:] == [(f"n{number}", f"n{number}")]
+                    ),
+                    f"commit {number}",
+                )
+        for watcher in (one, two):
+            assert all(name == said for name, said in watcher.serving.applied if name != "shop")
+            assert not states(watcher)
+
+
+def test_signed_commits_alone_come_into_a_checkout_that_is_verified(origin: Path) -> None:
+    plain, verified = Checkout(str(origin), "main"), Checkout(str(origin), "main", verified=True)
+    assert plain.folder != verified.folder
+
+
+def test_a_revision_names_the_commit_that_its_files_are_at_whoever_has_brought_them_there(origin: Path) -> None:
+    mine, other = (Repository(Checkout(str(origin), "main"), "deploy/serve.yaml") for _ in range(2))
+    mine.check_out(mine.fetch())
+    second = commit(origin, {"deploy/web.py": "two"})
+    other.check_out(other.fetch())
+    assert mine.source_of(look_at(mine.target))["commit"] == second
+
+
+def test_code_outside_of_the_repository_is_refused(origin: Path) -> None:
+    (origin.parent / "elsewhere").mkdir()
+    commit(origin, {"deploy/serve.yaml": f"app_dir: {origin.parent / 'elsewhere'}\n{SPEC.format(name='shop')}"})
+    repository = Repository(Checkout(str(origin), "main"), "deploy/serve.yaml")
+    repository.check_out(repository.fetch())
+    with pytest.raises(AuthorError) as refused:
+        repository.check_whole(look_at(repository.target))
+    assert refused.value.code == "git_app_dir"
+
+
+def test_a_branch_fills_in_only_the_variables_that_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_KEY", "allowed-value")
+    monkeypatch.setenv("CLOUD_KEY", "other-value")
+    file = tmp_path / "serve.yaml"
+    file.write_text(
+        "deployments:\n  - name: web\n    import_path: web:app\n    init_args: ['${SHOP_KEY}', '${CLOUD_KEY:-none}']\n"
+    )
+    look = look_at(file, variables=("SHOP_*",))
+    assert look.loaded is not None
+    assert look.loaded.spec.deployments[0].init_args == ["allowed-value", "none"]
+    refused = look_at(file, variables=()).error
+    assert refused is not None
+    assert "SHOP_KEY" in refused.message and "--env NAME" in refused.message

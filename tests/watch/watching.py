@@ -35,6 +35,7 @@ class FakeServing:
         self.pruned: list[str] = []
         self.there: dict[str, Path] = {}  # stack -> the file it came from
         self.cancelled: list[str] = []
+        self.recorded: list[tuple[str, str, str]] = []  # kind, stack, message
         self.hold = threading.Event()  # applies wait for it
         self.hold.set()
 
@@ -73,6 +74,9 @@ class FakeServing:
 
     def quarantined(self, look: Look) -> str:
         return self.refused_before.get(look.stack or "", "")
+
+    def record(self, look: Look, kind: str, message: str) -> None:
+        self.recorded.append((kind, look.stack or "", message))
 
 
 class Watcher:
