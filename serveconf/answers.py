@@ -264,6 +264,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "A record of the controller cannot be read: mostly one of a newer version.",
         "Use the version that wrote it, or `serveconf shutdown` and apply again.",
     ),
+    "other_version": (
+        "The controller and the command are of versions that do not understand each other.",
+        "`serveconf upgrade` brings an older controller along; for a newer one install the command that belongs to it.",
+    ),
     "out_of_bounds": (
         "`scale` was given a number outside of min_replicas and max_replicas, or none at all.",
         "Give a number between them, or change them in the file.",

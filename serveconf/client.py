@@ -21,6 +21,7 @@ from serveconf.errors import (
     Unauthorized,
     Unreachable,
 )
+from serveconf.versions import THIS, Speaker, compare
 
 ANSWER_S = 30.0
 Json = Any  # the shapes are the contract's; admin.models draws them
@@ -44,6 +45,7 @@ class Client:
     def __init__(self, address: str, token: str) -> None:
         self.address = address.rstrip("/")
         self.token = token
+        self.speaker = Speaker()  # what it has said of itself at ``healthy``
         self.proved = False  # whether what answers there has shown, at ``healthy``, that it knows the token
         headers = {"authorization": f"Bearer {token}"}
         # the control API is reached directly, whatever proxy the environment names for the web
@@ -66,8 +68,11 @@ class Client:
             answer = self._http.send(request)
             said = answer.json() if answer.status_code == 200 else {}
             self.proved = any(is_proof(str(one), self.token, challenge) for one in said.get("proofs", ()))
-            return bool(said.get("service") == "serveconf")
-        except (httpx.HTTPError, ValueError, AttributeError, TypeError):
+            if said.get("service") != "serveconf":
+                return False
+            self.speaker = msgspec.convert(said, Speaker)
+            return True
+        except (httpx.HTTPError, ValueError, AttributeError, TypeError):  # a ValidationError is a ValueError
             return False
 
     def comes_back(self, seconds: float) -> bool:
@@ -212,8 +217,15 @@ class Client:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if answer.is_error:
-            raise _error(answer)
+            raise self._misunderstood(_error(answer), method)
         return answer.json() if answer.content else {}
+
+    def _misunderstood(self, error: ServeconfError, method: str) -> ServeconfError:
+        """What a controller of another version does not know is no mistake of the caller's: it says which version it is."""
+        unknown = error.code == "bad_request" or error.message.startswith(f"{method} /api/")
+        if unknown and self.speaker.version != THIS.version and self.speaker != Speaker():
+            error.hint = compare(self.speaker)
+        return error
 
     def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
         return Unreachable(

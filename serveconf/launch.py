@@ -19,6 +19,7 @@ from serveconf.home import Record, forget_record, home_folder, read_record, writ
 from serveconf.local_ray import Tell, access_to, is_running, ray_in_reach, start_local_ray, stop_local_ray
 from serveconf.proxy.ports import port_in_use, port_is_free
 from serveconf.ray_env import forget_token
+from serveconf.versions import compare
 
 BOOTSTRAP_S = 120.0
 OPEN_RAY = (
@@ -35,8 +36,17 @@ class Found:
     started: bool = False
 
 
-def find(address: str | None, token: str | None) -> Client:
-    """The running control API. Raises Unreachable where there is none, Unauthorized where its token is not known."""
+def to_stderr(message: str) -> None:
+    """Tell it to whoever gives the command."""
+    print(message, file=sys.stderr)
+
+
+def find(address: str | None, token: str | None, *, tell: Tell = to_stderr, upgrades: bool = False) -> Client:
+    """The running control API; where it is of another version, that is told once.
+
+    Raises Unreachable where there is none, Unauthorized where its token is not known, OtherVersion where it is too old or
+    too new, unless the caller is about to change that (``upgrades``).
+    """
     record = read_record()
     url = address or record.address or DEFAULT_ADDRESS
     known = token or (record.token if url.rstrip("/") == record.address else None)
@@ -51,7 +61,14 @@ def find(address: str | None, token: str | None) -> Client:
             f"what answers at {url} does not know the token that is known here: it is another one",
             hint="give its own by --token-file or SERVECONF_TOKEN, or its address by --address",
         )
+    note = None if upgrades else compare(client.speaker)
+    if note is not None and note not in _told:
+        _told.add(note)
+        tell(f"note: {note}")
     return client
+
+
+_told: set[str] = set()  # notes on versions, once in a process
 
 
 def may_start(address: str | None) -> bool:
@@ -62,7 +79,7 @@ def may_start(address: str | None) -> bool:
 def find_or_start(address: str | None, token: str | None, *, http: tuple[str, int] | None, tell: Tell) -> Found:
     """The control API, started where there is none. ``http``: host and port that the proxies will want, looked at first."""
     try:
-        return Found(client=find(address, token))
+        return Found(client=find(address, token, tell=tell))
     except Unreachable:
         if urlsplit(address or DEFAULT_ADDRESS).hostname not in LOOPBACK:
             raise
@@ -95,7 +112,7 @@ def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
     record = read_record()
     stopped = False
     try:
-        client = find(address, token)
+        client = find(address, token, tell=tell, upgrades=True)  # any version ends
         try:
             client.shutdown()
         except ServeconfError as error:  # a Ray of ours takes it all along

@@ -40,6 +40,7 @@ from serveconf.reconcile.requests import ApplyRequest
 from serveconf.reconcile.result import code_failures, problem_of
 from serveconf.reconcile.status import make_history, make_routes, make_status
 from serveconf.route_test import judge_request
+from serveconf.versions import API, OLDEST_API
 
 MAX_PACKAGE_BYTES = 120_000_000
 
@@ -122,7 +123,8 @@ def _looking(plane: ControlPlane, address: str, token: str) -> APIRouter:
     async def health(challenge: Challenge = None) -> models.HealthModel:
         """The controller is there. Needs no token; with a challenge it proves that it knows the caller's."""
         tokens = (token, read_only(token)) if challenge else ()
-        return models.HealthModel(proofs=[prove(one, challenge or "") for one in tokens])
+        proofs = [prove(one, challenge or "") for one in tokens]
+        return models.HealthModel(proofs=proofs, version=__version__, api=API, oldest_api=OLDEST_API)
 
     @router.get("/status", response_model=models.StatusModel)
     async def status() -> dict[str, Any]:

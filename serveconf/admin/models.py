@@ -138,6 +138,12 @@ class HealthModel(Body):
 
     status: Literal["ok"] = "ok"
     service: Literal["serveconf"] = "serveconf"
+    version: str
+    """Of serveconf, as the controller runs it."""
+    api: int
+    """Of this API; a command that is newer or older compares it with its own."""
+    oldest_api: int
+    """The oldest that this controller still understands."""
     proofs: list[str] = []
     """Where a challenge was sent: for each token its HMAC, so that who has one knows whom he would give it to."""
 

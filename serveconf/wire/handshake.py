@@ -2,9 +2,12 @@
 
 ::
 
-    server -> client   magic and version (8) | server nonce (32)
-    client -> server   magic and version (8) | client nonce (32) | HMAC-SHA256(secret, "client" + both nonces) (32)
+    server -> client   magic (6), newest less oldest version (1), oldest version (1) | server nonce (32)
+    client -> server   magic (6), 0 (1), the version to speak (1) | client nonce (32) | HMAC-SHA256(secret, "client" + both nonces) (32)
     server -> client   HMAC-SHA256(secret, "server" + both nonces) (32)
+
+The server says which versions of the frames it speaks, the client takes the newest that both know: while a cluster is
+upgraded, processes of two versions serve side by side.
 
 It keeps strangers out. It does not encrypt: between nodes the network is trusted as far as Ray itself trusts it.
 """
@@ -16,10 +19,12 @@ import secrets
 
 from serveconf.wire.frames import ProtocolError
 
-MAGIC = b"scwire\x00\x03"
+MAGIC = b"scwire"
+VERSION = 3  # of the frames
+OLDEST_VERSION = 3  # that this end still speaks: the one before, where there is one
 NONCE_SIZE = 32
 PROOF_SIZE = 32
-GREETING_SIZE = len(MAGIC) + NONCE_SIZE
+GREETING_SIZE = len(MAGIC) + 2 + NONCE_SIZE
 ANSWER_SIZE = GREETING_SIZE + PROOF_SIZE
 
 
@@ -27,9 +32,16 @@ def _proof(secret: bytes, role: bytes, server_nonce: bytes, client_nonce: bytes)
     return hmac.digest(secret, role + server_nonce + client_nonce, "sha256")
 
 
-def _check_magic(data: bytes) -> None:
+def _version(data: bytes) -> int:
+    """The newest version that both ends speak."""
     if data[: len(MAGIC)] != MAGIC:
-        raise ProtocolError("the other end speaks another protocol or version")
+        raise ProtocolError("the other end speaks another protocol")
+    more, oldest = data[len(MAGIC) : len(MAGIC) + 2]
+    version = min(VERSION, oldest + more)
+    if version < max(OLDEST_VERSION, oldest):
+        theirs, ours = f"{oldest} to {oldest + more}", f"{OLDEST_VERSION} to {VERSION}"
+        raise ProtocolError(f"the other end speaks versions {theirs} of the protocol, this one {ours}")
+    return version
 
 
 class ServerHandshake:
@@ -40,16 +52,17 @@ class ServerHandshake:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._nonce = secrets.token_bytes(NONCE_SIZE)
+        self.version = 0  # of the frames, once that is settled
         self.done = False
 
     def hello(self) -> bytes:
         """What this end says unasked."""
-        return MAGIC + self._nonce
+        return MAGIC + bytes((VERSION - OLDEST_VERSION, OLDEST_VERSION)) + self._nonce
 
     def feed(self, data: bytes) -> bytes:
         """The answer to ``wants`` bytes from the client. ProtocolError when it does not know the secret."""
-        _check_magic(data)
-        nonce, proof = data[len(MAGIC) : GREETING_SIZE], data[GREETING_SIZE:]
+        self.version = _version(data)
+        nonce, proof = data[len(MAGIC) + 2 : GREETING_SIZE], data[GREETING_SIZE:]
         if not hmac.compare_digest(proof, _proof(self._secret, b"client", self._nonce, nonce)):
             raise ProtocolError("the other end does not know the secret")
         self.done = True
@@ -63,6 +76,7 @@ class ClientHandshake:
         self._secret = secret
         self._nonce = secrets.token_bytes(NONCE_SIZE)
         self._expected = b""
+        self.version = 0  # of the frames, once that is settled
         self.wants = GREETING_SIZE
         self.done = False
 
@@ -73,11 +87,12 @@ class ClientHandshake:
     def feed(self, data: bytes) -> bytes:
         """The answer to ``wants`` bytes from the server. ProtocolError when it does not know the secret."""
         if not self._expected:
-            _check_magic(data)
-            nonce = data[len(MAGIC) :]
+            self.version = _version(data)
+            nonce = data[len(MAGIC) + 2 :]
             self._expected = _proof(self._secret, b"server", nonce, self._nonce)
             self.wants = PROOF_SIZE
-            return MAGIC + self._nonce + _proof(self._secret, b"client", nonce, self._nonce)
+            chosen = MAGIC + bytes((0, self.version))
+            return chosen + self._nonce + _proof(self._secret, b"client", nonce, self._nonce)
         if not hmac.compare_digest(data, self._expected):
             raise ProtocolError("the other end does not know the secret")
         self.done = True

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from typer.testing import CliRunner, Result
 
+from serveconf import __version__
 from serveconf.cli.main import app
 from serveconf.credentials import prove, read_only
 
@@ -43,7 +44,8 @@ def serve(heard: list[str]) -> Iterator[Serve]:
                 heard.extend(filter(None, [self.headers.get("authorization")]))
                 query = parse_qs(urlsplit(self.path).query)
                 proofs = [prove(one, query["challenge"][0]) for one in (token, read_only(token))]
-                body = json.dumps({"status": "ok", "service": "serveconf", "proofs": proofs, "stacks": []}).encode()
+                health = {"service": "serveconf", "version": __version__, "proofs": proofs, "stacks": []}
+                body = json.dumps(health).encode()
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()

@@ -1,0 +1,66 @@
+"""Who understands whom: a command and the controller that it speaks to, whichever of them is the newer one.
+
+The controller says its versions at ``/health``, which every command asks anyway; so the comparison costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from serveconf import __version__
+from serveconf.errors import OperatorError
+
+API = 1  # of the control API: one more where a command or a controller of the number before would be misunderstood
+OLDEST_API = 0  # the oldest that is still understood: one version back, at least
+
+
+class Speaker(msgspec.Struct, frozen=True, kw_only=True):
+    """What one end runs and speaks. The defaults: a controller from before versions were told."""
+
+    version: str = ""
+    api: int = 0
+    oldest_api: int = 0
+
+    def __str__(self) -> str:
+        return f"serveconf {self.version}" if self.version else "an older serveconf"
+
+
+THIS = Speaker(version=__version__, api=API, oldest_api=OLDEST_API)
+
+
+class OtherVersion(OperatorError):
+    """Command and controller are too far apart."""
+
+    code = "other_version"
+
+
+def is_older(version: str, than: str) -> bool:
+    """Whether a version comes before another; what is not told is older than anything."""
+    return _numbers(version) < _numbers(than)
+
+
+def compare(controller: Speaker, command: Speaker = THIS) -> str | None:
+    """What whoever gives a command should know of the controller's version; None where it is the same.
+
+    Raises OtherVersion where they do not understand each other, with what to do.
+    """
+    if controller.version == command.version:
+        return None
+    older = is_older(controller.version, command.version)
+    cure = "'serveconf upgrade' brings it to this version" if older else _install(controller.version)
+    if controller.api < command.oldest_api:
+        raise OtherVersion(f"the controller runs {controller}, too old for this command ({command})", hint=cure)
+    if controller.oldest_api > command.api:
+        message = f"the controller runs {controller}, which does not understand this command ({command}) any more"
+        raise OtherVersion(message, hint=cure)
+    return f"the controller runs {controller}, this command is {command}: {cure}"
+
+
+def _install(version: str) -> str:
+    return f"pip install 'serveconf=={version}' has the command that belongs to it"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
