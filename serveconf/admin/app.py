@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
 from serveconf.credentials import Role, prove, read_only
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
+from serveconf.reconcile.beside import warnings_of
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.data import data_of
 from serveconf.reconcile.drift import find_drift
@@ -113,6 +115,7 @@ async def _status(plane: ControlPlane, address: str) -> dict[str, Any]:
         pid=os.getpid(),
         address=address,
         autoscaling=plane.scaling.state,
+        warnings=await warnings_of(plane.packages.store, socket.gethostname()),
     )
 
 

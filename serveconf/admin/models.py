@@ -238,6 +238,8 @@ class StackModel(BaseModel):
     revision: int | None
     source: OriginModel | None
     deployments: list[DeploymentModel]
+    warnings: list[str] = []
+    """What somebody should look at: files that an app has written beside its modules."""
 
 
 class ProxyModel(BaseModel):

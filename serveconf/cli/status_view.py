@@ -76,6 +76,8 @@ def _stack(stack: Json, color: bool) -> Iterator[str]:
     yield f"Stack {paint(stack['name'], bold=True, on=color)}: {state}, revision {stack['revision']}"
     if source := stack.get("source"):
         yield f"  {visible(_origin(source))}"
+    for warning in stack.get("warnings", ()):
+        yield f"  {paint('warning', 'yellow', on=color)}: {visible(warning)}"
     deployments = stack["deployments"]
     if not deployments:
         yield "  no deployments"

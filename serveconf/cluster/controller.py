@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -39,7 +38,7 @@ from serveconf.reconcile.generation import serving_ids
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.loop import Reconciler
-from serveconf.reconcile.packages import Packages
+from serveconf.reconcile.packages import Packages, clear_node
 from serveconf.reconcile.policies import Policies
 from serveconf.reconcile.pulse import Pulse
 from serveconf.reconcile.records import Ledger
@@ -197,7 +196,7 @@ class Controller:
         identity = await self._identity()
         for key in await self._store.keys(""):
             await self._store.delete(key)
-        shutil.rmtree(node_folder(identity.cluster_id), ignore_errors=True)
+        await asyncio.to_thread(clear_node, node_folder(identity.cluster_id))
         asyncio.get_running_loop().call_later(LAST_WORD_S, self._end)
 
     def _end(self) -> None:

@@ -137,7 +137,7 @@ class Replica:
         deployment, spec = self._order.deployment, self._order.deployment.spec
         code = await self._packages.folder(deployment.code) if deployment.code else None
         _enter(deployment.app_dir, code)
-        self._writes = report_writes(self._store, self._order.stack, deployment.app_dir)
+        self._writes = report_writes(self._store, self._order.stack, app_dir=deployment.app_dir, code=code)
         names = {"stack": self._order.stack, "deployment": deployment.name, "replica": self._order.id}
         set_up_logging(spec.get("logging"), **names)
         self._following = Following(

@@ -136,6 +136,31 @@ def unpack(data: bytes, folder: Path, *, digest: str | None = None) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def was_written_to(folder: Path, digest: str) -> bool:
+    """Whether an unpacked package holds anything but what it was unpacked with; what Python puts beside modules is none."""
+    files: dict[str, str] = {}
+    executables: set[str] = set()
+    try:
+        for here, folders, names in os.walk(folder, onerror=_raise):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            for name in [*names, *(one for one in folders if os.path.islink(os.path.join(here, one)))]:
+                path = Path(here, name)
+                mode = path.lstat().st_mode
+                if not stat.S_ISREG(mode):
+                    return True
+                relative = path.relative_to(folder).as_posix()
+                files[relative] = hashlib.sha256(path.read_bytes()).hexdigest()
+                if mode & stat.S_IXUSR:
+                    executables.add(relative)
+    except OSError:  # nobody can tell
+        return True
+    return digest_of(files, frozenset(executables)) != digest
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def verify(data: bytes, digest: str) -> None:
     """Whoever takes a package looks at it once before it is kept. Raises ``BadPackage`` where it is not what ``digest`` says."""
     _check_digest(_extract(data, None), digest)

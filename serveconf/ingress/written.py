@@ -24,10 +24,17 @@ _hooked = False
 class Written:
     """The paths, relative to a folder, that this process has written since."""
 
-    def __init__(self, folder: str, news: Callable[[], object] = lambda: None) -> None:
-        """``news`` is called, from any thread, when there is one more; it must be quick."""
+    def __init__(
+        self,
+        folder: str,
+        news: Callable[[], object] = lambda: None,
+        *,
+        left_out: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """``news`` is called, from any thread, when there is one more; it must be quick. ``left_out``: what does not count."""
         self._roots = {os.path.abspath(folder) + os.sep, os.path.realpath(folder) + os.sep}
         self._news = news
+        self._left_out = left_out
         self.paths: set[str] = set()
 
     def note(self, path: str) -> None:
@@ -35,16 +42,28 @@ class Written:
         for root in self._roots:
             if path.startswith(root):
                 relative = path[len(root) :].replace(os.sep, "/")
-                if relative not in self.paths and len(self.paths) < MOST and not relative.endswith(_CODE):
+                if relative not in self.paths and len(self.paths) < MOST and not self._left_out(relative):
                     self.paths.add(relative)
                     self._news()
                 return
 
 
-def watch_writes(folder: str, news: Callable[[], object] = lambda: None) -> Written:
+def is_code(path: str) -> bool:
+    """Whether it is Python's, by its name: to write it is to change the code."""
+    return path.endswith(_CODE)
+
+
+def is_cache(path: str) -> bool:
+    """Whether it is what Python itself puts beside modules."""
+    return "__pycache__" in path.split("/")
+
+
+def watch_writes(
+    folder: str, news: Callable[[], object] = lambda: None, *, left_out: Callable[[str], bool] = is_code
+) -> Written:
     """From now on what is written below the folder is noted."""
     global _hooked
-    written = Written(folder, news)
+    written = Written(folder, news, left_out=left_out)
     _watching.append(written)
     if not _hooked:
         _hooked = True

@@ -5,6 +5,7 @@ An apply is an ``Operation`` that can be followed; applies of one stack queue, t
 
 from __future__ import annotations
 
+import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +17,7 @@ from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see_through, stale
+from serveconf.reconcile.beside import warnings_of
 from serveconf.reconcile.canary import CanaryPlan, with_canaries
 from serveconf.reconcile.canary_pass import canaries_of
 from serveconf.reconcile.journal import EventKind, Happening
@@ -65,7 +67,8 @@ class ControlPlane:
         unseen = None if look else Unseen(current, request.files)
         desired = await self._prepare(request, current, number, unseen)
         plan = with_canaries((await fitted(self._deps, current, desired))[1], current, desired)
-        return replace(plan, warnings=(*plan.warnings, NOTE)) if unseen and unseen.asked else plan
+        beside = (await warnings_of(self.packages.store, socket.gethostname())).get(name, [])
+        return replace(plan, warnings=(*plan.warnings, *beside, *([NOTE] if unseen and unseen.asked else [])))
 
     async def plan_rollback(self, stack: str, number: int | None) -> Plan:
         """What going back to a kept revision would do."""

@@ -1,4 +1,5 @@
-"""Code packages: kept in the store by their digest, unpacked once on each node that needs them.
+"""Code packages: kept in the store by their digest, unpacked once on each node that needs them. What an app has written
+into an unpacked one is never removed.
 
 A digest becomes a key of the store and the name of a folder, so nothing else is taken for one; what is kept under it was
 looked at before, so that who names a package later gets what was sent under that name and nothing else.
@@ -7,15 +8,18 @@ looked at before, so that who names a package later gets what was sent under tha
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from serveconf.code.package import unpack, verify
+from serveconf.code.package import unpack, verify, was_written_to
 from serveconf.errors import AuthorError, NotFound
 from serveconf.reconcile.ports import Store
+
+log = logging.getLogger("serveconf.code")
 
 FRESH_S = 600.0  # a package that was asked for or uploaded so recently may belong to an apply that is yet to come
 
@@ -34,6 +38,7 @@ class Packages:
         self._store = store
         self._folder = folder
         self._now = now
+        self._written_to: set[str] = set()  # digests of which the folder is kept for good
         self._used: dict[str, float] = {}  # digest -> when somebody last asked for it here
 
     @property
@@ -81,5 +86,26 @@ class Packages:
     def _clear(self, kept: set[str]) -> None:
         if self._folder.is_dir():
             for path in self._folder.iterdir():
-                if path.name not in kept and not path.name.startswith("."):  # with a dot: being unpacked just now
+                # with a dot: being unpacked just now
+                if path.name in kept | self._written_to or path.name.startswith("."):
+                    continue
+                if was_written_to(path, path.name):
+                    self._written_to.add(path.name)
+                    log.warning("an app has written beside its modules: %s is kept", path)
+                else:
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def clear_node(folder: Path) -> None:
+    """The cluster has ended: take its folder of this node away, but for unpacked code that an app has written to."""
+    code = folder / "code"
+    packages = list(code.iterdir()) if code.is_dir() else []
+    kept = {path for path in packages if not path.name.startswith(".") and was_written_to(path, path.name)}
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in [*folder.iterdir(), *packages]:
+        if path.is_dir() and path != code and path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+        elif not path.is_dir():
+            path.unlink(missing_ok=True)

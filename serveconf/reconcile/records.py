@@ -15,6 +15,7 @@ import msgspec
 
 from serveconf.errors import OperatorError
 from serveconf.plan.state import DesiredStack
+from serveconf.reconcile.beside import forget_beside
 from serveconf.reconcile.data import forget_data
 from serveconf.reconcile.ports import Store
 from serveconf.routing import Generation, decode, encode
@@ -143,6 +144,7 @@ class Ledger:
         """Take the stack's head away; of its history the end stays readable."""
         await self._store.delete(f"stacks/{name}/head")
         await forget_data(self._store, name)
+        await forget_beside(self._store, name)
         self.heads.pop(name, None)
         await self._thin_out(name, KEPT_OF_DELETED)
 

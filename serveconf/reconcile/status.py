@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from serveconf.matching import rule_texts
@@ -17,9 +17,15 @@ Autoscaling = Callable[[str, str], dict[str, Any] | None]  # (stack, deployment)
 
 
 def make_status(
-    ledger: Ledger, observed: Observed, *, pid: int, address: str, autoscaling: Autoscaling = lambda *_: None
+    ledger: Ledger,
+    observed: Observed,
+    *,
+    pid: int,
+    address: str,
+    autoscaling: Autoscaling = lambda *_: None,
+    warnings: Mapping[str, list[str]] = {},
 ) -> dict[str, Any]:
-    """Stacks, deployments, replicas, proxies, their states and the generation."""
+    """Stacks, deployments, replicas, proxies, their states and the generation. ``warnings``: by stack."""
     return {
         "generation": ledger.generation.number,
         "controller": {"pid": pid, "address": address},
@@ -38,7 +44,10 @@ def make_status(
             {"id": s.id, "node_id": s.node_id, "pid": s.pid, "kind": s.kind, "state": s.phase.value}
             for s in sorted(observed.standbys, key=lambda s: s.id)
         ],
-        "stacks": [_stack(ledger, head, observed, autoscaling) for _, head in sorted(ledger.heads.items())],
+        "stacks": [
+            {**_stack(ledger, head, observed, autoscaling), "warnings": warnings.get(name, [])}
+            for name, head in sorted(ledger.heads.items())
+        ],
     }
 
 

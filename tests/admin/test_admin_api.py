@@ -207,7 +207,7 @@ async def test_a_package_that_an_apply_may_be_about_to_name_is_kept(tmp_path: Pa
     packages = Packages(store, tmp_path / "nodes", now=clock.now)
     (old, old_data), (new, new_data) = (a_package(tmp_path / word, word) for word in ("old", "new"))
     await packages.put(old, old_data)
-    (tmp_path / "nodes" / old).mkdir(parents=True)
+    await packages.folder(old)
     clock.advance(FRESH_S)
     await packages.put(new, new_data)
     await packages.collect(set())

@@ -51,7 +51,7 @@ def test_looking_has_the_contracts_shapes(live: Stack) -> None:
     assert set(status["controller"]) == {"pid", "address"}
     assert set(status["proxies"][0]) == {"id", "node_id", "pid", "state", "generation", "address"}
     stack = place.stack(name)
-    assert set(stack) == {"name", "state", "revision", "source", "deployments"}
+    assert set(stack) == {"name", "state", "revision", "source", "deployments", "warnings"}
     deployment = stack["deployments"][0]
     assert set(deployment) == {
         "name", "state", "route_prefix", "version", "message", "autoscaling", "canary", "replicas",

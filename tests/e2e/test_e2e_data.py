@@ -75,3 +75,31 @@ def test_what_an_app_writes_rolls_nothing(place: Place, stack: Stack, tmp_path: 
 
     (stack.folder / ".serveconfignore").write_text("!results.csv\n")
     assert place.ok("plan", stack.file, "-o", "json").json["changed"] is True
+
+
+BESIDE = """
+    from pathlib import Path
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.get("/")
+    def write() -> str:
+        (Path(__file__).parent / "visits.txt").write_text("1")
+        return __file__
+    """
+
+
+def test_what_an_app_writes_beside_its_modules_stays_and_is_told(place: Place, stack: Stack) -> None:
+    stack.code("web", BESIDE)
+    stack.spec(WEB)
+    stack.apply()
+    code = Path(ask(stack.url)[1].strip('"')).parent
+    said = f"visits.txt, in {code} on "
+    until(lambda: any(said in warning for warning in place.stack(stack.name)["warnings"]), "status tells of it")
+    assert said in place.ok("plan", stack.file).out
+    assert place.ok("plan", stack.file, "-o", "json").json["changed"] is False
+    stack.code("web", BESIDE.replace('"1"', '"2"'))
+    stack.apply()
+    assert (code / "visits.txt").read_text() == "1"
+    assert any(said in warning for warning in place.stack(stack.name)["warnings"])
