@@ -117,6 +117,7 @@ _FILE: dict[str, tuple[str, str]] = {
     ),
     "prefix": ("A route prefix is no plain path.", "Begin with `/`, do not end with one; no wildcards, braces or `?`."),
     "path": ("A URL path has a wrong form.", "Begin with `/`, without blanks and `#`."),
+    "url": ("It is no http or https URL.", "Write scheme, host and port: `http://127.0.0.1:4318`."),
     "host": ("It is no IP address and no host name.", "Write the name or address alone, without scheme and port."),
     "method": ("Methods are case-sensitive.", "Write it in capital letters: `GET`."),
     "steps": ("The steps of a canary do not grow, or there are none.", "Write percentages that grow: `[5, 25, 50]`."),

@@ -75,6 +75,13 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     sticky: str | None = None  # ... and the cookie that keeps a client on its side
 
 
+class Tracing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where spans go, and of which share of the requests."""
+
+    endpoint: str
+    sample: float = 1.0
+
+
 class Front(msgspec.Struct, frozen=True, omit_defaults=True):
     """What holds for every request of the cluster; listeners (host, port, workers) are the controller's business."""
 
@@ -93,6 +100,7 @@ class Front(msgspec.Struct, frozen=True, omit_defaults=True):
     )
     middlewares: tuple[Middleware, ...] = ()
     access_log: str | None = None  # json, combined, or none
+    tracing: Tracing | None = None
 
 
 class Generation(msgspec.Struct, frozen=True, omit_defaults=True):

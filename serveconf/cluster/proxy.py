@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 
 import msgspec
 from msgspec.structs import replace
 
+from serveconf import __version__
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import ClusterSettings, node_folder
@@ -20,6 +22,7 @@ from serveconf.figures import LoadReport
 from serveconf.plan.state import Phase, ProxyState
 from serveconf.proxy.app import ProxyApp
 from serveconf.proxy.dispatch import Backend
+from serveconf.proxy.edge import Edge
 from serveconf.proxy.middleware import MiddlewareImporter
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.proxy.ports import port_in_use, port_is_free
@@ -28,6 +31,7 @@ from serveconf.proxy.tls import TlsFiles
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Answers, Counters, ProxyOrder, Totals
 from serveconf.routing import Generation, decode
+from serveconf.tracing import MISSING, MISSING_HINT, Outlet, is_installed
 
 log = get_logger("proxy")
 
@@ -88,6 +92,7 @@ class Proxy:
             pool=pool,
             backend_factory=lambda route: Backend(route, pool),
             import_middleware=MiddlewareImporter(lambda digest: str(self._packages.path(digest))),
+            edge=Edge(spans=Outlet(_resource(self._order))),
         )
         self._server = ProxyServer(
             self._app,
@@ -116,6 +121,8 @@ class Proxy:
         return await self._stage(generation, restoring=False)
 
     async def _stage(self, generation: Generation, *, restoring: bool) -> tuple[str, str, bool] | None:
+        if generation.front.tracing is not None and not is_installed() and not restoring:
+            return f"http_options.tracing: {MISSING}: {MISSING_HINT}", "", False
         try:
             middlewares = [
                 *generation.front.middlewares,
@@ -177,6 +184,16 @@ class Proxy:
     def _fail(self, message: str) -> None:
         log.error("proxy failed", proxy=self._order.id, reason=message)
         self._state = replace(self._state, phase=Phase.FAILED, message=message)
+
+
+def _resource(order: ProxyOrder) -> dict[str, str]:
+    """Who this process is in its spans."""
+    return {
+        "service.name": "serveconf-proxy",
+        "service.version": __version__,
+        "service.instance.id": order.id,
+        "host.name": socket.gethostname(),
+    }
 
 
 def _tls(order: ProxyOrder) -> TlsFiles | None:

@@ -31,6 +31,7 @@ from serveconf.handles.answering import Answering
 from serveconf.handles.calls import Target
 from serveconf.handles.following import Following
 from serveconf.handles.handle import DeploymentHandle, install_caller
+from serveconf.handles.traced import Tracing
 from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
@@ -42,11 +43,13 @@ from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import ReplicaOrder
 from serveconf.runtime import context
 from serveconf.runtime.log_lines import set_up_logging
+from serveconf.tracing import Outlet
 from serveconf.wire import WireServer
 
 log = get_logger("replica")
 
 FIRST_CHECKS_S = 0.25  # between two of them while it starts
+LAST_SPANS_S = 1.0  # that may be waiting for a collector when it ends
 
 
 class Replica:
@@ -69,6 +72,15 @@ class Replica:
         self._ready = asyncio.Event()
         self._draining: asyncio.Task[bool] | None = None
         self._may_return = False  # its drain only waits yet
+        self._spans = Outlet(
+            {
+                "service.name": order.deployment.name,
+                "service.namespace": order.stack,
+                "service.version": order.deployment.version,
+                "service.instance.id": order.id,
+                "host.name": socket.gethostname(),
+            }
+        )
         self._state = ReplicaState(
             id=order.id,
             stack=order.stack,
@@ -171,7 +183,12 @@ class Replica:
             )
         )
         self._server = WireServer(
-            Answering(served.app, lambda: served.servable, self._following.directory.holding),
+            Answering(
+                served.app,
+                lambda: served.servable,
+                self._following.directory.holding,
+                Tracing(lambda: served.app.app, self._spans, name=deployment.name),
+            ),
             secret=self._settings.secret,
             max_ongoing=spec["max_ongoing_requests"],
             state=self._served.state,
@@ -255,6 +272,7 @@ class Replica:
             await self._served.shutdown()
         if self._following is not None:
             await self._following.close()
+        await asyncio.to_thread(self._spans.close, LAST_SPANS_S)
         Path(self._uds).unlink(missing_ok=True)
         return clean
 

@@ -13,8 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serveconf.errors import AuthorError
 from serveconf.handles.invoking import invoke, invoke_stream
 from serveconf.handles.parcels import has_buffers, unpack
+from serveconf.handles.traced import Tracing, run_traced, watching
 from serveconf.handles.wire_form import GENERATION, HTTP_VERSION, LENGTH, STREAM, error_item, value_item
 from serveconf.runtime import context
+from serveconf.tracing import CARRIED
 
 log = logging.getLogger("serveconf.replica")
 
@@ -24,7 +26,14 @@ Holding = Callable[[int], AbstractContextManager[None]]
 class Answering:
     """``servable`` gives the object that is called; ``holding`` keeps the routing table that a request began with."""
 
-    def __init__(self, app: ASGIApp, servable: Callable[[], Any], holding: Holding | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        servable: Callable[[], Any],
+        holding: Holding | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = tracing
         self._app = app
         self._servable = servable
         self._holding = holding
@@ -37,13 +46,19 @@ class Answering:
 
     async def _within(self, scope: Scope, app: ASGIApp, receive: Receive, send: Send) -> None:
         """With the request's own context; the calls that it has made end with it where its client leaves."""
+        endpoint = scope["state"].pop(CARRIED, None)
+        span = self._tracing.begin(endpoint, scope) if endpoint is not None and self._tracing is not None else None
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         generation = _generation(headers) if self._holding is not None else 0
-        request = context.Request(headers, generation)
+        request = context.Request(headers, generation, span=span)
         context.request.set(request)
         with self._holding(generation) if self._holding is not None and generation else nullcontext():
             try:
-                await app(scope, receive, send)
+                if span is None:
+                    await app(scope, receive, send)
+                else:
+                    watched = watching(span, send)
+                    await run_traced(span, lambda: app(scope, receive, watched))
             except asyncio.CancelledError:
                 request.cancel_calls()
                 raise
@@ -105,6 +120,9 @@ async def _arguments(receive: Receive) -> tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _failed(scope: Scope, error: BaseException) -> list[bytes | memoryview]:
+    request = context.request.get()
+    if request is not None and request.span is not None:
+        request.span.fail(type(error).__qualname__)
     if not isinstance(error, AuthorError):
         log.error("call of %s raised", scope["path"], exc_info=error)
     return error_item(error)

@@ -23,6 +23,7 @@ from serveconf.handles.errors import (
 )
 from serveconf.handles.parcels import pack
 from serveconf.handles.resolving import resolved
+from serveconf.handles.traced import run_traced
 from serveconf.handles.wire_form import ERROR, ITEM, VALUE, in_pieces, open_item, scope_of
 from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.tally import TRAIL, Reason, Trail
@@ -54,7 +55,7 @@ class WireCaller:
     async def _run(self, call: Call, send: Send) -> None:
         began = time.perf_counter()
         try:
-            await self._try(call, send)
+            await (self._try(call, send) if call.span is None else run_traced(call.span, lambda: self._try(call, send)))
         finally:
             key = f"{call.target.stack}/{call.target.deployment}"
             found = self.durations.get(key) or self.durations.setdefault(key, new_histogram())
@@ -66,7 +67,7 @@ class WireCaller:
         pieces = in_pieces(head, buffers)
         scope = scope_of(call, len(head) + sum(buffer.nbytes for buffer in buffers))
         while True:
-            trail = scope[TRAIL] = Trail(0.0)
+            trail = scope[TRAIL] = Trail(0.0, span=call.span)
             backend = await self.directory.find(call.target, call.generation)
             watched = _Watched(send)
             try:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from serveconf.tracing import Span
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -36,6 +38,7 @@ class Call:
     kwargs: Mapping[str, Any]
     request_id: str
     generation: int = field(default=0)  # of the table to look in; 0: the current one
+    span: Span | None = None  # of the call, where it is made within one; begun by whoever makes the call
 
 
 class Caller(Protocol):

@@ -9,7 +9,9 @@ from typing import Any, Generic, TypeVar
 
 from serveconf.handles.calls import Call, Caller, Options, Target
 from serveconf.handles.response import DeploymentResponse, DeploymentResponseGenerator
+from serveconf.handles.traced import calling
 from serveconf.runtime import context
+from serveconf.tracing import Span
 
 T = TypeVar("T")
 
@@ -99,8 +101,12 @@ class DeploymentHandle(Generic[T]):
             kwargs=kwargs,
             request_id=(request.header(REQUEST_ID_HEADER) if request is not None else "") or uuid.uuid4().hex,
             generation=request.generation if request is not None else 0,
+            span=self._span(request.span) if request is not None and request.span is not None else None,
         )
         return (DeploymentResponseGenerator if self._options.stream else DeploymentResponse)(caller, call)
+
+    def _span(self, parent: Span) -> Span:
+        return calling(parent, f"{self._target.deployment}/{self._options.method_name}")
 
     def shutdown(self) -> None:
         """Nothing of a handle has to be ended."""

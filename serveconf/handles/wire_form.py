@@ -20,6 +20,7 @@ from serveconf.handles.calls import Call
 from serveconf.handles.errors import CallFailed, RemoteTraceback
 from serveconf.handles.parcels import has_buffers, pack, unpack
 from serveconf.runtime.context import MODEL_ID_HEADER
+from serveconf.tracing import CARRIED
 
 HTTP_VERSION = "handle"
 CALL, STREAM = "CALL", "STREAM"
@@ -44,7 +45,14 @@ def scope_of(call: Call, length: int) -> dict[str, Any]:
         headers.append((SESSION_ID, options.session_id.encode()))
     if call.generation:
         headers.append((GENERATION, b"%d" % call.generation))
+    state = {}
+    if call.span is not None:
+        headers.append((b"traceparent", call.span.traceparent))
+        if call.span.trace_state:
+            headers.append((b"tracestate", call.span.trace_state.encode()))
+        state["state"] = {CARRIED: call.span.sink.endpoint}
     return {
+        **state,
         "type": "http",
         "http_version": HTTP_VERSION,
         "method": STREAM if options.stream else CALL,

@@ -15,7 +15,7 @@ def operations_of(app: object) -> list[str]:
 
 
 def _operations(routes: Iterable[BaseRoute], prefix: str) -> Iterator[str]:
-    for route in _flat(routes):
+    for route in flat(routes):
         path = prefix + str(getattr(route, "path_format", getattr(route, "path", "")))
         original = getattr(route, "original_route", route)
         if isinstance(original, Mount):
@@ -27,7 +27,7 @@ def _operations(routes: Iterable[BaseRoute], prefix: str) -> Iterator[str]:
             yield from (f"{method} {path}" for method in (methods - {"HEAD"} if "GET" in methods else methods))
 
 
-def _flat(routes: Iterable[BaseRoute]) -> Iterator[object]:
+def flat(routes: Iterable[BaseRoute]) -> Iterator[object]:
     """Each route once with its full path; newer FastAPI keeps those of included routers behind one object."""
     contexts = getattr(fastapi_routing, "iter_route_contexts", None)
     yield from routes if contexts is None else contexts(list(routes))

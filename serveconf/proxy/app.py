@@ -147,6 +147,9 @@ class ProxyApp:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request or WebSocket."""
         live = self._live
+        tracer = self.edge.tracer
+        if tracer is not None:
+            tracer.begin(scope)
         root_path = live.root_path
         if root_path:  # as ``uvicorn --root-path``: an outer proxy took it off the path, the app finds it there again
             scope["root_path"] = root_path

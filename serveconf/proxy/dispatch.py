@@ -15,6 +15,7 @@ from typing import Any
 from serveconf.proxy.call import Call, GiveUp, Gone, ResponseCut, error_response
 from serveconf.proxy.pool import Link, ReplicaPool
 from serveconf.proxy.tally import Reason
+from serveconf.proxy.traced import note_wait
 from serveconf.routing import Route
 from serveconf.wire import (
     CLIENT_LEFT,
@@ -193,6 +194,8 @@ class Backend:
             load.go_on(now)
             call.waited_s += now - began
             call.trail.queue_s += now - began
+            if call.trail.span is not None:
+                note_wait(call.trail.span, began)
             watcher.cancel()
             line.leave(place)
 

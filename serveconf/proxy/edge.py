@@ -19,7 +19,9 @@ from serveconf.proxy.access_log import AccessLog
 from serveconf.proxy.clocks import Wait, seconds_for
 from serveconf.proxy.rules import HOP_BY_HOP
 from serveconf.proxy.tally import Tally
+from serveconf.proxy.traced import Tracer, end_span
 from serveconf.routing import Front
+from serveconf.tracing import Outlet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +74,18 @@ class Edge:
     """State that is shared by every connection; touched only from the event loop."""
 
     def __init__(
-        self, limits: Limits | None = None, tally: Tally | None = None, access_log: AccessLog | None = None
+        self,
+        limits: Limits | None = None,
+        tally: Tally | None = None,
+        access_log: AccessLog | None = None,
+        spans: Outlet | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.tally = tally or Tally()
         self.access_log = access_log or AccessLog()
+        self.spans = spans or Outlet()
+        self.tracer: Tracer | None = None
+        self.tally.end_span = end_span
         self.connections: set[Connection] = set()
         self.websockets: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -101,6 +110,9 @@ class Edge:
         if front.access_log is not None:
             self.access_log.format = front.access_log
         self.tally.log = self.access_log if front.access_log is not None else None
+        tracing = front.tracing
+        self.spans.point(None if tracing is None else tracing.endpoint)
+        self.tracer = None if tracing is None else Tracer(tracing, self.spans)
         name = front.request_id_header
         self.request_id_name = b"" if name is None else name.lower().encode()
         self.answer_fields = HOP_BY_HOP | {b"content-length", b"date", self.request_id_name}  # need a look in an answer

@@ -141,6 +141,7 @@ class ProxyServer:
         if self._ticker is not None:
             self._ticker.cancel()
         await asyncio.to_thread(self.edge.access_log.flush, _LAST_WORDS_S)
+        await asyncio.to_thread(self.edge.spans.close, _LAST_WORDS_S)
 
     async def _stop_listening(self) -> None:
         """Close the listener, after taking over whoever has connected to it already: the kernel would reset them."""

@@ -7,7 +7,7 @@ protocols report to one ``Tally``; an apply opens a window on it (``start_receip
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import msgspec
 from serveconf.figures import BOUNDS, DeploymentFigures
 from serveconf.plan.canary import BOUNDS as SIDE_BOUNDS
 from serveconf.routing import Route
+from serveconf.tracing import Span
 
 TRAIL = "serveconf.trail"  # the scope key of a request's Trail
 CLIENT_LEFT = 499  # what is counted for a client that did not wait for the head of its answer
@@ -63,7 +64,7 @@ class Trail(msgspec.Struct, gc=False):
     reason: str = ""
     queue_s: float = 0.0
     replica: str = ""  # that had it last
-    parent: Any = None  # the span of the proxy, where there is tracing
+    span: Span | None = None  # where it is traced
 
 
 NO_TRAIL = Trail(0.0)  # of a request that came by no protocol of ours, as in tests
@@ -82,6 +83,13 @@ class RequestLog(Protocol):
         self, scope: Mapping[str, Any], trail: Trail, status: int, bytes_in: int, bytes_out: int, seconds: float
     ) -> None:
         """The request is over."""
+
+
+EndSpan = Callable[[Span, Mapping[str, Any], Trail, int], None]
+
+
+def _keep_open(span: Span, scope: Mapping[str, Any], trail: Trail, status: int) -> None:
+    """Where nobody traces there are no spans."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +159,7 @@ class Tally:
         self.unrouted = DeploymentFigures()
         self.refused: dict[str, int] = {}
         self.log: RequestLog | None = None
+        self.end_span: EndSpan = _keep_open
 
     def ended(self, scope: Mapping[str, Any], trail: Trail, status: int, bytes_in: int, bytes_out: int) -> None:
         """A request is over: answered, cut, or left by its client. What it costs: ``benchmarks/counting.py``."""
@@ -160,6 +169,8 @@ class Tally:
         figures.bytes_out += bytes_out
         if self.log is not None:
             self.log.write(scope, trail, status, bytes_in, bytes_out, seconds)
+        if trail.span is not None:
+            self.end_span(trail.span, scope, trail, status)
 
     def shook_hands(self, scope: Mapping[str, Any], trail: Trail, status: int) -> None:
         """A WebSocket was accepted, denied or left: that took as long as a request takes, whatever comes after."""
@@ -169,6 +180,8 @@ class Tally:
         """A WebSocket is over."""
         if self.log is not None:
             self.log.write(scope, trail, status, 0, 0, monotonic() - trail.began)
+        if trail.span is not None:
+            self.end_span(trail.span, scope, trail, status)
 
     def _observe(self, scope: Mapping[str, Any], trail: Trail, status: int, seconds: float) -> DeploymentFigures:
         figures = trail.figures or self.unrouted

@@ -16,7 +16,7 @@ from serveconf.errors import Conflict
 from serveconf.plan.masks import shown
 from serveconf.plan.state import DesiredStack, ProxyPhase, ProxyState
 from serveconf.reconcile.ports import NodeState, ProxyOrder
-from serveconf.routing import Front, Middleware
+from serveconf.routing import Front, Middleware, Tracing
 from serveconf.spec.claims import Claim, claims_of
 from serveconf.spec.models import HttpOptions, Location
 
@@ -35,7 +35,8 @@ class HttpFront(msgspec.Struct, frozen=True, kw_only=True):
     def as_front(self) -> Front:
         """The part that a generation carries."""
         fields = {name: self.options[name] for name in Front.__struct_fields__ if name in self.options}
-        return Front(**{**fields, "middlewares": self.middlewares})
+        tracing = msgspec.convert(self.options.get("tracing"), Tracing | None)
+        return Front(**{**fields, "middlewares": self.middlewares, "tracing": tracing})
 
 
 def merge_fronts(stacks: Iterable[DesiredStack]) -> HttpFront:

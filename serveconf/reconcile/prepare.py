@@ -24,6 +24,7 @@ from serveconf.reconcile.ports import Preflight, Question, TargetReport
 from serveconf.reconcile.requests import ApplyRequest
 from serveconf.routing import Middleware
 from serveconf.spec.models import DeploymentSpec, MiddlewareSpec, StackSpec
+from serveconf.tracing import MISSING, MISSING_HINT, is_installed
 
 LOOKED_AT = ("import_path", "factory", "init_args", "init_kwargs")  # what decides which modules get imported
 
@@ -57,6 +58,8 @@ async def prepare(
     except ValidationError as error:  # the commands have checked it; others may not
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise AuthorError(f"the spec is not valid: {wrong}", code="invalid_spec") from error
+    if spec.http_options.tracing is not None and not is_installed():
+        raise CodeRefused([CodeProblem(path="http_options.tracing", message=MISSING, hint=MISSING_HINT)])
     looked = await _look(request, spec, current, preflight)
     snapshot = Snapshot(digest=request.code, files=request.files, total_bytes=0)
     graphs = {name: report.graph for name, report in looked.targets.items()}

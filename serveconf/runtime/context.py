@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from serveconf.tracing import Span
+
 MODEL_ID_HEADER = b"serve_multiplexed_model_id"  # Ray Serve's name
 
 
@@ -27,6 +29,7 @@ class Request:
     headers: list[tuple[bytes, bytes]]
     generation: int = 0  # of the routing table that it began with; 0: whichever is current
     calls: set[Cancellable] = field(default_factory=set)
+    span: Span | None = None  # where it is traced
 
     @property
     def model_id(self) -> str:

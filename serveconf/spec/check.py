@@ -118,7 +118,7 @@ def _value_error(error: ErrorDetails, shape: Shape, path: str, reading: Reading)
 _OUR_KINDS = frozenset(
     {
         "prefix", "path", "host", "import_path", "name", "percent", "choice", "runtime_env", "resources", "time",
-        "timezone", "method", "header", "steps", "cookie",
+        "timezone", "method", "header", "steps", "cookie", "url",
     }
 )  # fmt: skip
 
@@ -205,6 +205,8 @@ def _hint_for_text(kind: str, value: Any) -> str | None:
         return f"write {'/' + value.rstrip('/')}"
     if kind == "prefix" and value.endswith("/") and value.rstrip("/"):
         return f"write {value.rstrip('/')}"
+    if kind == "url" and "://" not in value:
+        return f"write http://{value}"
     if kind == "time":
         return _time_hint(value)
     if kind == "timezone":

@@ -10,6 +10,7 @@ import itertools
 import re
 import zoneinfo
 from typing import Any, LiteralString
+from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -54,6 +55,18 @@ def check_path(path: str) -> str:
     if re.search(r"[\s#\x00-\x1f\x7f]", path):
         raise PydanticCustomError("path", "must not hold blanks or '#'")
     return path
+
+
+def check_endpoint(url: str) -> str:
+    """The base of an http or https URL: a host, perhaps a port and a path."""
+    try:
+        parts = urlsplit(url)
+        well_formed = url.startswith(("http://", "https://")) and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        well_formed = False
+    if not well_formed or re.search(r"[\s?#\x00-\x1f\x7f]", url):
+        raise PydanticCustomError("url", "must be an address such as http://127.0.0.1:4318")
+    return url
 
 
 def check_root_path(path: str) -> str:

@@ -36,6 +36,7 @@ CODES: dict[str, str] = {
     "name": "A name with characters that it may not have.",
     "import_path": "An import path that is not module:attribute.",
     "prefix": "A route prefix that is no plain path.",
+    "url": "An address that is no http or https URL.",
     "path": "A URL path with a wrong form.",
     "host": "A host that is no address and no name.",
     "method": "A method that is not in capital letters.",

@@ -30,6 +30,14 @@ _ELSEWHERE: dict[str, dict[str, str]] = {
         "middleware": "middlewares",
         "max_body_size": "max_request_body_bytes",
     },
+    "http_options.tracing": {
+        "url": "endpoint",
+        "otlp_endpoint": "endpoint",
+        "collector": "endpoint",
+        "sample_rate": "sample",
+        "sampling": "sample",
+        "ratio": "sample",
+    },
     "deployments[]": {
         "max_concurrent_queries": "max_ongoing_requests",
         "logging_config": "logging",

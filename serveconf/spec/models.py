@@ -33,6 +33,7 @@ from serveconf.spec.kinds import (
 )
 from serveconf.spec.logs import LoggingSpec
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS, ROOM_OVER_TARGET, AutoscalingConfig, ScheduleSpec
+from serveconf.spec.tracing import TracingSpec
 from serveconf.spec.traffic import CanarySpec, MatchSpec, MirrorSpec
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "SpecFile",
     "StackSpec",
     "Strict",
+    "TracingSpec",
     "as_wire",
     "check_prefix",
     "costs",
@@ -181,8 +183,12 @@ class HttpOptions(Strict):
         Field(default=None, examples=[None, "json", "combined"], json_schema_extra=costs(Cost.ROUTE))
     )
     """A line for each request in the proxies' logs, as JSON or in the combined format; null means none."""
-    tracing: dict[str, Any] | None = Field(default=None, examples=[None], json_schema_extra=costs(Cost.ROUTE))
-    """Where spans go. Not supported yet: anything but null is refused."""
+    tracing: TracingSpec | None = Field(
+        default=None,
+        examples=[None, {"endpoint": "http://127.0.0.1:4318", "sample": 0.1}],
+        json_schema_extra=costs(Cost.ROUTE),
+    )
+    """Sends spans of requests to a collector; needs the extra: pip install 'serveconf[otel]'. null: none are made."""
     middlewares: list[MiddlewareSpec] = Field(
         default=[],
         examples=[[{"import_path": "starlette.middleware.gzip:GZipMiddleware"}]],

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from conftest import PLAIN, Stack
 from place import ask, until
 from prometheus_client.parser import text_string_to_metric_families
+
+sys.path.append(str(Path(__file__).parent.parent / "tracing"))
+from otlp_collector import Collector
 
 WEB = "name: web, import_path: 'web:app', route_prefix: /$"
 
@@ -81,6 +86,41 @@ def test_applies_starts_and_what_an_app_counts_itself_are_on_the_metrics_page(st
     assert of("serveconf_handle_request_duration_seconds_count", deployment="inner", caller=caller) == 5
     assert of("serveconf_replica_start_seconds_count", deployment="web", standby="false") == 2
     assert of("serveconf_applies_total", outcome="applied") == 1
+
+
+def test_spans_of_a_request_form_a_chain_and_tracing_is_turned_on_and_off_live(stack: Stack) -> None:
+    collector = Collector()
+    try:
+        stack.code("inner", "def said() -> str:\n    return 'hello'\n")
+        stack.code("web", MEASURED.replace("STACK", stack.name))
+        parts = (WEB, "name: inner, import_path: 'inner:said', route_prefix: null")
+        stack.spec(*parts)
+        stack.apply()
+        pids = stack.pids("web")
+        ask(f"{stack.place.url}/{stack.name}")
+        stack.spec(*parts, more=f", tracing: {{endpoint: '{collector.endpoint}'}}")
+        assert [(action["action"], action["cost"]) for action in stack.apply()["actions"]] == [("route", "route")]
+        assert ask(f"{stack.place.url}/{stack.name}") == (200, '"hello"')
+        spans = collector.wait_for(4)
+        stack.spec(*parts)
+        stack.apply()
+        ask(f"{stack.place.url}/{stack.name}")
+        assert stack.pids("web") == pids
+        assert len(collector.spans) == len(spans) == 4
+    finally:
+        collector.close()
+    by_id = {span["id"]: span for span in spans}
+    chain = [next(span for span in spans if span["resource"]["service.name"] == "inner")]
+    while parent := by_id.get(chain[-1]["parent"]):
+        chain.append(parent)
+    prefix = f"/{stack.name}"
+    assert [(span["resource"]["service.name"], span["name"]) for span in chain] == [
+        ("inner", "inner/__call__"),
+        ("web", "inner/__call__"),
+        ("web", f"GET {prefix}/"),
+        ("serveconf-proxy", f"GET {prefix}"),
+    ]
+    assert {span["trace"] for span in spans} == {chain[0]["trace"]} and chain[-1]["parent"] == ""
 
 
 def test_the_log_of_a_dead_replica_and_those_of_proxy_and_controller_are_read(stack: Stack) -> None:

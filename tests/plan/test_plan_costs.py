@@ -28,7 +28,7 @@ ACTION_OF = {
 OTHER: dict[str, Any] = {
     "import_path": "other:app",
     "process": "together",
-    "tracing": {"endpoint": "http://127.0.0.1:4318"},
+    "tracing.endpoint": "http://127.0.0.1:4318",
     "autoscaling_config": {"min_replicas": 2, "max_replicas": 4},
     "autoscaling_config.min_replicas": 0,
     "rollout.max_error_rate": 0.5,
@@ -88,6 +88,7 @@ WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
     "mirror": {"deployment": "z", "percent": 1},
     "rollout": {"canary": {}},
 }
+HTTP_WITHOUT_DEFAULT = {"tracing": {"endpoint": "http://z.example:4318", "sample": 0.5}}
 DEPLOYMENT_FIELDS = list(leaves(field_costs(DeploymentSpec), DeploymentSpec))
 HTTP_FIELDS = list(leaves(field_costs(HttpOptions), HttpOptions))
 
@@ -106,10 +107,12 @@ def test_changing_one_field_of_a_deployment_costs_what_it_declares(path: str, co
 
 @pytest.mark.parametrize(("path", "cost", "value"), HTTP_FIELDS, ids=[path for path, _, _ in HTTP_FIELDS])
 def test_changing_one_http_option_costs_what_it_declares(path: str, cost: Cost, value: Any) -> None:
-    before, after = desired({}), desired({"http_options": {path: value}})
+    head, _, inner = path.partition(".")
+    base: dict[str, Any] = {head: HTTP_WITHOUT_DEFAULT[head]} if inner else {}
+    before, after = desired({"http_options": base}), desired({"http_options": with_value(base, path, value)})
     actions = [a for a in make_plan(before, after, Observed()).actions if a.action != "update"]
     assert [(a.action, a.deployment, a.cost) for a in actions] == [(ACTION_OF[cost], None, cost)]
-    assert path in actions[0].reason
+    assert head in actions[0].reason
 
 
 def test_another_app_dir_rolls_every_deployment() -> None:

@@ -11,6 +11,7 @@ from world import World, request
 from serveconf.errors import CodeFailed, Conflict
 from serveconf.plan.state import ReplicaPhase
 from serveconf.reconcile.ports import NodeState, TargetReport
+from serveconf.routing import Tracing
 
 pytestmark = pytest.mark.anyio
 
@@ -348,6 +349,23 @@ async def test_second_stack_that_says_the_same_of_the_front_does_not_touch_it(wo
     result = await world.apply(A, stack="two", http_options={"port": 8100})
     assert [(a["action"], a["deployment"]) for a in result["actions"]] == [("create", "a")]
     assert [p.id for p in world.cluster.observe().proxies] == [p.id for p in proxies]
+
+
+async def test_tracing_without_its_extra_is_refused_before_anything_is_touched(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.apply(A)
+    tracing = {"endpoint": "http://127.0.0.1:4318"}
+    with monkeypatch.context() as patched:
+        patched.setattr("serveconf.reconcile.prepare.is_installed", lambda: False)
+        refused = await world.apply(A, http_options={"tracing": tracing})
+    (problem,) = refused["problems"]
+    assert (refused["outcome"], problem["path"]) == ("rolled_back", "http_options.tracing")
+    assert problem["hint"] == "pip install 'serveconf[otel]'"
+    assert world.live.front.tracing is None
+    done = await world.apply(A, http_options={"tracing": tracing})
+    assert [(action["action"], action["cost"]) for action in done["actions"]] == [("route", "route")]
+    assert world.live.front.tracing == Tracing(endpoint="http://127.0.0.1:4318", sample=1.0)
 
 
 async def test_what_a_removed_middleware_imported_is_no_reason_for_anything_later(world: World) -> None:

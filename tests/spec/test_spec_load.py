@@ -315,9 +315,8 @@ def test_python_data_can_include_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "at"),
     [
-        ("http_options: {tracing: {endpoint: 'http://127.0.0.1:4318'}}", "1:16 not_supported http_options.tracing"),
         ("deployments: [{name: a, import_path: 'a:a', process: p}]", "1:45 not_supported deployments[0].process"),
-        ("http_options: {tracing: null}\ndeployments: [{name: a, import_path: 'a:a', process: null}]", None),
+        ("deployments: [{name: a, import_path: 'a:a', process: null}]", None),
     ],
 )
 def test_what_is_promised_and_not_built_is_refused_where_it_is_said_and_taken_where_it_is_null(

@@ -1,0 +1,66 @@
+"""The proxy's own span of a request: begun before its front's middlewares, ended where the request is counted.
+
+``ProxyApp`` asks ``Tracer`` for each request, where there is tracing; one that is not sampled costs a look at its headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import random
+from time import monotonic, time_ns
+from typing import Any
+
+from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
+from serveconf.routing import Tracing
+from serveconf.tracing import CARRIED, Kind, Outlet, Span, chained, method_of, new_span, parent_of, request_attributes
+
+_OWN = "/-/"  # health checks and the like would be most of all spans, and say nothing
+
+
+class Tracer:
+    """Decides which requests have spans, by what the front says of it."""
+
+    def __init__(self, said: Tracing, outlet: Outlet) -> None:
+        self._endpoint = said.endpoint
+        self._sample = said.sample
+        self._outlet = outlet
+
+    def begin(self, scope: Any) -> None:
+        """Called for each request. A parent's decision counts, whatever the share (OpenTelemetry's ParentBased)."""
+        parent = parent_of(scope["headers"])
+        is_sampled = random() < self._sample if parent is None else parent.is_sampled
+        trail = scope.get(TRAIL)
+        if not is_sampled or trail is None or scope["path"].startswith(_OWN):
+            return
+        span = new_span(method_of(scope), Kind.SERVER, self._outlet, parent[:3] if parent is not None else None)
+        span.attributes = request_attributes(scope)
+        trail.span = span
+        scope["headers"] = chained(scope["headers"], span)
+        scope["state"] = {**scope.get("state", {}), CARRIED: self._endpoint}
+
+
+def end_span(span: Span, scope: Mapping[str, Any], trail: Trail, status: int) -> None:
+    """The request is over, and it is known who had it and what came of it."""
+    attributes = span.attributes
+    if status != CLIENT_LEFT:
+        attributes["http.response.status_code"] = status
+    if trail.request_id:
+        attributes["serveconf.request_id"] = trail.request_id.decode("latin-1")
+    if trail.reason:
+        attributes["serveconf.reason"] = trail.reason
+    if trail.replica:
+        attributes["serveconf.replica"] = trail.replica
+    route = trail.route
+    if route is not None:
+        attributes["serveconf.stack"], attributes["serveconf.deployment"] = route.stack, route.deployment
+        attributes["http.route"] = route.prefix
+        span.name = f"{method_of(scope)} {route.prefix}"
+    if status >= 500 or trail.reason == Reason.CUT:
+        span.fail(trail.reason or str(status))
+    span.end()
+
+
+def note_wait(span: Span, began: float) -> None:
+    """It waited in line for a replica, from then (monotonic) until now."""
+    waited_s = monotonic() - began
+    span.note("queued", time_ns() - int(waited_s * 1e9), **{"serveconf.queue.duration": round(waited_s, 6)})
