@@ -128,6 +128,8 @@ def _details(action: Action, color: bool) -> Iterator[str]:
             continue
         if action["before"] is None:
             yield f"      {visible(key)}: {_value(after[key])}"
+        elif before.get(key) == after.get(key):  # of what is shown: a secret is another one
+            yield f"      {visible(key)}: {_value(after[key])}, with another value of a variable"
         else:
             arrow = paint("→", dim=True, on=color)
             yield f"      {visible(key)}: {_value(before[key]) if key in before else '(none)'} {arrow} " + (

@@ -14,7 +14,7 @@ from serveconf.cluster.engine import Engine, EngineError
 from serveconf.cluster.ray_engine import RayStore
 from serveconf.cluster.settings import node_folder
 from serveconf.cluster.shown import with_own_paths
-from serveconf.cluster.variables import split
+from serveconf.cluster.variables import expanded, split
 from serveconf.code.looking import Reports, WarmInspector, look_at_code
 from serveconf.errors import AuthorError
 from serveconf.reconcile.packages import Packages
@@ -64,7 +64,7 @@ class EnginePreflight:
 
 
 def _look(question: Question, folder: Path | None, look: Callable[..., Reports] = look_at_code) -> Any:
-    _, variables = split(question.runtime_env)
+    variables = expanded(split(question.runtime_env)[1])
     return look(
         code_dir=str(folder) if folder else None,
         cwd=question.app_dir,

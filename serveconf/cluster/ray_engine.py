@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import ray
@@ -32,6 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from serveconf.cluster.engine import Away, EngineError, Gone, Place, Refused, Remote, Silent, Surroundings
 from serveconf.cluster.hosted import Hosted, set_up_process
 from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE
+from serveconf.cluster.variables import expanded, split
 from serveconf.errors import OperatorError
 from serveconf.reconcile.ports import NodeState, Store
 
@@ -44,7 +45,9 @@ _EXIT = "Worker exit detail:"
 class Actor:
     """The only Ray actor: a hosted object of some kind. Named after its kind where Ray shows it."""
 
-    def __init__(self, kind: str, args: tuple[Any, ...]) -> None:
+    def __init__(self, kind: str, args: tuple[Any, ...], variables: Mapping[str, str] = {}) -> None:
+        """``variables``: what Ray was not told, since it would write it where others read; before anything is imported."""
+        os.environ.update(expanded(variables))
         set_up_process()
         context = ray.get_runtime_context()
         with warnings.catch_warnings():  # Ray calls what it has deprecated, and would say so in every app's log
@@ -166,6 +169,7 @@ class RayStore:
 
 def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, get_if_exists: bool = False) -> Any:
     """Have Ray start a detached actor. A replica is never restarted as it is: a new one is started."""
+    runtime_env, variables = split(place.runtime_env)
     extra: dict[str, Any] = {
         key: value
         for key, value in {
@@ -173,7 +177,7 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
             "resources": place.resources,
             "accelerator_type": place.accelerator_type,
             "label_selector": place.label_selector,
-            "runtime_env": place.runtime_env,
+            "runtime_env": runtime_env,
             "get_if_exists": get_if_exists,
         }.items()
         if value
@@ -193,7 +197,7 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
             scheduling_strategy=strategy,
             **extra,
         )
-        .remote(kind, args)
+        .remote(kind, args, variables)
     )
 
 

@@ -11,6 +11,7 @@ from serveconf.reconcile.operation import Event
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.receipt import Receipt
 from serveconf.reconcile.records import Failure
+from serveconf.spec.problems import join
 
 
 def make_result(
@@ -67,5 +68,18 @@ def problem_of(failure: Failure) -> dict[str, Any]:
 
 
 def masked(spec: dict[str, Any], masks: dict[str, str]) -> dict[str, Any]:
-    """The spec as it may be shown: values that came from variables stand as the variables."""
-    return {key: shown(value, key, masks) for key, value in spec.items()}
+    """The spec as it may be shown: values that came from variables stand as the variables, and what only looks like one as in a
+    file (``$${NAME}``), so that it can be told from those."""
+    return {key: shown(_escaped(value, key, masks), key, masks) for key, value in spec.items()}
+
+
+def _escaped(value: Any, path: str, masks: dict[str, str]) -> Any:
+    match value:
+        case str() if "${" in value and path not in masks:
+            return value.replace("$", "$$")
+        case dict():
+            return {key: _escaped(inside, join(path, key), masks) for key, inside in value.items()}
+        case list():
+            return [_escaped(inside, join(path, index), masks) for index, inside in enumerate(value)]
+        case _:
+            return value

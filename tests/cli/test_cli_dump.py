@@ -28,6 +28,10 @@ SPECS = {
         "http_options: {port: '${PORT}'}\ndeployments:\n  - name: web\n    import_path: m:app\n"
         "    init_kwargs: {token: 'x${TOKEN}y$$', other: '${TOKEN:-none}'}\n"
     ),
+    "what only looks like a variable": (
+        "deployments:\n  - name: web\n    import_path: m:app\n"
+        "    init_kwargs: {home: '$${HOME}', both: '$${A} ${TOKEN} $$', price: 'a$$b $$', deep: [{x: '$$${PORT}'}]}\n"
+    ),
     "many keys": (
         "name: shop\nhttp_options:\n  middlewares: [{import_path: 'm:M', kwargs: {a: [1, {b: true}]}}]\n"
         "deployments:\n  - name: web\n    import_path: m:app\n    match: {hosts: ['*.a.example'], headers: {x-a: null}}\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serveconf.cli.plan_view import render_plan
 from serveconf.plan.desired import make_desired
 from serveconf.plan.diff import make_plan
 from serveconf.plan.masks import shown
@@ -59,3 +60,18 @@ def test_a_mask_says_nothing_of_other_values() -> None:
     value = {"a.b": "one", "a": {"b": "two"}}
     assert shown(value, "kwargs", {'kwargs["a.b"]': "${X}"}) == {"a.b": "${X}", "a": {"b": "two"}}
     assert shown(value, "kwargs", {"kwargs.a.b": "${X}"}) == {"a.b": "one", "a": {"b": "${X}"}}
+
+
+def test_a_secret_that_was_rotated_is_a_change_that_shows_the_variable_alone(tmp_path: Path) -> None:
+    one, two = (desired(load(tmp_path, "key", secret)) for secret in ("s3cret-one", "s3cret-two"))
+    plan = make_plan(one, two, Observed()).as_json()
+    assert [(action["deployment"], action["action"]) for action in plan["actions"]] == [
+        (None, "route"),
+        ("cart", "roll"),
+        ("cart", "reconfigure"),
+        ("cart", "route"),
+    ]
+    text = render_plan(plan)
+    assert 'init_kwargs.key: "${SECRET}", with another value of a variable' in text
+    assert "s3cret" not in text
+    assert make_plan(two, two, Observed()).as_json()["actions"] == make_plan(one, one, Observed()).as_json()["actions"]
