@@ -136,6 +136,10 @@ _FILE: dict[str, tuple[str, str]] = {
         "A key of runtime_env is serveconf's own business (working_dir, py_modules), or a variable is not text.",
         "Set `app_dir` instead; write the values of env_vars in quotes.",
     ),
+    "label_selector": (
+        "A label's condition is none of Ray's forms.",
+        "Write `a`, `!a`, `in(a, b)` or `!in(a, b)`; values are letters, digits, `-`, `_` and `.`.",
+    ),
     "resources": (
         "CPU, GPU and memory are Ray's own, and no custom resources.",
         "Set num_cpus, num_gpus or memory beside it.",

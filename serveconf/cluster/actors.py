@@ -19,7 +19,9 @@ from serveconf.cluster.handle import ANSWER_S, Care, Handle
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.orders import Orders, place_of, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
+from serveconf.cluster.reach import Reach
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, STANDBY_PREFIX, ClusterSettings
+from serveconf.cluster.spread import best_node
 from serveconf.cluster.standby_pool import StandbyPool
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
@@ -38,7 +40,8 @@ from serveconf.routing import Generation
 
 log = get_logger("cluster")
 
-NODES_PERIOD_S = 2.0
+NODES_PERIOD_S = 0.3  # between two looks, each of which takes a second
+NODE_LOST = "its node is out of reach"
 STAGE_TIMEOUT_S = 20.0
 PROXY_START_S = 30.0
 PROXY_PERIOD_S = 1.0
@@ -62,6 +65,8 @@ class ActorCluster:
         self._starting: dict[str, ReplicaOrder] = {}  # by the engine, which has to find a place for each
         self._ports: dict[str, tuple[str, int]] = {}  # of each proxy: its node and its port
         self._nodes: tuple[NodeState, ...] = ()
+        self._reach = Reach()
+        self._lost: frozenset[str] = frozenset()  # nodes that the engine takes for alive, and that nobody reaches
         self._observed: Observed | None = None  # made when somebody looks, as is the next
         self._free_nodes: tuple[NodeState, ...] | None = None
 
@@ -78,7 +83,7 @@ class ActorCluster:
         return self._observed
 
     def nodes(self) -> tuple[NodeState, ...]:
-        """The live nodes, as of at most two seconds ago. What standbys hold is free: a replica that needs it gets it."""
+        """The live nodes that are reached, as of three seconds ago. What standbys hold is free: a replica that needs it gets it."""
         if self._free_nodes is None:
             self._free_nodes = tuple(map(self._standbys.given_back, self._nodes))
         return self._free_nodes
@@ -99,17 +104,41 @@ class ActorCluster:
             standby.let_go()
 
     async def keep_nodes_fresh(self) -> None:
-        """Look at the nodes every two seconds, for ever; tell when one has come or gone."""
+        """Look at the nodes and knock at them, again and again; tell when one has come, gone or begins to drain."""
         await keep("nodes", self._follow_nodes)
 
     async def _follow_nodes(self) -> None:
         while True:
             await asyncio.sleep(NODES_PERIOD_S)
-            before = {node.id for node in self._nodes}
-            await self._look_at_nodes()
+            before = {(node.id, node.drains) for node in self._nodes}
+            nodes = await self._engine.nodes()
+            was_lost, self._lost = self._lost, await self._reach.look(nodes)
+            self._take_nodes(nodes)
+            self._lose_what_is_lost()
             self._give_room()
-            if {node.id for node in self._nodes} != before:
+            if {node.id for node in self._nodes} & was_lost:  # what was given up there must not live on
+                await self.refresh()
+            if {(node.id, node.drains) for node in self._nodes} != before:
                 self._has_changed()
+
+    def _take_nodes(self, nodes: tuple[NodeState, ...]) -> None:
+        if nodes:  # there is always the head: an empty answer is none
+            self._nodes, self._free_nodes = tuple(node for node in nodes if node.id not in self._lost), None
+
+    def _lose_what_is_lost(self) -> None:
+        """Nobody waits for the engine to say that what ran on a lost node is dead."""
+        handles: list[Handle[Any]] = [
+            *self._replicas.values(),
+            *self._proxies.values(),
+            *self._standbys.handles.values(),
+        ]
+        for handle in handles:
+            if handle.state.node_id in self._lost and handle.state.message != NODE_LOST:
+                handle.lose(NODE_LOST)
+
+    def _drain_s(self, handle: Handle[Any], drain_s: float) -> float:
+        """Nothing that is out of reach finishes anything."""
+        return 0.0 if handle.state.node_id in self._lost else drain_s
 
     def _give_room(self) -> None:
         """A replica that waits for a place, where none is free, gets what standbys hold."""
@@ -120,9 +149,7 @@ class ActorCluster:
         self._starting = waiting
 
     async def _look_at_nodes(self) -> None:
-        nodes = await self._engine.nodes()
-        if nodes:  # there is always the head: an empty answer is none
-            self._nodes, self._free_nodes = nodes, None
+        self._take_nodes(await self._engine.nodes())
 
     async def _adopt(self, name: str, serving: Collection[str]) -> None:
         if not name.startswith((REPLICA_PREFIX, PROXY_PREFIX, STANDBY_PREFIX)):
@@ -190,13 +217,17 @@ class ActorCluster:
         name = REPLICA_PREFIX + order.id
         await self._orders.keep(name, order)
         place = place_of(order.deployment.spec["ray_actor_options"])
+        prefers = best_node(order.stack, order.deployment, self.observe().replicas, self.nodes())
+        place = replace(place, prefers=prefers)
         try:
             remote = await self._engine.start(name, "replica", (order, self._settings), place)
         except Refused as refused:
             handle = self._replica_handle(name, order, None)
             handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
             return handle
-        return self._replica_handle(name, order, remote)
+        handle = self._replica_handle(name, order, remote)
+        handle.state = replace(handle.state, node_id=prefers)  # most probably; it says itself where it has come to be
+        return handle
 
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """Hand a new user_config over."""
@@ -216,7 +247,7 @@ class ActorCluster:
         """Drain and stop it beside the loop; then it is gone."""
         handle = self._replicas.get(replica_id)
         if handle is not None:
-            handle.stop(drain_s)
+            handle.stop(self._drain_s(handle, drain_s))
 
     async def take_back(self, replica_id: str) -> bool:
         """See the port."""
@@ -325,7 +356,11 @@ class ActorCluster:
         """Drain and stop it beside the loop; then it is gone."""
         handle = self._proxies.get(proxy_id)
         if handle is not None:
-            handle.stop(drain_s)
+            handle.stop(self._drain_s(handle, drain_s))
+
+    async def warn_proxy(self, proxy_id: str) -> None:
+        """See the port."""
+        await self._proxy(proxy_id).ask("warn", timeout_s=PROXY_ANSWER_S)
 
     async def stage(self, proxy_id: str, generation: Generation) -> None:
         """Have it build the generation beside the one it serves."""

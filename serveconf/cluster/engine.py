@@ -34,9 +34,12 @@ class Refused(EngineError):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an actor may run and what it takes there. ``node_id``: there and nowhere else; empty: spread over the nodes."""
+    """Where an actor may run and what it takes there. ``node_id``: there and nowhere else; empty: spread over the nodes,
+    on the one that it ``prefers`` where that has room.
+    """
 
     node_id: str = ""
+    prefers: str = ""
     num_cpus: float = 0
     num_gpus: float = 0
     memory: float | None = None

@@ -108,6 +108,16 @@ class Handle(Generic[S]):
         self._become(replace(self.state, phase=Phase.DRAINING))
         self._task = asyncio.create_task(self._end(drain_s, drains=drains))
 
+    def lose(self, why: str) -> None:
+        """Its node is out of reach: it serves nobody that we know of, and is asked nothing any more."""
+        if self.state.phase is Phase.DRAINING:
+            self.stop(0)
+        elif self.state.phase is not Phase.FAILED:
+            if self._task is not None:
+                self._task.cancel()
+            self._task = None
+            self._become(replace(self.state, phase=Phase.UNHEALTHY, message=why))
+
     async def take_back(self) -> bool:
         """Have it serve on, where it was well when its drain began and the drain has closed nothing yet; asked once."""
         if self.state.phase is not Phase.DRAINING or not self._may_return:

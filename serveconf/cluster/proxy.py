@@ -174,6 +174,10 @@ class Proxy:
         """What is asked of each deployment, when there is something new since report ``seen``."""
         return await self._pool.reporter.report(seen, slower=slower)
 
+    async def warn(self) -> None:
+        """Say on ``/-/healthz`` that it will go, and serve on."""
+        self._app.edge.leaving = True
+
     async def drain(self, timeout_s: float) -> None:
         """Stop listening, finish what was begun. Who asks again, another controller perhaps, waits too."""
         if self._draining is None:

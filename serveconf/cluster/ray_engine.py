@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import ray
-from ray._private.state import available_resources_per_node
+from ray._private.state import available_resources_per_node, state
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -127,13 +127,17 @@ class RayEngine:
         """See the port."""
         nodes = await asyncio.to_thread(ray.nodes)
         free = await asyncio.to_thread(available_resources_per_node)
+        draining = await asyncio.to_thread(state.get_draining_nodes)
         return tuple(
             NodeState(
                 id=node["NodeID"],
                 is_head=HEAD_RESOURCE in node["Resources"],
                 ip=node["NodeManagerAddress"],
+                port=node["NodeManagerPort"],
                 total=dict(node["Resources"]),
                 available=dict(free.get(node["NodeID"], {})),
+                labels=dict(node["Labels"]),
+                drains=node["NodeID"] in draining,
             )
             for node in nodes
             if node["Alive"]
@@ -185,6 +189,8 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
     strategy: Any = "SPREAD"  # by itself Ray fills one node first: its end would take all replicas
     if place.node_id:
         strategy = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+    elif place.prefers:
+        strategy = NodeAffinitySchedulingStrategy(place.prefers, soft=True, _spill_on_unavailable=True)
     return (
         ray.remote(Actor)
         .options(

@@ -184,6 +184,6 @@ class ProxyApp:
                 await answer_no_route(scope, receive, send)
 
     def _why_not_healthy(self) -> str | None:
-        if self.edge.draining:
+        if self.edge.draining or self.edge.leaving:
             return "draining"
         return None if self._live.number else "no generation yet"

@@ -90,6 +90,7 @@ class Edge:
         self.websockets: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.draining = False
+        self.leaving = False  # it will drain soon: balancers are told before that, by its health
         self.app: ASGIApp = _no_app
         self.forwarded_app: ASGIApp = _no_app  # for requests that say for whom they were forwarded
         self.front = Front()

@@ -24,6 +24,7 @@ class StackView:
     served: frozenset[str]
     front_ready: bool = True  # every proxy that the goal needs is up
     sharing: frozenset[str] = frozenset()  # of those, the ones that have but a share of the requests, as canaries
+    leaving: frozenset[str] = frozenset()  # replicas on nodes that will go soon
     bakes: bool = False  # the switch may still be taken back for a while after it was made
     baking: bool = False  # ... and it has been made: the target serves
 
@@ -59,7 +60,7 @@ def decide(view: StackView) -> Decision:
         return Decision(failed=failed, failure=failure, wanted=frozenset(r.id for r in mine))
     goal = view.goal
     deployments = goal.deployments if goal else ()
-    waves = {d.name: next_wave(d, view.observed.of(view.name, d.name), view.served) for d in deployments}
+    waves = {d.name: next_wave(d, view.observed.of(view.name, d.name), view.served, view.leaving) for d in deployments}
     stale = tuple((r, d) for d in deployments for r in _misconfigured(d, view.observed.of(view.name, d.name)))
     complete = view.front_ready and not stale and all(wave.complete for wave in waves.values())
     final = complete and all(wave.final for wave in waves.values())
@@ -147,7 +148,9 @@ def _wanted(
         of_version = [
             r
             for r in view.observed.of(view.name, deployment.name)
-            if r.version == deployment.version and r.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY)
+            if r.version == deployment.version
+            and r.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY)
+            and r.id not in view.leaving
         ]
         of_version.sort(key=lambda r: (r.id not in wanted, r.phase is not ReplicaPhase.READY, r.id))
         wanted.update(r.id for r in of_version[: deployment.num_replicas])

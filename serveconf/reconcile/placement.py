@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from serveconf.errors import AuthorError
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.labels import takes, unmet
 from serveconf.reconcile.ports import NodeState
 from serveconf.reconcile.rollout import limits
 
@@ -63,18 +64,44 @@ def kind_of(options: Mapping[str, Any]) -> str | None:
 
 
 def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:
-    """Raises DoesNotFit for the first deployment of which no node could hold even one replica, saying what is missing."""
+    """Raises DoesNotFit for the first deployment of which no node could hold even one replica, saying what is missing where.
+
+    A node that drains counts: what runs there fits in the cluster that there is, and may be moved.
+    """
     for deployment in desired.deployments:
-        asked = _asked(deployment)
-        if not nodes or any(has(node.total, asked) for node in nodes):
+        asked, selector = _asked(deployment), _selector(deployment)
+        if not nodes or any(takes(selector, node.labels) and has(node.total, asked) for node in nodes):
             continue
-        most = {name: max(node.total.get(name, 0) for node in nodes) for name in asked}
-        lacking = ", ".join(f"{name} {asked[name]:g} (a node has at most {most[name]:g})" for name in asked)
-        raise DoesNotFit(
-            f"deployment '{deployment.name}' fits on no node: each replica asks for {lacking}",
-            deployment=deployment.name,
-            hint="lower ray_actor_options, or add a node that has what is asked for",
-        )
+        fitting = [node for node in nodes if takes(selector, node.labels)]
+        if not fitting:
+            why = f"no node has the labels that it asks for: {unmet(selector, [node.labels for node in nodes])}"
+            hint = "correct ray_actor_options.label_selector, or add a node with these labels"
+        else:
+            of = "fits on no node that has its labels" if selector else "fits on no node"
+            why = f"{of}: each replica asks for {_lacking(asked, fitting)}"
+            hint = "lower ray_actor_options, or add a node that has what is asked for"
+        raise DoesNotFit(f"deployment '{deployment.name}' {why}", deployment=deployment.name, hint=hint)
+
+
+def _lacking(asked: Resources, nodes: Sequence[NodeState]) -> str:
+    """What is asked for, with the most that a node has; where each is somewhere and all are nowhere, what is missing where."""
+    most = {name: max(node.total.get(name, 0) for node in nodes) for name in asked}
+    said = ", ".join(_told(name, asked[name], most[name]) for name in asked)
+    if not has(most, asked):
+        return said
+    missing = (
+        f"node {node.ip or node.id[:8]} lacks "
+        + ", ".join(name for name in asked if node.total.get(name, 0) < asked[name] - CRUMB)
+        for node in nodes[:8]
+    )
+    return f"{said}, and no node has all of it: {'; '.join(missing)}"
+
+
+def _told(name: str, asked: float, most: float) -> str:
+    kind = name.removeprefix("accelerator_type:")
+    if kind != name:
+        return f"accelerator_type {kind} ({'a node has it' if most else 'no node has it'})"
+    return f"{name} {asked:g} (a node has at most {most:g})"
 
 
 @dataclass(frozen=True)
@@ -93,6 +120,7 @@ def fit_in(
     check_placement(desired, nodes)
     if not any(node.available for node in nodes):  # nobody knows what is free
         return desired, ()
+    nodes = [node for node in nodes if not node.drains]
     live = [r for r in observed.of_stack(desired.name) if r.phase in LIVE]
     needs = [_need(d, observed.of(desired.name, d.name)) for d in desired.deployments]
     if not any(need.new for need in needs):
@@ -150,6 +178,7 @@ class _Free:
 
     def __init__(self, nodes: Sequence[NodeState], given_back: Mapping[str, Sequence[Resources]]) -> None:
         self.nodes = {node.id: dict(node.available) for node in nodes}
+        self._labels = {node.id: node.labels for node in nodes}
         for node_id, released in given_back.items():
             for resources in released if node_id in self.nodes else ():
                 for name, amount in resources.items():
@@ -157,17 +186,21 @@ class _Free:
 
     def take(self, deployment: DesiredDeployment, count: int = 1) -> int:
         """Place so many replicas, each on the first node that has room; returns how many found one."""
-        asked, placed = _asked(deployment), 0
-        for free in self.nodes.values():
+        asked, selector, placed = _asked(deployment), _selector(deployment), 0
+        for node_id, free in self.nodes.items():
+            if not takes(selector, self._labels[node_id]):
+                continue
             while placed < count and has(free, asked):
                 for name, amount in asked.items():
                     free[name] -= amount
                 placed += 1
         return placed
 
-    def __str__(self) -> str:
+    def left(self, asked: Resources) -> str:
+        """What is left of CPUs, GPUs and whatever else is asked for, by node."""
+        names = dict.fromkeys(("CPU", "GPU", *asked))
         return "; ".join(
-            f"node {node_id[:8]}: " + ", ".join(f"{name} {max(0, free.get(name, 0)):g}" for name in ("CPU", "GPU"))
+            f"node {node_id[:8]}: " + ", ".join(f"{name} {max(0, free.get(name, 0)):g}" for name in names)
             for node_id, free in sorted(self.nodes.items())[:8]
         )
 
@@ -183,11 +216,12 @@ def _held(replicas: Sequence[ReplicaState], current: DesiredStack | None) -> dic
 
 
 def _no_room(need: Need, placed: int, free: _Free, hint: str) -> DoesNotFit:
-    asked = ", ".join(f"{name} {amount:g}" for name, amount in _asked(need.deployment).items())
+    asked = _asked(need.deployment)
+    said = ", ".join(f"{name} {amount:g}" for name, amount in asked.items())
     wanted = need.new
     return DoesNotFit(
         f"there is room for {min(placed, wanted)} of {wanted} new replicas of deployment '{need.deployment.name}', "
-        f"each of which asks for {asked} (left: {free})",
+        f"each of which asks for {said} (left: {free.left(asked)})",
         deployment=need.deployment.name,
         hint=hint,
     )
@@ -195,6 +229,10 @@ def _no_room(need: Need, placed: int, free: _Free, hint: str) -> DoesNotFit:
 
 def _asked(deployment: DesiredDeployment) -> Resources:
     return asked_resources(deployment.spec.get("ray_actor_options", {}))
+
+
+def _selector(deployment: DesiredDeployment) -> dict[str, str]:
+    return deployment.spec.get("ray_actor_options", {}).get("label_selector") or {}
 
 
 def has(there: Mapping[str, float], asked: Resources) -> bool:

@@ -58,8 +58,11 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     is_head: bool
     ip: str = ""
+    port: int = 0  # where the engine's own process on it listens
     total: dict[str, float] = {}
     available: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    drains: bool = False  # it will go soon: nothing new is placed there
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +170,9 @@ class Cluster(Protocol):
 
     async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:
         """Begin to drain and then stop a proxy."""
+
+    async def warn_proxy(self, proxy_id: str) -> None:
+        """Have a proxy say that it is not healthy, while it serves on: who sends it requests is to look for another."""
 
     async def start_standby(self, order: StandbyOrder) -> None:
         """Begin to start a process that ``start_replica`` may take instead of a new one."""

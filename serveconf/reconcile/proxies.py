@@ -22,6 +22,7 @@ log = logging.getLogger("serveconf.reconcile")
 
 IDLE_S = 5.0
 RETRY_S = 0.25
+NOTICE_S = 10.0  # for load balancers to see that a proxy is not healthy any more, before it stops to listen
 ALIVE = (ProxyPhase.READY, ProxyPhase.STARTING, ProxyPhase.UNHEALTHY, ProxyPhase.FAILED)
 
 
@@ -33,7 +34,9 @@ class Proxies:
         self._stacks = stacks
         self._table = table
         self._backoff: Backoff[str] = Backoff(clock)
+        self._clock = clock
         self._journal = journal
+        self._warned: dict[str, float] = {}  # proxies on nodes that will go soon, and since when they say so
 
     def are_ready(self, observed: Observed) -> bool:
         """Whether every proxy that the goals need is up."""
@@ -42,7 +45,8 @@ class Proxies:
         except Conflict:
             return False
         ready = {p.id for p in observed.proxies if p.phase in (ProxyPhase.READY, ProxyPhase.UNHEALTHY)}
-        return all(order.id in ready for order in wanted)
+        leaving = self._leaving_nodes()
+        return all(order.id in ready for order in wanted if order.node_id not in leaving)
 
     async def once(self) -> float:
         """One look. Returns the seconds until the next one that nobody asks for."""
@@ -56,14 +60,35 @@ class Proxies:
         observed = self._cluster.observe()
         there = {proxy.id: proxy for proxy in observed.proxies}
         old = {order.id for order in self._wanted(self._fronts(self._stacks.ledger.current))}
-        pause = IDLE_S
+        pause, leaving = IDLE_S, self._leaving_nodes()
+        done = {p.id for p in observed.proxies if p.node_id in leaving and await self._has_been_told(p)}
         for order in wanted:
-            pause = min(pause, await self._keep(order, there, new=order.id not in old))
-        needed = old | {order.id for order in wanted}
+            if order.node_id not in leaving:
+                pause = min(pause, await self._keep(order, there, new=order.id not in old))
+        needed = (old | {order.id for order in wanted}) - done
+        if len(done) < sum(p.node_id in leaving and p.phase in ALIVE for p in observed.proxies):
+            pause = min(pause, 1.0)
         for proxy in observed.proxies:
             if proxy.id not in needed and proxy.phase in ALIVE:
                 await self._cluster.stop_proxy(proxy.id, drain_s=self._longest_drain())
         return min(pause, await self._bring_forward(observed))
+
+    def _leaving_nodes(self) -> set[str]:
+        """The nodes that will go soon; with the head everything goes."""
+        return {node.id for node in self._cluster.nodes() if node.drains and not node.is_head}
+
+    async def _has_been_told(self, proxy: ProxyState) -> bool:
+        """Whether a proxy whose node will go has said for long enough that it is not healthy; it is told to at first."""
+        if proxy.phase is not ProxyPhase.READY:
+            return True
+        since = self._warned.get(proxy.id)
+        if since is None:
+            try:
+                await self._cluster.warn_proxy(proxy.id)
+            except ServeconfError:  # it is gone, or silent: asked again at the next look
+                return False
+            since = self._warned[proxy.id] = self._clock.now()
+        return self._clock.now() - since >= NOTICE_S
 
     def _fronts(self, look_up: Callable[[str], DesiredStack | None]) -> list[DesiredStack]:
         """What each stack is, in one state or the other; one that is as good as gone wants nothing of the front."""

@@ -46,16 +46,22 @@ def limits(deployment: DesiredDeployment) -> tuple[int, int]:
 
 
 def next_wave(
-    deployment: DesiredDeployment, replicas: Sequence[ReplicaState], served: frozenset[str] = frozenset()
+    deployment: DesiredDeployment,
+    replicas: Sequence[ReplicaState],
+    served: frozenset[str] = frozenset(),
+    leaving: frozenset[str] = frozenset(),
 ) -> Wave:
     """What to do next to have ``num_replicas`` ready replicas of the wanted version and no other.
 
-    ``served``: ids of the replicas that the table names; where there are too many the others go first.
+    ``served``: ids of the replicas that the table names; where there are too many the others go first. ``leaving``: those
+    whose node will go soon, which are replaced like old ones, new before old.
     """
     n = deployment.num_replicas
     surge, unavailable = limits(deployment)
-    new = staying([r for r in replicas if r.version == deployment.version and r.phase in ALIVE], n, served)
-    old = sorted((r for r in replicas if r.version != deployment.version and r.phase in ALIVE), key=_preference)
+    alive = [r for r in replicas if r.phase in ALIVE]
+    goes = {r.id for r in alive if r.version != deployment.version or r.id in leaving}
+    new = staying([r for r in alive if r.id not in goes], n, served)
+    old = sorted((r for r in alive if r.id in goes), key=_preference)
     draining = sum(r.phase is ReplicaPhase.DRAINING and r.version != deployment.version for r in replicas)
     ready_new = [r for r in new if r.phase is ReplicaPhase.READY]
     ready_old = [r for r in old if r.phase is ReplicaPhase.READY]

@@ -117,6 +117,7 @@ class StackPass:
         return pause
 
     def _decide(self, head: StackHead, observed: Observed, trial: Trial | None) -> Decision:
+        drains = {node.id for node in self._cluster.nodes() if node.drains}
         view = StackView(
             name=self.name,
             current=self._desired(head.current),
@@ -124,6 +125,7 @@ class StackPass:
             observed=observed,
             served=self._table.serving(),
             front_ready=head.target is None or self._proxies.are_ready(observed),
+            leaving=frozenset(r.id for r in observed.of_stack(self.name) if r.node_id in drains),
             bakes=bool(self._bake(head).limits),
             baking=head.baking_until is not None,
         )

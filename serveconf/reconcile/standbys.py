@@ -41,7 +41,7 @@ class Standbys:
         names = self._stacks.names()
         goals = [goal for name in names if (goal := self._stacks.goal(name)) is not None]
         kinds = kinds_of(goals)
-        observed, nodes = self._cluster.observe(), self._cluster.nodes()
+        observed, nodes = self._cluster.observe(), [node for node in self._cluster.nodes() if not node.drains]
         await self._end_surplus(kinds, observed, nodes)
         if self._is_busy(observed):
             return BUSY_S

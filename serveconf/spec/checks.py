@@ -29,6 +29,8 @@ _DAYS = rf"{_DAY}(-{_DAY})?"
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
 SCHEDULE_START = rf"^({_DAYS}(,{_DAYS})* )?{_TIME}$"
 SCHEDULE_END = rf"^({_TIME}|24:00)$"
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+LABEL_CONDITION = rf"^!?({_LABEL}|in\({_LABEL}(, ?{_LABEL})*\))$"
 
 
 def check_prefix(prefix: str) -> str:
@@ -242,6 +244,13 @@ def check_resources(resources: dict[str, float]) -> dict[str, float]:
         if key in resources:
             raise _inside("resources", message, key)
     return resources
+
+
+def check_label_condition(condition: str) -> str:
+    """One of Ray's forms."""
+    if not re.fullmatch(LABEL_CONDITION, condition):
+        raise PydanticCustomError("label_selector", "must be 'a', '!a', 'in(a, b)' or '!in(a, b)'")
+    return condition
 
 
 _RAYS_OWN: dict[str, LiteralString] = {

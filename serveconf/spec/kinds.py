@@ -10,12 +10,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from serveconf.spec.checks import (
     FIELD_NAME,
     IMPORT_PATH,
+    LABEL_CONDITION,
     MOST_REPLICAS,
     NAME,
     PERCENT,
     check_count_or_percent,
     check_host,
     check_import_path,
+    check_label_condition,
     check_name,
     check_path,
     check_prefix,
@@ -43,6 +45,7 @@ def pattern(text: str) -> Any:
 
 
 ImportPath = Annotated[str, AfterValidator(check_import_path), pattern(IMPORT_PATH)]
+LabelCondition = Annotated[str, AfterValidator(check_label_condition), pattern(LABEL_CONDITION)]
 Name = Annotated[str, AfterValidator(check_name), pattern(NAME)]
 RoutePrefix = Annotated[str, AfterValidator(check_prefix), pattern(r"^/([^\s?#{}%*\\/]+(/[^\s?#{}%*\\/]+)*)?$")]
 FieldName = Annotated[

@@ -21,6 +21,7 @@ from serveconf.spec.kinds import (
     FieldName,
     Host,
     ImportPath,
+    LabelCondition,
     Name,
     PositiveSeconds,
     ReplicaCount,
@@ -218,8 +219,10 @@ class RayActorOptions(Strict):
         default={}, examples=[{"env_vars": {"LOG_LEVEL": "info"}}], json_schema_extra=costs(Cost.ROLL)
     )
     """Ray runtime environment: env_vars, pip, …. working_dir and py_modules are serveconf's own business (app_dir)."""
-    label_selector: dict[str, str] = Field(default={}, examples=[{"zone": "a"}], json_schema_extra=costs(Cost.ROLL))
-    """Labels that the node must have."""
+    label_selector: dict[str, LabelCondition] = Field(
+        default={}, examples=[{"zone": "a"}, {"zone": "!in(a, b)"}], json_schema_extra=costs(Cost.ROLL)
+    )
+    """Labels that the node must have: each is a value, !value, in(a, b) or !in(a, b)."""
 
 
 class RolloutSpec(Strict):

@@ -125,7 +125,8 @@ class FakeCluster:
         """A replica is starting."""
         await asyncio.sleep(0)
         self.log.append(("start", order.id))
-        node = self._nodes[len(self._replicas) % len(self._nodes)]
+        staying = [node for node in self._nodes if not node.drains] or self._nodes
+        node = staying[len(self._replicas) % len(staying)]
         kind = kind_of(order.deployment.spec.get("ray_actor_options", {}))
         standby = next((s for s in self._standbys.values() if s.kind == kind and s.phase is Phase.READY), None)
         if standby is not None:
@@ -201,6 +202,11 @@ class FakeCluster:
         if proxy is not None:
             self._proxies[proxy_id] = replace(proxy, phase=ProxyPhase.DRAINING)
         self.on_change()
+
+    async def warn_proxy(self, proxy_id: str) -> None:
+        """It serves on."""
+        await self._answer_of(proxy_id)
+        self.log.append(("warn_proxy", proxy_id))
 
     async def start_standby(self, order: StandbyOrder) -> None:
         """A standby is starting; ``standbys`` says what it imports."""

@@ -161,6 +161,9 @@ class FakeProxy:
             self.state = replace(self.state, generation=number)
         return self.state.generation
 
+    async def warn(self) -> None:
+        """It serves on."""
+
     async def abort(self, number: int) -> None:
         """It forgets what it staged."""
         self.staged.pop(number, None)
@@ -314,7 +317,8 @@ class FakeEngine:
         def make(restarted: bool) -> Any:
             if kind == "replica":
                 order, settings = args
-                return FakeReplica(order, settings, self.live_nodes[0])
+                node = next((n for n in self.live_nodes if n.id == place.prefers), self.live_nodes[0])
+                return FakeReplica(order, settings, node)
             if kind == "standby":
                 return FakeStandby(args[0], next(n for n in self.live_nodes if n.id == place.node_id))
             return FakeProxy(args[0], self._store, restarted=restarted)

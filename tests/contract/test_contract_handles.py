@@ -467,3 +467,57 @@ async def test_one_that_can_not_serve_on_is_not_taken_back_and_goes(lab: FakeEng
     assert not await lab.cluster.take_back(name)
     assert lab.phase(name) in ("Draining", None)
     await lab.until(lambda: lab.phase(name) is None)
+
+
+async def test_what_ran_on_a_node_out_of_reach_leaves_at_once_and_is_ended_when_the_node_answers_again(
+    lab: FakeEngineLab, monkeypatch: Any
+) -> None:
+    import socket
+
+    from msgspec.structs import replace
+
+    from serveconf.cluster import reach
+
+    monkeypatch.setattr(actors_module, "NODES_PERIOD_S", 0.01)
+    monkeypatch.setattr(reach, "KNOCK_S", 0.05)
+    head = lab.fake.live_nodes[0]
+    with socket.create_server(("127.0.0.1", 0)) as raylet:
+        port = raylet.getsockname()[1]
+        other = replace(head, id="other", is_head=False, ip="127.0.0.1", port=port, total={"CPU": 65.0})
+        lab.fake.live_nodes = (head, other)
+        await lab.cluster.refresh()
+        names = [(await replica_number(lab, number)) for number in (1, 2)]
+        await lab.until(lambda: all(lab.phase(name) == "Ready" for name in names))
+        (far,) = [r.id for r in lab.cluster.observe().replicas if r.node_id == "other"]
+        following = asyncio.create_task(lab.actors.keep_nodes_fresh())
+        await asyncio.sleep(0.3)
+        assert lab.phase(far) == "Ready"
+    lab.fake.actors[REPLICA_PREFIX + far].leave()  # its node is gone, and the engine takes it for alive
+    await lab.until(lambda: lab.phase(far) == "Unhealthy")
+    assert [node.id for node in lab.cluster.nodes()] == [head.id]
+    await lab.cluster.stop_replica(far, drain_s=60)
+    await lab.until(lambda: lab.phase(far) is None)
+    with socket.create_server(("127.0.0.1", port)):
+        await lab.until(lambda: len(lab.cluster.nodes()) == 2)
+    assert REPLICA_PREFIX + far not in lab.fake.actors
+    following.cancel()
+
+
+async def replica_number(lab: FakeEngineLab, number: int) -> str:
+    """One of several of one deployment."""
+    order = lab.order(number)
+    await lab.cluster.start_replica(order)
+    return order.id
+
+
+async def test_replicas_of_one_deployment_are_spread_over_the_nodes_that_have_room(lab: FakeEngineLab) -> None:
+    from msgspec.structs import replace
+
+    head = lab.fake.live_nodes[0]
+    full, drains = ({"available": {"CPU": 0.0}}, {"drains": True})
+    others = [replace(head, id=name, is_head=False, **said) for name, said in (("full", full), ("going", drains))]
+    lab.fake.live_nodes = (head, replace(head, id="second", is_head=False), *others)
+    await lab.cluster.refresh()
+    for number in range(4):
+        await replica_number(lab, number)
+    assert sorted(r.node_id for r in lab.cluster.observe().replicas) == sorted([head.id, "second"] * 2)

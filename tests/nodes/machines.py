@@ -46,6 +46,7 @@ class Node:
         self.folder = machines.root / f"n{number}"
         self._machines = machines
         self._ray: subprocess.Popen[bytes] | None = None
+        self.is_cut = False
 
     @property
     def url(self) -> str:
@@ -58,9 +59,10 @@ class Node:
         return self.number == 1
 
     def start(self, *options: str) -> None:
-        """Have Ray start; ``joined`` waits for it."""
-        self.folder.mkdir()
-        self._machines.plug(self)
+        """Have Ray start, on a node that died anew; ``joined`` waits for it."""
+        if not self.folder.exists():
+            self.folder.mkdir()
+            self._machines.plug(self)
         role = ["--head", f"--port={GCS_PORT}", "--include-dashboard=false"]
         if not self.is_head:
             role = [f"--address={self._machines.gcs}"]
@@ -92,6 +94,24 @@ class Node:
     def processes(self) -> list[int]:
         """The pids of what runs here."""
         return [int(pid) for pid in _ip("netns", "pids", self.space).split()]
+
+    def cut(self) -> None:
+        """Nobody reaches it, and it reaches nobody; no connection ends by that."""
+        self.is_cut = True
+        _ip("link", "set", f"{self._machines.name}v{self.number}", "down")
+
+    def mend(self) -> None:
+        """The link is there again."""
+        _ip("link", "set", f"{self._machines.name}v{self.number}", "up")
+        self.is_cut = False
+
+    def ray_id(self) -> str:
+        """Ray's name for the node that lives here now."""
+        tell = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(*("
+        tell += "n['NodeID'] for n in ray.nodes() if n['Alive'] and n['NodeManagerAddress'] == sys.argv[2]))"
+        command = self._machines.head.inside([sys.executable, "-c", tell, self._machines.gcs, self.ip])
+        done = subprocess.run(command, env=self._machines.head.env, check=True, capture_output=True, text=True)
+        return done.stdout.split()[-1]
 
     def die(self) -> None:
         """Everything on this node ends at once, without a word."""

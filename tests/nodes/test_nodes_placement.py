@@ -83,6 +83,9 @@ def test_resources_that_no_node_has_are_refused_before_anything_starts(cluster: 
     before = cluster.replicas("here")
     file = cluster.spec(HERE, THERE.replace("two: 1", "two: 9"))
     done = cluster.machines.run("apply", file)
-    assert done.code == 3 or done.code == 1
+    assert done.code == 1
     assert "fits on no node" in done.err and "two 9" in done.err
+    done = cluster.machines.run("apply", cluster.spec(HERE, ELSEWHERE.replace("!east", "in(north, south)")))
+    assert done.code == 1
+    assert "zone=in(north, south) (the nodes have east)" in done.err
     assert cluster.replicas("here") == before

@@ -1,0 +1,41 @@
+"""On which node a new replica is best: where its deployment has fewest, then where fewest replicas are. Pure.
+
+A wish, not an order: the engine takes another node where that one has no room by then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from serveconf.plan.state import DesiredDeployment, Phase, ReplicaState
+from serveconf.reconcile.labels import takes
+from serveconf.reconcile.placement import asked_resources, has
+from serveconf.reconcile.ports import NodeState
+
+THERE = (Phase.STARTING, Phase.READY)
+
+
+def best_node(
+    stack: str, deployment: DesiredDeployment, replicas: Iterable[ReplicaState], nodes: Sequence[NodeState]
+) -> str:
+    """Its id; empty where none has room just now."""
+    options = deployment.spec.get("ray_actor_options", {})
+    asked, selector = asked_resources(options), options.get("label_selector") or {}
+    there = [r for r in replicas if r.phase in THERE]
+    mine = Counter(r.node_id for r in there if (r.stack, r.deployment, r.version) == key_of(stack, deployment))
+    all_of_it = Counter(r.node_id for r in there)
+    fitting = [
+        node for node in nodes if not node.drains and takes(selector, node.labels) and has(node.available, asked)
+    ]
+    best = min(
+        fitting,
+        key=lambda node: (mine[node.id], all_of_it[node.id] / max(1.0, node.total.get("CPU", 0)), node.id),
+        default=None,
+    )
+    return best.id if best is not None else ""
+
+
+def key_of(stack: str, deployment: DesiredDeployment) -> tuple[str, str, str]:
+    """What makes replicas interchangeable."""
+    return stack, deployment.name, deployment.version
