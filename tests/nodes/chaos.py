@@ -322,8 +322,9 @@ class Chaos:
         command = [str(BIN / "ray"), "drain-node", f"--address={self.machines.gcs}", f"--node-id={ray_id}"]
         command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=60"]
         subprocess.run(self.machines.head.inside(command), env=self.machines.head.env, check=True, capture_output=True)
-        until(lambda: not self.serving_on(node), "the node is empty", TRUE_S)
+        until(lambda: node.ip not in self.answering(), "its proxy gives notice, as a load balancer hears", TRUE_S)
         self.load.excuse(node.ip)
+        until(lambda: not self.serving_on(node), "the node is empty", TRUE_S)
         node.die()
         self._without(node)
         return node.ip
