@@ -156,6 +156,10 @@ class Client:
         """Add what a watcher has seen to the log of events: ``drift``, ``heal`` or ``quarantine``."""
         self._json("POST", f"/stacks/{stack}/events", json={"kind": kind, "message": message, "data": data})
 
+    def webhook_calls(self, name: str) -> int:
+        """How often a webhook was called since the controller began."""
+        return int(self._json("GET", f"/sync/{name}")["calls"])
+
     def live(self) -> Iterator[tuple[str, Any]]:
         """Status and figures as they change: ``status``, ``curves``, ``points`` with their data. Ends with the controller."""
         kind = ""

@@ -1,4 +1,5 @@
-"""The two tokens of a control API, and how each end proves that it knows one without saying it. Pure; both ends call it.
+"""The two tokens of a control API, the secrets of its webhooks, and how each end proves that it knows a token without saying it.
+Pure; both ends call it.
 
 The second token, which may look and change nothing, follows from the first: who may write can tell it without asking anyone.
 """
@@ -39,3 +40,17 @@ def prove(token: str, challenge: str) -> str:
 def is_proof(given: str, token: str, challenge: str) -> bool:
     """Whether it is that answer."""
     return hmac.compare_digest(given.encode(), prove(token, challenge).encode())
+
+
+def webhook_secret(token: str, name: str) -> str:
+    """The secret of a webhook: it follows from the token that may write, and says nothing of it."""
+    return "wh_" + hmac.digest(token.encode(), b"serveconf webhook\0" + name.encode(), hashlib.sha256).hex()
+
+
+def is_from_webhook(token: str, name: str, body: bytes, *, signature: str, plain: str) -> bool:
+    """Whether a call is signed with the webhook's secret, as GitHub does (``sha256=HMAC``), or brings it, as GitLab does."""
+    secret = webhook_secret(token, name).encode()
+    if signature:
+        right = "sha256=" + hmac.digest(secret, body, hashlib.sha256).hex()
+        return hmac.compare_digest(signature.encode(), right.encode())
+    return hmac.compare_digest(plain.encode(), secret)

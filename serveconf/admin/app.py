@@ -26,6 +26,7 @@ from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import page_router
 from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
+from serveconf.admin.webhooks import webhooks_router
 from serveconf.credentials import Role, prove, read_only
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.beside import warnings_of
@@ -91,6 +92,7 @@ def make_app(
     if pulse is not None:
         app.include_router(live_router(pulse, lambda: _status(plane, address)), prefix="/api/v1")
     app.include_router(nodes_router(plane.cluster), prefix="/api/v1")
+    app.include_router(webhooks_router(token), prefix="/api/v1")
     return app
 
 

@@ -1,6 +1,7 @@
 """Who may talk to the control API: a bearer token or a browser's session, no foreign Host, no call from another page.
 
-Open to everyone are health and the dashboard's page, which holds nothing until its reader has signed in.
+Open to everyone are health, webhooks, which ask for a secret of their own, and the dashboard's page, which holds nothing until its
+reader has signed in.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from serveconf.admin.sessions import KEY_HEADER, Sessions
 from serveconf.credentials import Role, read_only
 
 OPEN_PATHS = frozenset({"/", "/sign-in", "/api/v1/health"})
+WEBHOOK = re.compile(r"/api/v1/sync/[^/]+")  # a POST there brings a secret of its own
 OPEN_FOLDER = "/assets/"
 LOOKS = re.compile(r"/api/v1/(?:stacks/[^/]+/plan|sign-in|sign-out)")  # what changes nothing although it is no GET
 ROLE = "serveconf.role"  # the scope key of what the caller may do
@@ -56,7 +58,11 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host"):
             return _error(403, "cross_origin", f"calls from pages of {origin} are refused")
-        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
+        if (
+            path in OPEN_PATHS
+            or path.startswith(OPEN_FOLDER)
+            or (scope["method"] == "POST" and WEBHOOK.fullmatch(path))
+        ):
             return None
         role = scope[ROLE] = self._role(headers)
         if role is None:

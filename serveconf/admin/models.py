@@ -76,6 +76,12 @@ class WatchedBody(Body):
     """What a machine may read."""
 
 
+class CallsModel(Body):
+    """A webhook's calls."""
+
+    calls: int
+
+
 class Accepted(Body):
     """An apply has begun; follow it at /api/v1/operations/{operation}/events."""
 

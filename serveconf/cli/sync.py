@@ -45,6 +45,14 @@ def sync(
     ] = "serve.yaml",
     interval: Annotated[float, typer.Option("--interval", min=1, help="Seconds between two looks.")] = 30.0,
     once: Annotated[bool, typer.Option("--once", help="Look and apply once; exit code as apply.")] = False,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            "--webhook",
+            metavar="NAME",
+            help="Look at once when POST /api/v1/sync/NAME of the control API is called; its secret: token --webhook NAME.",
+        ),
+    ] = None,
     verify_signatures: Annotated[
         bool,
         typer.Option("--verify-signatures", help="Take only commits (or tags) signed by a key that git trusts here."),
@@ -69,10 +77,12 @@ def sync(
 
     What does not validate or start leaves the last good state serving. Ctrl-C only stops looking.
     """
+    import asyncio
+
     from serveconf.cli.follow import follow_stacks, readiness
     from serveconf.watch.git import Checkout
     from serveconf.watch.ports import Options
-    from serveconf.watch.repository import FromGit, Repository, keep_pulling
+    from serveconf.watch.repository import FromGit, Repository, hear_webhook, keep_pulling
 
     code = 0
     with lasting_output(), Ending() as ending, errors_shown(output), suppress(KeyboardInterrupt):
@@ -93,11 +103,15 @@ def sync(
             if once:
                 code = _once(ending, repository, api, options, view.tell, output)
             else:
+                called = asyncio.Event()
 
                 async def pulling(following: Following) -> None:
-                    await keep_pulling(repository, following, view.tell, interval_s=interval)
+                    await keep_pulling(repository, following, view.tell, interval_s=interval, called=called)
 
-                beside = [pulling, *([readiness(ready_file)] if ready_file else [])]
+                async def hearing(following: Following) -> None:
+                    await hear_webhook(lambda: api.current().webhook_calls(webhook or ""), called)
+
+                beside = [pulling, *([hearing] if webhook else []), *([readiness(ready_file)] if ready_file else [])]
                 code = follow_stacks(ending, [repository.target], api, options, view.tell, beside)
     raise typer.Exit(code if once else 0)
 

@@ -13,6 +13,12 @@ def token(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="The token that may look and ask for plans, and change nothing.")
     ] = False,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            "--webhook", metavar="NAME", help="The secret of the webhook of that name, for sync --webhook NAME."
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Print the control API's token.
@@ -20,10 +26,17 @@ def token(
     Give it to others by --token-file or SERVECONF_TOKEN: what stands in a command line everybody on the machine can read.
     """
     from serveconf import credentials
+    from serveconf.errors import Unauthorized
     from serveconf.launch import find
 
     with errors_shown(output):
         client = find(chosen.address, chosen.token)
+        if webhook is not None:
+            if credentials.role_of(client.token) is credentials.Role.READ:
+                raise Unauthorized("a webhook's secret follows from the token that may write")
+            secret = credentials.webhook_secret(client.token, webhook)
+            print_json({"secret": secret, "webhook": webhook}) if output is Output.JSON else typer.echo(secret)
+            return
         found = credentials.read_only(client.token) if read_only else client.token
         if output is Output.JSON:
             print_json({"token": found, "role": credentials.role_of(found).value})

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from serveconf.watch.memory import Outcome
 from serveconf.watch.ports import Said
 from serveconf.watch.serving import ControlApi
 
+WEBHOOK_S = 1.0  # between two questions whether a webhook was called
 SPREAD = 0.1  # of the interval: many that follow one repository do not ask in step
 LFS = b"version https://git-lfs.github.com/spec/"
 LFS_MOST = 1024  # a pointer is smaller
@@ -119,16 +121,25 @@ class FromGit(ControlApi):
 
 
 async def keep_pulling(
-    repository: Repository, following: Following, tell: Callable[[Said], None], *, interval_s: float
+    repository: Repository,
+    following: Following,
+    tell: Callable[[Said], None],
+    *,
+    interval_s: float,
+    called: asyncio.Event | None = None,
 ) -> None:
-    """Until it is cancelled."""
+    """Until it is cancelled. ``called``: somebody says that there is something new; it is looked at once, then."""
+    called = called or asyncio.Event()
     pull = _Pulling(repository, tell)
     try:
         async with following.gate.changing():
             await pull.until_good(interval_s)
         while True:
             following.news.ring()
-            await asyncio.sleep(_spread(interval_s))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_spread(interval_s)):
+                    await called.wait()
+            called.clear()
             commit = await pull.fetched()
             if commit is None or commit == repository.commit:
                 continue
@@ -137,6 +148,18 @@ async def keep_pulling(
                     await pull.until_good(interval_s)
     finally:
         repository.checkout.stop()
+
+
+async def hear_webhook(calls: Callable[[], int], called: asyncio.Event) -> None:
+    """Sets ``called`` whenever the count of a webhook's calls is another one. Who does not answer is asked again."""
+    known: int | None = None
+    while True:
+        with suppress(ServeconfError):
+            count = await asyncio.to_thread(calls)
+            if known is not None and count != known:
+                called.set()
+            known = count
+        await asyncio.sleep(WEBHOOK_S)
 
 
 class _Pulling:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from serveconf.admin.app import make_app
 from serveconf.admin.guard import MAX_BODY_BYTES
 from serveconf.code.package import pack
 from serveconf.code.snapshot import take_snapshot
-from serveconf.credentials import is_proof, read_only
+from serveconf.credentials import is_proof, read_only, webhook_secret
 from serveconf.errors import AuthorError
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.control import ControlPlane
@@ -88,7 +90,7 @@ async def test_every_operation_is_documented_with_its_answer_and_its_errors(api:
 
 async def test_everything_but_health_and_the_empty_page_asks_for_the_token(api: Api, http: httpx.AsyncClient) -> None:
     for path, method, _ in operations(api):
-        answer = await http.request(method, path.replace("{digest}", "a" * 64))
+        answer = await http.request(method, path.replace("{digest}", "a" * 64).replace("sync/{name}", "sync/shop"))
         open_to_all = {"/": 200, "/api/v1/health": 200, "/assets/{name}": 404, "/sign-in": 422}
         expected = open_to_all.get(path, 401)
         assert answer.status_code == expected, (method, path)
@@ -101,7 +103,8 @@ async def test_the_read_only_token_looks_and_changes_nothing(api: Api, http: htt
     for path, method, _ in operations(api):
         answer = await http.request(method, path.replace("{digest}", "a" * 64), headers=READ)
         refused = (answer.status_code, "read_only" in answer.text) == (403, True)
-        assert refused == (method != "get" and path not in looks), (method, path, answer.text)
+        webhook = path == "/api/v1/sync/{name}"  # needs its own secret, and no token
+        assert refused == (method != "get" and path not in looks and not webhook), (method, path, answer.text)
 
 
 async def test_a_plan_with_the_read_only_token_imports_nothing(api: Api, http: httpx.AsyncClient) -> None:
@@ -246,3 +249,30 @@ async def test_the_beginning_of_a_digest_names_no_package(tmp_path: Path) -> Non
     store = MemoryStore()
     await store.put(f"code/{'a' * 64}0", b"")
     assert not await Packages(store, tmp_path).has("a" * 64)
+
+
+async def test_a_webhook_is_called_with_its_own_secret_as_github_and_gitlab_do(http: httpx.AsyncClient) -> None:
+    secret, body = webhook_secret("secret", "shop"), b'{"ref": "refs/heads/main"}'
+    signed = "sha256=" + hmac.digest(secret.encode(), body, hashlib.sha256).hex()
+    where = "/api/v1/sync/shop"
+    for headers in (
+        {},
+        {"x-gitlab-token": "wrong"},
+        {"x-gitlab-token": webhook_secret("secret", "other")},
+        {"x-hub-signature-256": "sha256=00"},
+        {"x-hub-signature-256": signed[:-1]},
+        {"x-hub-signature-256": "sha256=00", "x-gitlab-token": secret},
+        {"x-gitlab-token": "\u00fc"},
+        TOKEN,
+        READ,
+    ):
+        encoded = {name: value.encode() for name, value in headers.items()}
+        assert (await http.post(where, content=body, headers=encoded)).status_code == 401, headers
+    assert (await http.post(where, content=body + b" ", headers={"x-hub-signature-256": signed})).status_code == 401
+    assert (await http.get(where, headers=READ)).json() == {"calls": 0}
+    assert (await http.post(where, content=body, headers={"x-hub-signature-256": signed})).status_code == 202
+    assert (await http.post(where, content=body, headers={"x-gitlab-token": secret})).status_code == 202
+    assert (await http.get(where, headers=READ)).json() == {"calls": 2}
+    assert (await http.get("/api/v1/sync/other", headers=READ)).json() == {"calls": 0}
+    assert (await http.get("/api/v1/status", headers={"authorization": f"Bearer {secret}"})).status_code == 401
+    assert (await http.post("/api/v1/sync/a%2Fb", headers={"x-gitlab-token": "x"})).status_code in (401, 404, 422)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Callable
@@ -10,12 +11,12 @@ from pathlib import Path
 import pytest
 from watching import SPEC, Beside, FakeServing, watching
 
-from serveconf.errors import AuthorError, OperatorError
+from serveconf.errors import AuthorError, OperatorError, ServeconfError
 from serveconf.watch.following import Following
 from serveconf.watch.git import Checkout
 from serveconf.watch.look import look_at
 from serveconf.watch.ports import Said
-from serveconf.watch.repository import Repository, keep_pulling
+from serveconf.watch.repository import Repository, hear_webhook, keep_pulling
 
 
 @pytest.fixture
@@ -248,3 +249,36 @@ def test_a_branch_fills_in_only_the_variables_that_are_allowed(tmp_path: Path, m
     refused = look_at(file, variables=()).error
     assert refused is not None
     assert "SHOP_KEY" in refused.message and "--env NAME" in refused.message
+
+
+def test_a_branch_is_looked_at_at_once_when_its_webhook_is_called(
+    origin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serveconf.watch.repository.WEBHOOK_S", 0.05)
+    repository = Repository(Checkout(str(origin), "main"), "deploy")
+    calls: list[int | ServeconfError] = [0]
+
+    def count() -> int:
+        found = calls[-1]
+        if isinstance(found, ServeconfError):
+            raise found
+        return found
+
+    async def pull(following: Following, tell: Callable[[Said], None]) -> None:
+        called = asyncio.Event()
+        hearing = asyncio.ensure_future(hear_webhook(count, called))
+        try:
+            await keep_pulling(repository, following, tell, interval_s=3_600, called=called)
+        finally:
+            hearing.cancel()
+
+    with watching(repository.target, beside=pull, events=False) as watcher:
+        watcher.until(lambda: watcher.serving.applied == [("shop", "one")], "the first commit")
+        commit(origin, {"deploy/web.py": "two"})
+        calls.append(OperatorError("nobody answers"))
+        assert watcher.rests() == [("shop", "one")]
+        calls.append(1)
+        watcher.until(lambda: ("shop", "two") in watcher.serving.applied, "it is looked at")
+        commit(origin, {"deploy/web.py": "three"})
+        calls.append(0)  # another controller, which counts anew
+        watcher.until(lambda: ("shop", "three") in watcher.serving.applied, "it is looked at again")
