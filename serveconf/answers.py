@@ -273,6 +273,14 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The controller and the command are of versions that do not understand each other.",
         "`serveconf upgrade` brings an older controller along; for a newer one install the command that belongs to it.",
     ),
+    "not_installed": (
+        "An upgrade needs the new version installed in the environment that Ray's workers start from, on every node.",
+        "`pip install` it there, then `serveconf upgrade` again.",
+    ),
+    "upgrade_failed": (
+        "The new version of the controller would not start; the old one goes on.",
+        "The message says why; mend the installation, then `serveconf upgrade` again.",
+    ),
     "out_of_bounds": (
         "`scale` was given a number outside of min_replicas and max_replicas, or none at all.",
         "Give a number between them, or change them in the file.",

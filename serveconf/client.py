@@ -211,6 +211,14 @@ class Client:
         found: Json = self._json("POST", path, json={"replicas": replicas})
         return found
 
+    def upgrade_controller(self, version: str) -> None:
+        """Have the controller make way for the version that is installed by now; it comes back as that."""
+        self._json("POST", "/upgrade/controller", json={"version": version}, timeout=120.0)
+
+    def upgrade(self, version: str, author: str) -> str:
+        """Begin to replace proxies and replicas of other versions; returns the operation's id."""
+        return str(self._json("POST", "/upgrade", json={"version": version, "author": author})["operation"])
+
     def shutdown(self) -> None:
         """Stop everything."""
         self._json("POST", "/shutdown", timeout=120.0)

@@ -52,6 +52,7 @@ IfMatch = Annotated[str | None, Header(description="Revision that the stack must
 HeaderLines = Annotated[Sequence[str], Query(description="Header fields of the request: name: value.")]
 Challenge = Annotated[str | None, Query(max_length=200, description="Random text of the caller's.")]
 Shutdown = Callable[[], Awaitable[None]]
+MakeWay = Callable[[str], Awaitable[None]]  # ends the controller for the version that is named
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": models.ErrorModel} for status in (401, 403, 404, 409, 412, 413, 422, 500)
@@ -65,6 +66,7 @@ def make_app(
     address: str,
     host: str,
     on_shutdown: Shutdown,
+    on_upgrade: MakeWay | None = None,
     events: EventLog | None = None,
     pulse: Pulse | None = None,
 ) -> FastAPI:
@@ -86,7 +88,7 @@ def make_app(
     app.include_router(_measuring(plane, pulse))
     app.include_router(_looking(plane, address, token), prefix="/api/v1")
     app.include_router(logs_router(plane, events), prefix="/api/v1")
-    app.include_router(_changing(plane, on_shutdown), prefix="/api/v1")
+    app.include_router(_changing(plane, on_shutdown, on_upgrade), prefix="/api/v1")
     if events is not None:
         app.include_router(events_router(events), prefix="/api/v1")
     if pulse is not None:
@@ -183,7 +185,7 @@ def _looking(plane: ControlPlane, address: str, token: str) -> APIRouter:
     return router
 
 
-def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
+def _changing(plane: ControlPlane, on_shutdown: Shutdown, on_upgrade: MakeWay | None) -> APIRouter:
     router = APIRouter(tags=["change"])
 
     @router.get("/code/{digest}")
@@ -266,6 +268,19 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown) -> APIRouter:
         """Stop an apply: undone before the switch, completed after it."""
         cancelled = await plane.cancel(operation)
         return models.CancelModel(undone=cancelled.undone, message=cancelled.message)
+
+    @router.post("/upgrade", status_code=202)
+    async def upgrade(body: models.UpgradeBody) -> models.Accepted:
+        """Replace the proxies and replicas that run another version than the controller, old and new side by side."""
+        return models.Accepted(operation=plane.upgrade(body.version, body.author).id)
+
+    @router.post("/upgrade/controller", status_code=204)
+    async def upgrade_controller(body: models.UpgradeBody) -> Response:
+        """End the controller, for Ray to start it anew from what is installed by now; refused where that would not start."""
+        if on_upgrade is None:
+            raise Conflict("this controller is not started anew by anybody", code="upgrade_failed")
+        await on_upgrade(body.version)
+        return Response(status_code=204)
 
     @router.post("/shutdown", status_code=204)
     async def shutdown() -> Response:

@@ -59,6 +59,13 @@ class DeleteBody(Origin):
     """Names of deployments; left out: the whole stack."""
 
 
+class UpgradeBody(Body):
+    """To which version of serveconf, and who asks."""
+
+    version: str
+    author: str = ""
+
+
 class CanaryBody(Body):
     """Whose canary is meant."""
 
@@ -167,6 +174,8 @@ class ReplicaModel(BaseModel):
     """When its process began to be a replica."""
     node: str | None = None
     """The name of its node."""
+    serveconf: str = ""
+    """The version of serveconf that it runs; empty: not known yet."""
 
 
 class CanaryModel(BaseModel):
@@ -257,6 +266,8 @@ class ProxyModel(BaseModel):
     state: str
     generation: int
     address: str
+    serveconf: str = ""
+    """The version of serveconf that it runs; empty: not known yet."""
 
 
 class EventModel(BaseModel):
@@ -321,6 +332,8 @@ class ControllerModel(BaseModel):
 
     pid: int
     address: str
+    serveconf: str = ""
+    """The version of serveconf that it runs; empty: not known yet."""
 
 
 class StandbyModel(BaseModel):
@@ -331,6 +344,8 @@ class StandbyModel(BaseModel):
     pid: int
     kind: str
     state: str
+    serveconf: str = ""
+    """The version of serveconf that it runs; empty: not known yet."""
 
 
 class StatusModel(BaseModel):

@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "abort": ("canary", "End a canary at once: all of the requests back to the old version."),
     "resume": ("change", "End the pin that a rollback leaves."),
     "delete": ("change", "Take deployments, or a whole stack, away."),
+    "upgrade": (
+        "upgrade",
+        "Bring a running controller, its proxies and replicas to the version of this command, with no request lost.",
+    ),
     "shutdown": ("change", "Stop proxies, replicas and the controller, and the Ray that apply or run started."),
     "doctor": (
         "doctor",

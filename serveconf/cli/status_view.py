@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def render_status(status: Json, *, color: bool = False) -> str:
     """The whole status for people, without a newline at its end."""
     controller = status["controller"]
     head = f"Generation {status['generation']}, controller {controller['address']} (pid {controller['pid']})"
-    blocks = ["\n".join([visible(head), *_proxies(status["proxies"], color)])]
+    blocks = ["\n".join([visible(head), *_proxies(status["proxies"], color), *_other_versions(status)])]
     blocks += ["\n".join(_stack(stack, color)) for stack in status["stacks"]]
     if not status["stacks"]:
         blocks.append("No stack has been applied.")
@@ -69,6 +70,19 @@ def _proxies(proxies: Sequence[Json], color: bool) -> list[str]:
         for proxy in proxies
     ]
     return _table(("PROXY", "STATE", "PID", "NODE", "GENERATION"), rows, color) if rows else ["  no proxy runs"]
+
+
+def _other_versions(status: Json) -> list[str]:
+    """What does not run the controller's version of serveconf."""
+    ours = status["controller"].get("serveconf", "")
+    found = [("proxies", proxy) for proxy in status["proxies"]]
+    for stack in status["stacks"]:
+        found += [("replicas", replica) for d in stack["deployments"] for replica in d["replicas"]]
+    counts = Counter((kind, one["serveconf"]) for kind, one in found if one.get("serveconf") not in (None, "", ours))
+    return [
+        f"  {number} {kind} run serveconf {visible(version)}, the controller {ours}: 'serveconf upgrade' replaces them"
+        for (kind, version), number in sorted(counts.items())
+    ]
 
 
 def _stack(stack: Json, color: bool) -> Iterator[str]:

@@ -36,7 +36,7 @@ from serveconf.reconcile.ports import (
     StandbyOrder,
     Totals,
 )
-from serveconf.routing import Generation
+from serveconf.routing import Generation, encode
 
 log = get_logger("cluster")
 
@@ -364,7 +364,7 @@ class ActorCluster:
 
     async def stage(self, proxy_id: str, generation: Generation) -> None:
         """Have it build the generation beside the one it serves."""
-        refused = await self._proxy(proxy_id).ask("stage", generation, timeout_s=STAGE_TIMEOUT_S)
+        refused = await self._proxy(proxy_id).ask("stage", encode(generation), timeout_s=STAGE_TIMEOUT_S)
         if refused is None:
             return
         message, trace, is_code = refused

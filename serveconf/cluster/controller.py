@@ -19,8 +19,10 @@ from serveconf.admin.app import make_app
 from serveconf.admin.server import AdminServer
 from serveconf.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Tasks, keep
 from serveconf.cluster.actors import ActorCluster
+from serveconf.cluster.candidate import try_out
 from serveconf.cluster.engine import Place, Surroundings
 from serveconf.cluster.logs import get_logger
+from serveconf.cluster.orders import FOLDER
 from serveconf.cluster.preflight import EnginePreflight
 from serveconf.cluster.ray_engine import RayEngine, call_actor, find_actor, head_node, kill_actor, start_actor
 from serveconf.cluster.settings import (
@@ -134,6 +136,7 @@ class Controller:
             address=url,
             host=self._settings.host,
             on_shutdown=lambda: self._shutdown(plane),
+            on_upgrade=self._make_way,
             events=events,
             pulse=pulse,
         )
@@ -199,10 +202,17 @@ class Controller:
         await asyncio.to_thread(clear_node, node_folder(identity.cluster_id))
         asyncio.get_running_loop().call_later(LAST_WORD_S, self._end)
 
-    def _end(self) -> None:
+    async def _make_way(self, version: str) -> None:
+        """End, for Ray to start the controller anew from what is installed. Raises OperatorError where that would not start."""
+        keys = [key for folder in ("stacks/", "generation", FOLDER) for key in await self._store.keys(folder)]
+        records = {key: data for key in keys if (data := await self._store.get(key)) is not None}
+        await asyncio.to_thread(try_out, records, version=version)
+        asyncio.get_running_loop().call_later(LAST_WORD_S, lambda: self._end(restart=True))
+
+    def _end(self, *, restart: bool = False) -> None:
         actor = find_actor(CONTROLLER)
         if actor is not None:
-            kill_actor(actor)
+            kill_actor(actor, restart=restart)
 
 
 def find_controller() -> Any | None:

@@ -55,6 +55,7 @@ class Proxy:
             listener=order.listener,
             pid=os.getpid(),
             address=f"{order.host}:{order.port}",
+            serveconf=__version__,
         )
 
     async def run(self) -> None:
@@ -116,9 +117,12 @@ class Proxy:
         else:
             log.warning("the stored generation could not be restored", reason=refused[0])
 
-    async def stage(self, generation: Generation) -> tuple[str, str, bool] | None:
-        """Build a generation beside the one that serves. None, or (message, traceback, whether user code is to blame)."""
-        return await self._stage(generation, restoring=False)
+    async def stage(self, data: bytes) -> tuple[str, str, bool] | None:
+        """Build a generation beside the one that serves. None, or (message, traceback, whether user code is to blame).
+
+        As bytes: what a newer controller says in it that is not known here is left out, as it is in the store.
+        """
+        return await self._stage(decode(data), restoring=False)
 
     async def _stage(self, generation: Generation, *, restoring: bool) -> tuple[str, str, bool] | None:
         if generation.front.tracing is not None and not is_installed() and not restoring:

@@ -145,7 +145,13 @@ class RayEngine:
 
     async def run(self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float) -> Any:
         """See the port."""
-        task = ray.remote(function).options(num_cpus=0, runtime_env=runtime_env)
+        task = ray.remote(
+            function
+        ).options(
+            num_cpus=0,
+            runtime_env=runtime_env,
+            max_calls=1,  # Ray would keep its process and give it to an actor: with this version of us, whatever is installed
+        )
         return await _answer(lambda: task.remote(*args), timeout_s)
 
 
@@ -231,9 +237,9 @@ def call_actor(actor: Any, method: str, *args: Any, timeout_s: float) -> Any:
         raise OperatorError(f"the controller does not answer: {_mapped(error)}", code="ray_unreachable") from error
 
 
-def kill_actor(actor: Any) -> None:
-    """End its process for good."""
-    ray.kill(actor, no_restart=True)
+def kill_actor(actor: Any, *, restart: bool = False) -> None:
+    """End its process, for good or for Ray to start it anew."""
+    ray.kill(actor, no_restart=not restart)
 
 
 def connect(address: str, *, hint: str) -> None:

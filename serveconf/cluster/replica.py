@@ -20,12 +20,14 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from serveconf import __version__
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.cluster.writes import report_writes
-from serveconf.errors import CodeFailed, ServeconfError
+from serveconf.code.versions import edition_of
+from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ReplicaFigures, use_of_this_process
 from serveconf.handles.answering import Answering
 from serveconf.handles.calls import Target
@@ -44,6 +46,7 @@ from serveconf.reconcile.ports import ReplicaOrder
 from serveconf.runtime import context
 from serveconf.runtime.log_lines import set_up_logging
 from serveconf.tracing import Outlet
+from serveconf.versions import is_older
 from serveconf.wire import WireServer
 
 log = get_logger("replica")
@@ -94,17 +97,30 @@ class Replica:
             started=time.time(),
             host=socket.gethostname(),
             was_standby=surroundings.was_standby,
+            serveconf=__version__,
         )
 
     async def run(self) -> None:
         """Start; what becomes of it is in the state."""
         try:
+            self._check_edition()
             await self._build()
         except ServeconfError as error:
             self._fail(error.message, getattr(error, "traceback", ""))
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit too; the controller must hear of it
             self._fail(f"{type(error).__name__}: {error}", traceback.format_exc())
         self._ready.set()
+
+    def _check_edition(self) -> None:
+        """An upgrade is no success where the node still has the old version installed. Raises OperatorError."""
+        wanted = edition_of(self._order.deployment.version)
+        if wanted and is_older(__version__, wanted):
+            host = socket.gethostname()
+            raise OperatorError(
+                f"serveconf {__version__} is installed on node {host}, and this replica is to run {wanted}: "
+                f"pip install 'serveconf=={wanted}' there",
+                code="not_installed",
+            )
 
     async def describe(self) -> ReplicaState:
         """What it is now."""

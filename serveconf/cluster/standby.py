@@ -8,6 +8,7 @@ import os
 
 from msgspec.structs import replace
 
+from serveconf import __version__
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import get_logger
 from serveconf.plan.state import Phase, StandbyState
@@ -23,7 +24,12 @@ class Standby:
         self._modules = order.modules
         self._ready = asyncio.Event()
         self._state = StandbyState(
-            id=order.id, kind=order.kind, node_id=surroundings.node_id, phase=Phase.STARTING, pid=os.getpid()
+            id=order.id,
+            kind=order.kind,
+            node_id=surroundings.node_id,
+            phase=Phase.STARTING,
+            pid=os.getpid(),
+            serveconf=__version__,
         )
 
     async def run(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from serveconf import __version__
 from serveconf.cluster.engine import Engine, EngineError, Refused, Remote
 from serveconf.cluster.handle import ANSWER_S, Care, Handle
 from serveconf.cluster.logs import get_logger
@@ -63,7 +64,8 @@ class StandbyPool:
         fewest = min((there[node.id] for node in nodes), default=0)
         for handle in self.handles.values():
             state = handle.state
-            if state.phase is Phase.READY and state.kind == kind and there[state.node_id] <= fewest:
+            fits = state.kind == kind and state.serveconf == __version__
+            if state.phase is Phase.READY and fits and there[state.node_id] <= fewest:
                 return handle
         return None
 

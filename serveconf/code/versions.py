@@ -39,6 +39,21 @@ def _is_data(path: str) -> bool:
     return not name.endswith((".py", ".pyi")) and name not in (GIT_FILE, OUR_FILE)
 
 
+def base_of(version: str) -> str:
+    """The version less its edition: what spec and code make of it."""
+    return version.partition("+")[0]
+
+
+def in_edition(version: str, edition: str) -> str:
+    """The same version, to be run by new processes: an upgrade rolls what nobody has changed."""
+    return f"{base_of(version)}+{edition}"
+
+
+def edition_of(version: str) -> str:
+    """Of serveconf, where an upgrade has made the version; else empty."""
+    return version.partition("+")[2]
+
+
 def version_of(spec_fields: Mapping[str, Any], files: Mapping[str, str]) -> str:
     """A short hash of the fields of cost ``roll`` and the files: the same on every machine, in any order of keys."""
     content = json.dumps([dict(spec_fields), dict(files)], sort_keys=True, ensure_ascii=True, separators=(",", ":"))

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     REPLICAS_MISSING = "replicas missing"
     REPLICAS_SURPLUS = "too many replicas"
     OTHER_VERSION = "replicas run another version"
+    UPGRADE = "upgrade"
     OTHER_CONFIG = "replicas have another user_config"
     OTHER_LISTENER = "proxies listen elsewhere"
     NO_PROXY = "no proxy runs"

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from serveconf.code.versions import version_of
+from serveconf.code.versions import base_of, version_of
 from serveconf.plan.costs import canonical, field_costs, roll_fields, same
 from serveconf.plan.scaling import rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack
@@ -167,8 +167,8 @@ def _keep(made: DesiredStack, current: DesiredStack, *, middlewares: bool) -> De
     deployments = []
     for deployment in made.deployments:
         before = known.get(deployment.name)
-        if before is not None and before.version == deployment.version:
-            deployment = replace(deployment, code=before.code)
+        if before is not None and base_of(before.version) == base_of(deployment.version):
+            deployment = replace(deployment, code=before.code, version=before.version)
         if before is not None and middlewares and same_middlewares(deployment, before):
             deployment = replace(deployment, middlewares=before.middlewares)
         if before is not None and deployment.policy is not None and same_policy(deployment, before):
@@ -179,6 +179,18 @@ def _keep(made: DesiredStack, current: DesiredStack, *, middlewares: bool) -> De
     if middlewares and same_http_middlewares(made, current):
         made = replace(made, http_middlewares=current.http_middlewares)
     return replace(made, deployments=tuple(deployments))
+
+
+def as_running(made: DesiredStack, current: DesiredStack | None) -> DesiredStack:
+    """The stack with the editions that its unchanged deployments have by now: an upgrade is nothing to go back from."""
+    versions = {d.name: d.version for d in current.deployments} if current is not None else {}
+    return replace(
+        made,
+        deployments=tuple(
+            replace(d, version=versions[d.name]) if base_of(versions.get(d.name, "")) == base_of(d.version) else d
+            for d in made.deployments
+        ),
+    )
 
 
 def _kept_number(made: DesiredDeployment, before: DesiredDeployment) -> int:

@@ -12,6 +12,7 @@ from functools import cache
 from math import ceil
 from typing import Any
 
+from serveconf.code.versions import base_of, edition_of
 from serveconf.plan.actions import Action, ActionKind, Plan, Reason, Why
 from serveconf.plan.costs import Change, canonical, changes, field_costs
 from serveconf.plan.desired import same_middlewares, same_policy
@@ -144,6 +145,8 @@ def _roll(
         why.append(fields_changed(changed))
     if moved:
         why.append(Why(Reason.SPEC_CHANGED, ("app_dir",)))
+    if not why and base_of(before.version) == base_of(after.version) and edition_of(after.version):
+        why.append(Why(Reason.UPGRADE, (f"serveconf {edition_of(after.version)}",)))
     if not why:
         others = {replica.version for replica in live} - {after.version} or {before.version}
         why.append(Why(Reason.OTHER_VERSION, tuple(sorted(others))))

@@ -107,6 +107,7 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
     started: float = 0.0  # when its process began to be a replica, in seconds since the epoch; 0: not known yet
     host: str = ""  # the name of its node
     was_standby: bool = False  # it started in a process that was there already
+    serveconf: str = ""  # the version of serveconf that it runs; empty: not known yet
 
 
 class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +121,7 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     address: str = ""
     message: str = ""
+    serveconf: str = ""  # the version of serveconf that it runs; empty: not known yet
 
 
 class StandbyState(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +133,7 @@ class StandbyState(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     pid: int = 0
     message: str = ""
+    serveconf: str = ""  # the version of serveconf that it runs; empty: not known yet
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, dict=True):

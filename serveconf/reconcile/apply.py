@@ -20,7 +20,7 @@ from serveconf.plan.state import DesiredStack, ProxyPhase
 from serveconf.plan.summary import summarise
 from serveconf.reconcile import milestones
 from serveconf.reconcile.canary import with_canaries
-from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, said_by, wanted_proxies
+from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, said_by, slot_of, wanted_proxies
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.loop import Reconciler
 from serveconf.reconcile.operation import Event, Operation, Standing
@@ -48,6 +48,7 @@ class Ask:
     request: ApplyRequest
     desired: Callable[[DesiredStack | None, int], Awaitable[DesiredStack]]  # (current, new revision number)
     pin: bool = False  # a rollback pins
+    at_once: bool = False  # nothing of it is tried on a share of the requests first
     deleting: bool = False  # the whole stack goes
     instead: bool = False  # of whatever is just being tried
     shown: Callable[[dict[str, Any]], dict[str, Any]]  # from the spec that the current revision shows to the new one's
@@ -131,7 +132,7 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
         current = deps.ledger.current(stack)
     desired = await ask.desired(current, deps.ledger.next_number(stack))
     desired, plan = await fitted(deps, current, desired)
-    if not ask.pin:
+    if not ask.pin and not ask.at_once:
         plan = with_canaries(plan, current, desired)
     operation.tell({"event": "plan", **plan.as_json()})
     if not plan.changed and current is not None and not ask.deleting:
@@ -249,7 +250,7 @@ async def _begin(deps: Deps, operation: Operation, ask: Ask, desired: DesiredSta
         summary=summarise(actions),
         operation=operation.id,
         actions=actions,
-        at_once=ask.pin,
+        at_once=ask.pin or ask.at_once,
     )
     operation.standing, operation.revision = Standing.APPLYING, revision.number
     base = before.number if before else None
@@ -289,7 +290,7 @@ def _unsettled(deps: Deps, stack: str) -> bool:
     current = deps.ledger.current(stack)
     goals = [*other_goals(deps, stack), *([current] if current else [])]
     wanted = {order.id for order in wanted_proxies(merge_fronts(goals), deps.cluster.nodes())} if goals else set()
-    if any(proxy.id not in wanted for proxy in deps.cluster.observe().proxies):
+    if any(slot_of(proxy.id) not in wanted for proxy in deps.cluster.observe().proxies):
         return True
     versions = {(d.name, d.version): d.num_replicas for d in current.deployments} if current else {}
     for replica in deps.cluster.observe().replicas:

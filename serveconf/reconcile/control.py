@@ -12,9 +12,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from serveconf import __version__
 from serveconf.background import Tasks
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
+from serveconf.plan.desired import as_running
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see_through, stale
 from serveconf.reconcile.beside import warnings_of
@@ -33,6 +35,7 @@ from serveconf.reconcile.result import masked
 from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.turns import Turns
 from serveconf.reconcile.unseen import NOTE, Unseen
+from serveconf.reconcile.upgrade import Upgrade, upgraded
 
 KEPT_OPERATIONS = 100
 SHUTDOWN_DRAIN_S = 10.0  # for requests that are being answered
@@ -50,6 +53,7 @@ class ControlPlane:
         self._preflight = preflight
         self._turns = Turns(deps.stacks, self._has_canary)
         self._operations: OrderedDict[str, Operation] = OrderedDict()
+        self._upgrading: Operation | None = None
         self._tasks = Tasks()
         deps.reconciler.on_event = self._tell
 
@@ -105,12 +109,62 @@ class ControlPlane:
                     hint="'serveconf abort' takes it back; to go further back name the revision",
                     code="canary_runs",
                 )
-            return replace(self._revision_before(stack, number).desired, revision=new)
+            return as_running(replace(self._revision_before(stack, number).desired, revision=new), current)
 
         def shown(before: dict[str, Any]) -> dict[str, Any]:
             return self._revision_before(stack, number).spec
 
         return self._begin(stack, Ask(request=request, desired=desired, pin=True, instead=True, shown=shown))
+
+    def upgrade(self, version: str, author: str = "") -> Operation:
+        """Begin to replace the proxies and replicas that run another version than this controller.
+
+        Raises Conflict where this is not the version that the caller means, or an upgrade runs already.
+        """
+        if version != __version__:
+            raise Conflict(
+                f"the controller runs serveconf {__version__}, not {version}",
+                hint="'serveconf upgrade' replaces the controller first",
+                code="other_version",
+            )
+        if self._upgrading is not None and self._upgrading.result is None:
+            raise Conflict("an upgrade is running already", hint="'serveconf events --follow' shows it", code="locked")
+        operation = self._upgrading = Operation("")
+        self._remember(operation)
+        upgrade = Upgrade(self._deps, operation, lambda stack: self._roll_anew(stack, author))
+        operation.task = self._tasks.start(upgrade.run(), name=f"upgrade {operation.id}")
+        operation.task.add_done_callback(lambda _: self._see_finished(operation))
+        return operation
+
+    async def _roll_anew(self, stack: str, author: str) -> Event:
+        """Roll the stack's replicas that run another version; nothing of it changes."""
+        head = self.ledger.heads.get(stack)
+        serving = self.ledger.revision(stack, head.current if head else None)
+        request = ApplyRequest(
+            spec={"name": stack},
+            author=author,
+            source=serving.source if serving else "",
+            commit=serving.commit if serving else None,
+            automatic=True,
+        )
+
+        async def desired(current: DesiredStack | None, number: int) -> DesiredStack:
+            if current is None:
+                raise NotFound(f"there is no stack '{stack}'")
+            return upgraded(current, self.cluster.observe(), number)
+
+        ask = Ask(
+            request=request,
+            desired=desired,
+            pin=head.pinned if head else False,
+            at_once=True,
+            shown=lambda before: before,
+        )
+        operation = self._begin(stack, ask)
+        async for event in operation.follow():
+            if event["event"] == "result":
+                return event
+        raise AssertionError("unreachable")
 
     def delete(self, stack: str, deployments: list[str] | None, request: ApplyRequest) -> Operation:
         """Begin to take deployments, or the whole stack, away."""
@@ -327,12 +381,21 @@ class ControlPlane:
                 raise NotFound(f"stack '{stack}' has no revision {number}", hint="'serveconf history' lists them")
             return found
         current = self.ledger.heads.get(stack, StackHead(name=stack)).current or 0
-        found = next((r for r in revisions if r.number < current and r.outcome == "applied"), None)
+        serving = next((r.desired for r in revisions if r.number == current), None)
+        earlier = (r for r in revisions if r.number < current and r.outcome == "applied")
+        found = next((r for r in earlier if not _is_but_upgraded(r.desired, serving)), None)
         if found is None:
             raise NotFound(
                 f"stack '{stack}' has no earlier revision to go back to", hint="'serveconf history' lists them"
             )
         return found
+
+
+def _is_but_upgraded(before: DesiredStack, serving: DesiredStack | None) -> bool:
+    """Whether nothing but an upgrade lies between the two: that is nothing to go back from."""
+    if serving is None or {d.version for d in before.deployments} == {d.version for d in serving.deployments}:
+        return False
+    return replace(as_running(before, serving), revision=serving.revision) == serving
 
 
 def _no_canary(stack: str, deployment: str | None) -> Conflict:

@@ -123,6 +123,11 @@ def wanted_proxies(front: HttpFront, nodes: Sequence[NodeState]) -> tuple[ProxyO
     )
 
 
+def slot_of(proxy_id: str) -> str:
+    """The place that a proxy fills, which is the id of the order that asked for it: an upgrade puts another one in it."""
+    return proxy_id.partition("~")[0]
+
+
 def is_its_turn(order: ProxyOrder, proxies: Iterable[ProxyState]) -> bool:
     """Whether a worker may start: the first one makes sure that the port is nobody else's, then the others share it."""
     return order.index == 0 or any(

@@ -40,11 +40,11 @@ class Reconciler:
         stacks.ledger.scaled = self.scaling.scaled
         self.on_event: Callable[[str, Event], None] = lambda stack, event: None
         self.table = Table(cluster, stacks)
-        self._proxies = Proxies(cluster, stacks, self.table, clock, journal)
+        self.proxies = Proxies(cluster, stacks, self.table, clock, journal)
         self._tasks = Tasks()
         self._workers: dict[str, Worker] = {}
         self._passes: dict[str, StackPass] = {}
-        self._front = Worker("proxies", self._proxies.once)
+        self._front = Worker("proxies", self.proxies.once)
         self._standbys = Standbys(cluster, stacks, clock)
         self._warm = Worker("standbys", self._standbys.once)
         self._wake = asyncio.Event()
@@ -52,7 +52,7 @@ class Reconciler:
             cluster=cluster,
             stacks=stacks,
             table=self.table,
-            proxies=self._proxies,
+            proxies=self.proxies,
             clock=clock,
             tasks=self._tasks,
             journal=journal,
@@ -98,7 +98,7 @@ class Reconciler:
 
     async def pass_once(self) -> float:
         """One look at everything, one after the other. Returns the seconds until the next one that nobody asks for."""
-        pause = await self._proxies.once()
+        pause = await self.proxies.once()
         for name in self.stacks.names():
             pause = min(pause, await self._pass(name).once())
         await self._standbys.once()

@@ -6,12 +6,16 @@ Started where one is missing, stopped where nobody needs it, brought forward whe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 
-from serveconf.errors import CodeFailed, Conflict, ServeconfError
+from msgspec.structs import replace
+
+from serveconf import __version__
+from serveconf.errors import CodeFailed, Conflict, OperatorError, ServeconfError
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState
 from serveconf.reconcile.backoff import Backoff
-from serveconf.reconcile.front import is_its_turn, merge_fronts, wanted_proxies
+from serveconf.reconcile.front import is_its_turn, merge_fronts, slot_of, wanted_proxies
 from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ProxyOrder
 from serveconf.reconcile.records import Failure
@@ -23,6 +27,8 @@ log = logging.getLogger("serveconf.reconcile")
 IDLE_S = 5.0
 RETRY_S = 0.25
 NOTICE_S = 10.0  # for load balancers to see that a proxy is not healthy any more, before it stops to listen
+READY_S = 45.0  # for one that replaces another to serve the table: longer than it may take to start
+LOOK_S = 0.02
 ALIVE = (ProxyPhase.READY, ProxyPhase.STARTING, ProxyPhase.UNHEALTHY, ProxyPhase.FAILED)
 
 
@@ -33,10 +39,56 @@ class Proxies:
         self._cluster = cluster
         self._stacks = stacks
         self._table = table
-        self._backoff: Backoff[str] = Backoff(clock)
         self._clock = clock
+        self._backoff: Backoff[str] = Backoff(clock)
         self._journal = journal
         self._warned: dict[str, float] = {}  # proxies on nodes that will go soon, and since when they say so
+        self._replacing: set[str] = set()  # the slots in which an upgrade has two of them side by side
+
+    async def start_beside(self, proxy: ProxyState) -> str:
+        """Start another one on the same port; its id, once it serves the live table. ``retire`` ends the old one.
+
+        Raises OperatorError where it does not get ready, or runs another version than this controller: then it is gone.
+        """
+        slot = slot_of(proxy.id)
+        orders = self._wanted(self._fronts(self._stacks.goal))
+        order = next((order for order in orders if order.id == slot), None)
+        if order is None:
+            raise OperatorError(f"proxy {proxy.id} is wanted no more", code="proxy_failed")
+        new = replace(order, id=f"{slot}~{secrets.token_hex(3)}")
+        self._replacing.add(slot)
+        try:
+            await self._cluster.start_proxy(new)
+            await self._until_it_serves(new.id)
+        except BaseException:
+            await self._cluster.stop_proxy(new.id, drain_s=0)
+            self._replacing.discard(slot)
+            raise
+        return new.id
+
+    async def retire(self, proxy: ProxyState) -> None:
+        """Another one serves in its place: it drains."""
+        await self._cluster.stop_proxy(proxy.id, drain_s=self._longest_drain())
+        self._replacing.discard(slot_of(proxy.id))
+
+    async def _until_it_serves(self, proxy_id: str) -> None:
+        deadline = self._clock.now() + READY_S
+        while True:
+            found = next((p for p in self._cluster.observe().proxies if p.id == proxy_id), None)
+            if found is None or found.phase is ProxyPhase.FAILED:
+                why = found.message if found is not None else "it has ended"
+                raise OperatorError(f"the new proxy {proxy_id} did not get ready: {why}", code="proxy_failed")
+            if found.phase is ProxyPhase.READY and found.serveconf != __version__:
+                raise OperatorError(
+                    f"serveconf {found.serveconf or 'of an older version'} is installed on node {found.node_id}",
+                    hint=f"pip install 'serveconf=={__version__}' there, then 'serveconf upgrade' again",
+                    code="not_installed",
+                )
+            if found.phase is ProxyPhase.READY and found.generation >= self._table.generation.number:
+                return
+            if self._clock.now() > deadline:
+                raise OperatorError(f"the new proxy {proxy_id} did not take the table", code="proxy_failed")
+            await self._clock.sleep(LOOK_S)
 
     def are_ready(self, observed: Observed) -> bool:
         """Whether every proxy that the goals need is up."""
@@ -44,7 +96,7 @@ class Proxies:
             wanted = self._wanted(self._fronts(self._stacks.goal))
         except Conflict:
             return False
-        ready = {p.id for p in observed.proxies if p.phase in (ProxyPhase.READY, ProxyPhase.UNHEALTHY)}
+        ready = {slot_of(p.id) for p in observed.proxies if p.phase in (ProxyPhase.READY, ProxyPhase.UNHEALTHY)}
         leaving = self._leaving_nodes()
         return all(order.id in ready for order in wanted if order.node_id not in leaving)
 
@@ -58,18 +110,20 @@ class Proxies:
             await self._fail_targets(Failure(code=conflict.code, message=conflict.message, hint=conflict.hint))
             return RETRY_S
         observed = self._cluster.observe()
-        there = {proxy.id: proxy for proxy in observed.proxies}
+        there = _by_slot(observed.proxies)
         old = {order.id for order in self._wanted(self._fronts(self._stacks.ledger.current))}
         pause, leaving = IDLE_S, self._leaving_nodes()
         done = {p.id for p in observed.proxies if p.node_id in leaving and await self._has_been_told(p)}
         for order in wanted:
             if order.node_id not in leaving:
                 pause = min(pause, await self._keep(order, there, new=order.id not in old))
-        needed = (old | {order.id for order in wanted}) - done
+        needed = (old | {order.id for order in wanted}) - {slot_of(proxy_id) for proxy_id in done}
         if len(done) < sum(p.node_id in leaving and p.phase in ALIVE for p in observed.proxies):
             pause = min(pause, 1.0)
         for proxy in observed.proxies:
-            if proxy.id not in needed and proxy.phase in ALIVE:
+            slot = slot_of(proxy.id)
+            spare = slot not in needed or (slot not in self._replacing and there[slot].id != proxy.id)
+            if spare and proxy.phase in ALIVE:
                 await self._cluster.stop_proxy(proxy.id, drain_s=self._longest_drain())
         return min(pause, await self._bring_forward(observed))
 
@@ -109,7 +163,7 @@ class Proxies:
             if new:
                 await self._fail_targets(Failure(code="proxy_failed", message=proxy.message))
             self._back_off(order.id)
-            await self._cluster.stop_proxy(order.id, drain_s=0)
+            await self._cluster.stop_proxy(proxy.id, drain_s=0)
         elif proxy is None and is_its_turn(order, there.values()):
             wait_s = self._backoff.wait_s(order.id)
             if wait_s > 0:
@@ -144,3 +198,14 @@ class Proxies:
     def _longest_drain(self) -> float:
         routes = self._table.generation.routes
         return max((route.graceful_shutdown_timeout_s for route in routes), default=20.0)
+
+
+_BEST_FIRST = (ProxyPhase.READY, ProxyPhase.UNHEALTHY, ProxyPhase.STARTING, ProxyPhase.FAILED, ProxyPhase.DRAINING)
+
+
+def _by_slot(proxies: Iterable[ProxyState]) -> dict[str, ProxyState]:
+    """Slot -> who fills it: of two that a controller has left which died in an upgrade, the one that serves, and is new."""
+    found: dict[str, ProxyState] = {}
+    for proxy in sorted(proxies, key=lambda p: (_BEST_FIRST.index(p.phase), p.serveconf != __version__, p.id)):
+        found.setdefault(slot_of(proxy.id), proxy)
+    return found

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from serveconf import __version__
 from serveconf.plan.state import DesiredStack, Observed, Phase, ReplicaPhase, StandbyState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.placement import KIND, asked_resources, has, kind_of
@@ -84,6 +85,10 @@ class Standbys:
             wanted = kinds[standby.kind].number if standby.kind in kinds and standby.node_id in live else 0
             if standby.phase in (Phase.FAILED, Phase.UNHEALTHY):
                 self._backoff.failed(key)
+            elif (
+                standby.phase is Phase.READY and standby.serveconf != __version__
+            ):  # an upgrade: no new replica may be old
+                kept[key] -= 1
             elif standby.phase is Phase.DRAINING or kept[key] <= wanted:
                 continue
             await self._cluster.stop_standby(standby.id)

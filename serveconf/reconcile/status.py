@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from serveconf import __version__
 from serveconf.matching import rule_texts
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.reconcile.canary import canary_of, told_by
@@ -28,7 +29,7 @@ def make_status(
     """Stacks, deployments, replicas, proxies, their states and the generation. ``warnings``: by stack."""
     return {
         "generation": ledger.generation.number,
-        "controller": {"pid": pid, "address": address},
+        "controller": {"pid": pid, "address": address, "serveconf": __version__},
         "proxies": [
             {
                 "id": p.id,
@@ -37,11 +38,19 @@ def make_status(
                 "state": p.phase.value,
                 "generation": p.generation,
                 "address": p.address,
+                "serveconf": p.serveconf,
             }
             for p in sorted(observed.proxies, key=lambda p: p.id)
         ],
         "standbys": [
-            {"id": s.id, "node_id": s.node_id, "pid": s.pid, "kind": s.kind, "state": s.phase.value}
+            {
+                "id": s.id,
+                "node_id": s.node_id,
+                "pid": s.pid,
+                "kind": s.kind,
+                "state": s.phase.value,
+                "serveconf": s.serveconf,
+            }
             for s in sorted(observed.standbys, key=lambda s: s.id)
         ],
         "stacks": [
@@ -172,6 +181,7 @@ def _deployment(
                 "ongoing": r.ongoing,
                 "started": _time(r.started) if r.started else None,
                 "node": r.host or None,
+                "serveconf": r.serveconf,
             }
             for r in sorted(replicas, key=lambda r: r.id)
         ],

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from serveconf import __version__
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.figures import LoadReport, ReplicaFigures
 from serveconf.plan.state import Observed, Phase, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState, StandbyState
@@ -35,6 +36,8 @@ class FakeCluster:
     def __init__(self, nodes: int = 1) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self.log: list[tuple[str, str]] = []
+        self.serveconf = __version__  # the version that new processes run
+        self.broken_proxies = False  # new ones do not start
         self.broken: set[str] = set()
         self.refuses: set[str] = set()
         self.unstageable: Exception | None = None
@@ -68,6 +71,8 @@ class FakeCluster:
         for proxy in list(self._proxies.values()):
             if proxy.phase is not ProxyPhase.DRAINING and proxy.id in self.hung:
                 self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.UNHEALTHY)
+            elif proxy.phase is ProxyPhase.STARTING and self.broken_proxies:
+                self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.FAILED, message="ImportError: broken")
             elif proxy.phase in (ProxyPhase.STARTING, ProxyPhase.UNHEALTHY):
                 self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.READY)
             elif proxy.phase is ProxyPhase.DRAINING:
@@ -141,6 +146,7 @@ class FakeCluster:
             node_id=node.id,
             uds=f"/run/{order.id}",
             was_standby=standby is not None,
+            serveconf=self.serveconf,
         )
         self.on_change()
 
@@ -191,6 +197,7 @@ class FakeCluster:
             phase=ProxyPhase.STARTING,
             listener=order.listener,
             address=f"{order.host}:{order.port}",
+            serveconf=self.serveconf,
         )
         self.on_change()
 
@@ -212,7 +219,9 @@ class FakeCluster:
         """A standby is starting; ``standbys`` says what it imports."""
         await asyncio.sleep(0)
         self.standbys[order.id] = order
-        state = StandbyState(id=order.id, kind=order.kind, node_id=order.node_id, phase=Phase.STARTING)
+        state = StandbyState(
+            id=order.id, kind=order.kind, node_id=order.node_id, phase=Phase.STARTING, serveconf=self.serveconf
+        )
         self._standbys[order.id] = state
         self.on_change()
 

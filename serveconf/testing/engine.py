@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from serveconf import __version__
 from serveconf.cluster.engine import Away, Gone, Place, Refused, Remote, Silent
 from serveconf.cluster.settings import ClusterSettings
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
@@ -24,7 +25,7 @@ from serveconf.reconcile.ports import (
     Store,
     Totals,
 )
-from serveconf.routing import Generation
+from serveconf.routing import Generation, decode
 from serveconf.testing.memory import MemoryStore
 
 
@@ -48,6 +49,7 @@ class FakeReplica:
             node_id=node.id,
             pid=1,
             uds=f"/run/{order.id}",
+            serveconf=__version__,
         )
         path = order.deployment.spec.get("import_path", "")
         if path.startswith("broken"):
@@ -130,6 +132,7 @@ class FakeProxy:
             listener=order.listener,
             pid=2 if restarted else 1,
             address=f"{order.host}:{order.port}",
+            serveconf=__version__,
         )
         self.staged: dict[int, Generation] = {}
         self.live: Generation | None = None
@@ -146,8 +149,9 @@ class FakeProxy:
         """It answers."""
         return ""
 
-    async def stage(self, generation: Generation) -> tuple[str, str, bool] | None:
+    async def stage(self, data: bytes) -> tuple[str, str, bool] | None:
         """It builds the generation, or can't: a middleware "broken:X"."""
+        generation = decode(data)
         for middleware in generation.front.middlewares:
             if middleware.import_path.startswith("broken"):
                 return f"middleware {middleware.import_path} cannot be built", "Traceback", True
@@ -191,7 +195,9 @@ class FakeStandby:
     """Has the methods of ``cluster.standby.Standby``."""
 
     def __init__(self, order: StandbyOrder, node: NodeState) -> None:
-        self.state = StandbyState(id=order.id, kind=order.kind, node_id=node.id, phase=Phase.READY, pid=3)
+        self.state = StandbyState(
+            id=order.id, kind=order.kind, node_id=node.id, phase=Phase.READY, pid=3, serveconf=__version__
+        )
 
     async def describe(self) -> StandbyState:
         """What it is now."""

@@ -1,0 +1,96 @@
+"""An upgrade for real: a copy of the package in Ray's environment is exchanged for one of another version, under load."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from load import Load
+from place import Place, until
+
+import serveconf
+
+PACKAGE = Path(serveconf.__file__).parent
+SPEC = """
+name: shop
+http_options: {{port: {port}, workers: 2}}
+deployments:
+  - {{name: web, import_path: "web:app", num_replicas: 2}}
+"""
+
+
+class Installed(Place):
+    """A place whose commands, and whose Ray, import serveconf from a folder of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.site = self.root / "site"
+        shutil.copytree(PACKAGE, self.site / "serveconf", ignore=shutil.ignore_patterns("__pycache__"))
+        self.env["PYTHONPATH"] = str(self.site)
+        self.env["PYTHONDONTWRITEBYTECODE"] = "1"
+
+    def install(self, version: str, *, broken: str = "") -> None:
+        """What ``pip install -U`` would do; ``broken``: a module that can't be imported."""
+        (self.site / "serveconf" / "__init__.py").write_text(f'"""Installed."""\n\n__version__ = "{version}"\n')
+        for name in ("proxy", "replica"):
+            text = (PACKAGE / "cluster" / f"{name}.py").read_text()
+            if name == broken:
+                text = text.replace("        try:\n", '        try:\n            raise RuntimeError("broken")\n', 1)
+            (self.site / "serveconf" / "cluster" / f"{name}.py").write_text(text)
+
+    def versions(self) -> set[str]:
+        """Of everything that runs."""
+        status = self.status()
+        found = {status["controller"]["serveconf"], *(p["serveconf"] for p in status["proxies"])}
+        replicas = [r for s in status["stacks"] for d in s["deployments"] for r in d["replicas"]]
+        return found | {replica["serveconf"] for replica in replicas}
+
+
+@pytest.fixture
+def place() -> Iterator[Installed]:
+    """One stack, served by the first version."""
+    place = Installed()
+    try:
+        place.install("0.1.0")
+        folder = place.root / "shop"
+        folder.mkdir()
+        (folder / "web.py").write_text(
+            "from fastapi import FastAPI\napp = FastAPI()\n@app.get('/')\ndef web(): return 1\n"
+        )
+        (folder / "serve.yaml").write_text(SPEC.format(port=place.http_port))
+        place.ok("apply", folder / "serve.yaml")
+        yield place
+    finally:
+        place.run("shutdown")
+        until(lambda: not place.processes(), "everything has ended", 30)
+        place.close()
+
+
+def test_upgrades_lose_no_request_and_one_that_does_not_come_up_changes_nothing(place: Installed) -> None:
+    until(lambda: place.status()["standbys"], "there is a standby of the old version")
+    with Load(place.http_port, ["/web/"]) as load:
+        place.install("0.2.0", broken="replica")
+        done = place.run("upgrade", "-o", "json")
+        assert (done.code, done.json["outcome"]) == (3, "rolled_back"), done.err
+        assert "broken" in done.json["problems"][0]["message"]
+        old = {
+            r["serveconf"] for d in place.stack("shop")["deployments"] for r in d["replicas"] if r["state"] == "Ready"
+        }
+        assert old == {"0.1.0"}
+        place.install("0.3.0", broken="proxy")
+        done = place.run("upgrade", "-o", "json")
+        assert (done.code, done.json["problems"][0]["code"]) == (3, "proxy_failed"), done.err
+        place.install("0.4.0")
+        assert "serveconf upgrade" in place.ok("routes").err  # the command is newer than the controller
+        done = place.ok("upgrade", "-o", "json")
+        assert done.json["outcome"] == "applied"
+        assert [a["action"] for a in done.json["actions"]] == ["controller", "proxy", "proxy", "roll"]
+        assert done.json["receipt"]["failed"] == 0
+        until(lambda: place.versions() == {"0.4.0"}, "everything runs the new version")
+        again = place.ok("upgrade", "-o", "json")
+        assert again.json["outcome"] == "unchanged"
+    assert load.answers > 100 and load.failures == []
+    assert place.ok("plan", place.root / "shop" / "serve.yaml", "-o", "json").json["changed"] is False
+    assert place.is_whole()
