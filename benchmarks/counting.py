@@ -1,4 +1,4 @@
-"""What counting and the access log cost a request: all that the proxy does for them, and nothing else, in a loop.
+"""What counting, the access log and tracing cost a request: all that the proxy does for them, and nothing else, in a loop.
 
     .venv/bin/python benchmarks/counting.py
 
@@ -14,11 +14,15 @@ from collections.abc import Callable
 from serveconf.figures import DeploymentFigures
 from serveconf.proxy.access_log import AccessLog, json_line
 from serveconf.proxy.tally import TRAIL, Tally, Trail
-from serveconf.routing import Route
+from serveconf.proxy.traced import Tracer, end_span
+from serveconf.routing import Route, Tracing
+from serveconf.tracing import Outlet
 
 ROUNDS = 30
 REQUESTS = 20_000
 SCOPE = {"type": "http", "method": "GET", "path": "/a", "raw_path": b"/a", "client": ("127.0.0.1", 1), "headers": []}
+
+HEADERS = [(name.encode(), b"a value") for name in ("host", "accept", "user-agent", "accept-encoding", "connection")]
 
 
 def best_us(run: Callable[[], None]) -> float:
@@ -61,6 +65,26 @@ def write_lines() -> None:
         json_line(noted, 1.7e9)
 
 
+def look_at_requests() -> None:
+    """What tracing costs a request that is not sampled."""
+    tracer = Tracer(Tracing(endpoint="http://127.0.0.1:4318", sample=0.0), Outlet())
+    scope = {**SCOPE, "headers": HEADERS, TRAIL: Trail(0.0)}
+    for _ in range(REQUESTS):
+        tracer.begin(scope)
+
+
+def trace_requests() -> None:
+    """... and one that is: its span is made, filled and ended; a thread sends it."""
+    tracer = Tracer(Tracing(endpoint="http://127.0.0.1:4318", sample=1.0), Outlet())
+    route = Route(prefix="/a", stack="s", deployment="d")
+    for _ in range(REQUESTS):
+        trail = Trail(0.0, b"id", route=route)
+        scope = {**SCOPE, "scheme": "http", "http_version": "1.1", "headers": HEADERS, TRAIL: trail}
+        tracer.begin(scope)
+        assert trail.span is not None
+        end_span(trail.span, scope, trail, 200)
+
+
 def nothing() -> None:
     """The loop itself."""
     for _ in range(REQUESTS):
@@ -73,6 +97,8 @@ def main() -> None:
     loop_us = best_us(nothing)
     print(f"counting a request: {best_us(count_requests) - loop_us:.2f} us")
     print(f"noting it for the access log: {best_us(note_requests) - loop_us:.2f} us")
+    print(f"seeing that it is not traced: {best_us(look_at_requests) - loop_us:.2f} us")
+    print(f"its span, where it is traced: {best_us(trace_requests) - loop_us:.2f} us")
     print(f"a line of JSON, in the log's thread: {best_us(write_lines) - loop_us:.2f} us")
 
 

@@ -26,6 +26,7 @@ from serveconf.cluster.standby_pool import StandbyPool
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
+from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.ports import (
     CONTROLLER_LOG,
     Counters,
@@ -56,6 +57,7 @@ class ActorCluster:
 
     def __init__(self, engine: Engine, settings: ClusterSettings) -> None:
         self.on_change: Callable[[], None] = lambda: None
+        self.kept: KeptFigures | None = None  # told what a process has counted when it has drained
         self._engine = engine
         self._settings = settings
         self._replicas: dict[str, Handle[ReplicaState]] = {}
@@ -322,6 +324,7 @@ class ActorCluster:
             care,
             changed=self._has_changed,
             gone=lambda replica_id: self._forget(self._replicas, name, replica_id),
+            last_words=self._keep_replica_figures,
         )
 
     # -- standbys -----------------------------------------------------------------------------------------------
@@ -391,6 +394,15 @@ class ActorCluster:
         read: Totals = replace(totals, figures=msgspec.msgpack.decode(figures, type=ProxyFigures))
         return read
 
+    async def _keep_proxy_figures(self, proxy: ProxyState) -> None:
+        if self.kept is not None:
+            self.kept.saw_proxy(proxy.id, (await self.totals(proxy.id)).figures)
+
+    async def _keep_replica_figures(self, replica: ReplicaState) -> None:
+        if self.kept is not None:
+            key = f"{replica.stack}/{replica.deployment}"
+            self.kept.saw_replica(replica.id, key, await self.replica_figures(replica.id))
+
     async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
         """A call that is pending until there is something to report."""
         timeout_s = LOAD_ANSWER_S * max(1.0, slower)
@@ -429,6 +441,7 @@ class ActorCluster:
             care,
             changed=self._has_changed,
             gone=lambda proxy_id: self._forget(self._proxies, PROXY_PREFIX + proxy_id, proxy_id),
+            last_words=self._keep_proxy_figures,
         )
 
     # -- both ---------------------------------------------------------------------------------------------------

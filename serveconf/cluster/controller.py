@@ -114,6 +114,7 @@ class Controller:
         stacks = Stacks(Ledger(self._store), journal)
         await stacks.load()
         cluster = self._cluster = ActorCluster(self._engine, identity)
+        cluster.kept = kept
         await cluster.refresh(serving_ids(stacks.ledger.generation))
         reconciler = self._reconciler = Reconciler(cluster, stacks, clock, journal)
         await reconciler.scaling.load()

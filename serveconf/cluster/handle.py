@@ -11,7 +11,7 @@ an actor that can't be reached, or is silent, is asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -58,7 +58,9 @@ class Handle(Generic[S]):
         *,
         changed: Callable[[], None],
         gone: Callable[[str], None],
+        last_words: Callable[[S], Awaitable[None]] | None = None,
     ) -> None:
+        self._last_words: Callable[[S], Awaitable[None]] | None = last_words  # heard between its drain and its end
         self.state: S = state
         self.care = care
         self._engine = engine
@@ -259,6 +261,8 @@ class Handle(Generic[S]):
             async with asyncio.timeout(drain_s + KILL_GRACE_S):
                 while drains:
                     drains = not await self._has_drained(drain_s)
+                    if not drains and self._last_words is not None:
+                        await self._last_words(self.state)
         except TimeoutError:
             log.info("an actor did not drain in time", actor=self.state.id)
         except EngineError as error:

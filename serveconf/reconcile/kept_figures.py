@@ -71,6 +71,8 @@ class KeptFigures:
     def saw_proxy(self, proxy_id: str, figures: ProxyFigures) -> None:
         """A proxy says what it has counted."""
         before = self._book.proxies.get(proxy_id)
+        if before is not None and _is_older(figures.process, before.process):
+            return
         if before is not None and _is_another(before.process, figures.process):
             self._end_proxy(proxy_id)
         self._book.proxies[proxy_id] = figures
@@ -78,6 +80,8 @@ class KeptFigures:
     def saw_replica(self, replica_id: str, deployment: str, figures: ReplicaFigures) -> None:
         """A replica of ``stack/deployment`` says what it has counted."""
         before = self._book.replicas.get(replica_id)
+        if before is not None and _is_older(figures.process, before.figures.process):
+            return
         if before is not None and _is_another(before.figures.process, figures.process):
             self._end_replica(replica_id)
         self._book.replicas[replica_id] = _Replica(deployment=deployment, figures=figures)
@@ -150,3 +154,8 @@ class KeptFigures:
 
 def _is_another(one: ProcessFigures, other: ProcessFigures) -> bool:
     return one.began != other.began
+
+
+def _is_older(one: ProcessFigures, other: ProcessFigures) -> bool:
+    """An answer that was on its way for longer than a later one, such as the last; a process's CPU time only grows."""
+    return one.began == other.began and one.cpu_s < other.cpu_s

@@ -69,10 +69,11 @@ async def look_at_proxies(cluster: Cluster, kept: KeptFigures) -> None:
     """Ask every proxy what it has counted. Of one that does not answer the last that it said stands."""
     proxies = cluster.observe().proxies
     read = await asyncio.gather(*(cluster.totals(p.id) for p in proxies), return_exceptions=True)
-    for proxy, totals in zip(proxies, read, strict=True):
-        if isinstance(totals, Totals):
-            kept.saw_proxy(proxy.id, totals.figures)
     observed = cluster.observe()
+    there = {proxy.id for proxy in observed.proxies}  # who has gone meanwhile has had the last word
+    for proxy, totals in zip(proxies, read, strict=True):
+        if isinstance(totals, Totals) and proxy.id in there:
+            kept.saw_proxy(proxy.id, totals.figures)
     kept.keep_only((p.id for p in observed.proxies), (r.id for r in observed.replicas))
 
 
@@ -80,6 +81,7 @@ async def look_at_replicas(cluster: Cluster, kept: KeptFigures) -> None:
     """Ask every replica that serves. One whose loop the user's code blocks says it the next time."""
     replicas = [replica for replica in cluster.observe().replicas if replica.phase in SERVING]
     read = await asyncio.gather(*(cluster.replica_figures(r.id) for r in replicas), return_exceptions=True)
+    there = {replica.id for replica in cluster.observe().replicas}
     for replica, figures in zip(replicas, read, strict=True):
-        if isinstance(figures, ReplicaFigures):
+        if isinstance(figures, ReplicaFigures) and replica.id in there:
             kept.saw_replica(replica.id, f"{replica.stack}/{replica.deployment}", figures)

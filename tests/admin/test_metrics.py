@@ -234,3 +234,17 @@ async def test_standbys_are_counted_by_state() -> None:
     text = (await read_metrics(cluster, ledger, None)).decode()
     assert 'serveconf_standbys{state="Ready"} 2.0' in text
     assert 'serveconf_standbys{state="Starting"} 1.0' in text
+
+
+def test_an_answer_that_was_long_on_its_way_takes_nothing_back() -> None:
+    def counted(answers: int, cpu_s: float) -> ProxyFigures:
+        figures = DeploymentFigures()
+        for _ in range(answers):
+            figures.duration("GET", 200).observe(0.001)
+        return ProxyFigures(deployments={"s/d": figures}, process=ProcessFigures(began=1.0, cpu_s=cpu_s))
+
+    kept = KeptFigures()
+    kept.saw_proxy("n-0", counted(5, 2.0))
+    kept.saw_proxy("n-0", counted(4, 1.9))
+    kept.keep_only([], [])
+    assert kept.proxies()["n-0"].deployments["s/d"].durations["GET"][200].count == 5
