@@ -252,6 +252,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The nodes have no room for the replicas, even one after the other.",
         "Lower num_replicas, num_cpus or memory, or add a node; `serveconf status` shows what is taken.",
     ),
+    "disk_full": (
+        "A node's disk has no room for the code that its replicas import.",
+        "Free some space below the named folder, or start that node's Ray with TMPDIR on a larger disk.",
+    ),
     "pinned": ("The stack was rolled back, and watchers leave it alone.", "`serveconf resume`, or an apply by hand."),
     "stale": ("The stack has changed since you looked.", "Plan again, and apply that."),
     "stale_plan": (

@@ -8,15 +8,17 @@ looked at before, so that who names a package later gets what was sent under tha
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from serveconf.code.package import unpack, verify, was_written_to
-from serveconf.errors import AuthorError, NotFound
+from serveconf.errors import AuthorError, NotFound, OperatorError
 from serveconf.reconcile.ports import Store
 
 log = logging.getLogger("serveconf.code")
@@ -63,15 +65,34 @@ class Packages:
         return self._folder / check_digest(digest)
 
     async def folder(self, digest: str) -> Path:
-        """The unpacked package. Raises NotFound where the store has none of that digest, BadPackage where it is another."""
+        """The unpacked package. Raises NotFound where the store has none of that digest, BadPackage where it is another,
+        OperatorError where the disk is full.
+
+        Who unpacks one takes what the store has forgotten off this node: on other nodes than the controller's nobody else would.
+        """
         path = self.path(digest)
         self._used[digest] = self._now()
         if not path.is_dir():
             data = await self._store.get(f"code/{digest}")
             if data is None:
                 raise NotFound(f"code package {digest[:12]} is not in the store", hint="apply the spec again")
-            await asyncio.to_thread(unpack, data, path, digest=digest)
+            there = await asyncio.to_thread(self._there)  # before the store is asked: what comes later is not looked at
+            stored = {key.removeprefix("code/") for key in await self._store.keys("code/")}
+            await asyncio.to_thread(self._clear, stored, there)
+            await asyncio.to_thread(self._unpack, data, path, digest)
         return path
+
+    def _unpack(self, data: bytes, path: Path, digest: str) -> None:
+        try:
+            unpack(data, path, digest=digest)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise OperatorError(
+                f"no space left for code package {digest[:12]} in {self._folder} on {socket.gethostname()}",
+                hint="free some space there, or set TMPDIR of the node's Ray to a larger disk",
+                code="disk_full",
+            ) from error
 
     async def collect(self, needed: set[str]) -> None:
         """Forget the packages that nothing needs and nobody has asked for lately, and what was unpacked of them here."""
@@ -81,19 +102,22 @@ class Packages:
         for key in await self._store.keys("code/"):
             if key.removeprefix("code/") not in kept:
                 await self._store.delete(key)
-        await asyncio.to_thread(self._clear, kept)
+        await asyncio.to_thread(lambda: self._clear(kept, self._there()))
 
-    def _clear(self, kept: set[str]) -> None:
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
-                # with a dot: being unpacked just now
-                if path.name in kept | self._written_to or path.name.startswith("."):
-                    continue
-                if was_written_to(path, path.name):
-                    self._written_to.add(path.name)
-                    log.warning("an app has written beside its modules: %s is kept", path)
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
+    def _there(self) -> list[Path]:
+        """What is unpacked here; with a dot: being unpacked just now."""
+        found = self._folder.iterdir() if self._folder.is_dir() else ()
+        return [path for path in found if not path.name.startswith(".")]
+
+    def _clear(self, kept: set[str], there: list[Path]) -> None:
+        for path in there:
+            if path.name in kept | self._written_to or not path.is_dir():
+                continue
+            if was_written_to(path, path.name):
+                self._written_to.add(path.name)
+                log.warning("an app has written beside its modules: %s is kept", path)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def clear_node(folder: Path) -> None:
