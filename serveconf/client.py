@@ -105,6 +105,10 @@ class Client:
         """One revision in full."""
         return self._json("GET", f"/stacks/{stack}/revisions/{number}")
 
+    def handles(self) -> Json:
+        """What calls by handle from this process need: the frames' secret and the routing table."""
+        return self._json("POST", "/handles")
+
     def has_code(self, digest: str) -> bool:
         """Whether the package is there."""
         return bool(self._json("GET", f"/code/{digest}")["present"])

@@ -19,6 +19,7 @@ from serveconf import __version__
 from serveconf.admin import models
 from serveconf.admin.events import events_router
 from serveconf.admin.guard import LOOPBACK, ROLE, Guard
+from serveconf.admin.handles import Peering, handles_router
 from serveconf.admin.live import live_router
 from serveconf.admin.logs import NDJSON, logs_router
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
@@ -69,6 +70,7 @@ def make_app(
     on_upgrade: MakeWay | None = None,
     events: EventLog | None = None,
     pulse: Pulse | None = None,
+    peering: Peering | None = None,
 ) -> FastAPI:
     """The control API of one controller."""
     sessions = Sessions(token, name=f"serveconf_{urlsplit(address).port}")
@@ -95,6 +97,8 @@ def make_app(
         app.include_router(live_router(pulse, lambda: _status(plane, address)), prefix="/api/v1")
     app.include_router(nodes_router(plane.cluster), prefix="/api/v1")
     app.include_router(webhooks_router(token), prefix="/api/v1")
+    if peering is not None:
+        app.include_router(handles_router(plane.packages.store, peering), prefix="/api/v1")
     return app
 
 

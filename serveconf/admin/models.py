@@ -43,6 +43,8 @@ class ApplyBody(Origin):
     """The folder that was packed, for the working directory of replicas on this machine."""
     merge: bool = False
     """Add or replace just these deployments and keys of http_options; all others of the stack stay."""
+    alone: bool = False
+    """With ``merge``: the stack's other deployments go, its http_options stay."""
 
 
 class RollbackBody(Origin):
@@ -50,6 +52,18 @@ class RollbackBody(Origin):
 
     revision: int | None = None
     """Its number; left out: the last one that was applied before the current."""
+
+
+class HandlesModel(Body):
+    """What a script needs to call deployments by handle."""
+
+    host: str
+    """The controller's host name: the sockets are there."""
+    node_id: str
+    secret: str = Field(repr=False)
+    """Proves to a replica that the caller belongs to the cluster; hexadecimal."""
+    table: str | None
+    """The committed routing table, base64; null before the first apply."""
 
 
 class DeleteBody(Origin):

@@ -16,6 +16,7 @@ from typing import Any, cast
 import msgspec
 
 from serveconf.admin.app import make_app
+from serveconf.admin.handles import Peering
 from serveconf.admin.server import AdminServer
 from serveconf.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Tasks, keep
 from serveconf.cluster.actors import ActorCluster
@@ -75,6 +76,7 @@ class Controller:
         self._engine = RayEngine()
         self._restarted = surroundings.restarted
         self._store = surroundings.store
+        self._node_id = surroundings.node_id
         self._address = ControllerAddress()
         self._ready = asyncio.Event()
         self._cluster: ActorCluster | None = None
@@ -140,6 +142,7 @@ class Controller:
             on_upgrade=self._make_way,
             events=events,
             pulse=pulse,
+            peering=Peering(secret=identity.secret, node_id=self._node_id),
         )
         self._writers.start(keep("events", events.keep), name="events")
         self._writers.start(keep("figures", pulse.run), name="figures")

@@ -174,6 +174,7 @@ class Replica:
         )
         install_caller(self._following.caller)
         target = import_target(spec["import_path"], code)
+        self._enter_context(None)
         self._served = build(
             target,
             factory=spec["factory"],
@@ -185,19 +186,7 @@ class Replica:
         )
         await self._served.startup()
         served = self._served
-        context.enter_replica(
-            context.Replica(
-                context=context.ReplicaContext(
-                    app_name=deployment.entry,
-                    deployment=deployment.bound or deployment.name,
-                    replica_tag=self._order.id,
-                    servable_object=served.servable,
-                    stack=self._order.stack,
-                ),
-                max_ongoing=spec["max_ongoing_requests"],
-                ongoing=lambda: self._server.ongoing if self._server else 0,
-            )
-        )
+        self._enter_context(served.servable)
         self._server = WireServer(
             Answering(
                 served.app,
@@ -214,6 +203,23 @@ class Replica:
         await self._pass_first_check(spec)
         self._state = replace(self._state, phase=Phase.READY, message="")
         log.info("replica ready", replica=self._order.id, deployment=deployment.name)
+
+    def _enter_context(self, servable: Any) -> None:
+        """Constructors may ask who they are, and for handles."""
+        deployment = self._order.deployment
+        context.enter_replica(
+            context.Replica(
+                context=context.ReplicaContext(
+                    app_name=deployment.entry,
+                    deployment=deployment.bound or deployment.name,
+                    replica_tag=self._order.id,
+                    servable_object=servable,
+                    stack=self._order.stack,
+                ),
+                max_ongoing=deployment.spec["max_ongoing_requests"],
+                ongoing=lambda: self._server.ongoing if self._server else 0,
+            )
+        )
 
     async def _pass_first_check(self, spec: Mapping[str, Any]) -> None:
         """It is not ready before its health check has passed once; the controller says when that takes too long."""

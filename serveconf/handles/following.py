@@ -51,13 +51,17 @@ class Following:
     async def _look_again_and_again(self) -> None:
         while True:
             try:
-                data = await self._read()
-                if data is not None and data != self._seen:
-                    await self.directory.take(decode(data))
-                    self._seen = data
+                await self.refresh()
             except Exception as error:  # noqa: BLE001 - the store may be out of reach for a while: what is known holds
                 log.warning("the routing table cannot be read: %r", error)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def refresh(self) -> None:
+        """Take the table that is committed now. Raises what reading it raises."""
+        data = await self._read()
+        if data is not None and data != self._seen:
+            await self.directory.take(decode(data))
+            self._seen = data
 
     async def close(self) -> None:
         """Let go of every replica."""

@@ -26,6 +26,12 @@ def install_caller(find: Callable[[], Caller] | None) -> None:
     _find_caller = find
 
 
+def install_default_caller(find: Callable[[], Caller]) -> None:
+    """The same, where nobody was installed yet: user code in a replica imports the Python API too."""
+    if _find_caller is None:
+        install_caller(find)
+
+
 class DeploymentHandle(Generic[T]):
     """``handle.remote(...)`` calls the deployment, ``handle.method.remote(...)`` a method of it.
 

@@ -95,7 +95,7 @@ class ControlPlane:
 
         def shown(before: dict[str, Any]) -> dict[str, Any]:
             said = masked(request.spec, request.masks)
-            return merged_spec(said, before) if request.merge else said
+            return merged_spec(said, before, alone=request.alone) if request.merge else said
 
         return self._begin(stack, Ask(request=request, desired=desired, instead=not request.merge, shown=shown))
 
@@ -307,7 +307,7 @@ class ControlPlane:
     ) -> DesiredStack:
         preflight = preflight or self._preflight
         desired = await prepare(request, revision=number, current=current, preflight=preflight)
-        return merged_stack(desired, current) if request.merge else desired
+        return merged_stack(desired, current, alone=request.alone) if request.merge else desired
 
     def _begin(self, stack: str, ask: Ask) -> Operation:
         operation = Operation(stack)

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from serveconf.plan.state import DesiredStack
 
 
-def merged_stack(made: DesiredStack, current: DesiredStack | None) -> DesiredStack:
-    """``current`` with the deployments and the http_options keys of ``made``."""
+def merged_stack(made: DesiredStack, current: DesiredStack | None, *, alone: bool = False) -> DesiredStack:
+    """``current`` with the deployments and the http_options keys of ``made``; ``alone``: with no other deployments."""
     if current is None:
         return made
     replaced = {d.entry for d in made.deployments}  # with all that was bound to them
-    kept = (d for d in current.deployments if d.entry not in replaced)
+    kept = () if alone else [d for d in current.deployments if d.entry not in replaced]
     deployments = {d.name: d for d in (*kept, *made.deployments)}
     front = made if "middlewares" in made.http_options else current
     return replace(
@@ -34,8 +34,10 @@ def merged_stack(made: DesiredStack, current: DesiredStack | None) -> DesiredSta
     )
 
 
-def merged_spec(said: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+def merged_spec(said: dict[str, Any], before: dict[str, Any], *, alone: bool = False) -> dict[str, Any]:
     """The same of two specs, for the history."""
+    if alone:
+        before = {key: value for key, value in before.items() if key != "deployments"}
     deployments = {d["name"]: d for d in (*before.get("deployments", ()), *said.get("deployments", ()))}
     spec = {**before, **said, "deployments": list(deployments.values())}
     http_options = {**before.get("http_options", {}), **said.get("http_options", {})}

@@ -25,6 +25,7 @@ class ApplyRequest(msgspec.Struct, frozen=True, kw_only=True):
     base_revision: int | None = None  # refused when the stack is at another one
     automatic: bool = False  # from a watcher: it respects a pin
     merge: bool = False  # what the spec names joins what the stack has, instead of being all of it
+    alone: bool = False  # with ``merge``: its other deployments go, its http_options stay
     timeout_s: float | None = None
     max_failed: int | None = None
 

@@ -7,14 +7,15 @@ the control API, into the stack ``default``; each call changes what it names and
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from serveconf.client import Client
-from serveconf.errors import AuthorError, NotFound
-from serveconf.handles.handle import DeploymentHandle
+from serveconf.errors import NotFound
+from serveconf.handles.handle import DeploymentHandle, install_default_caller
 from serveconf.ingress.class_routes import ingress
 from serveconf.ingress.deployment import Application, Deployment, deployment, install_deployer
 from serveconf.runtime.batching import batch
@@ -22,9 +23,12 @@ from serveconf.runtime.context import ReplicaContext, get_multiplexed_model_id, 
 from serveconf.runtime.multiplexed import multiplexed
 from serveconf.serve import metrics
 from serveconf.serve.deploying import deploy, deployments_of
+from serveconf.serve.driver import disconnect, the_caller
 from serveconf.serve.front import http_options_spec
 from serveconf.serve.parcel import Parcel
+from serveconf.serve.running import RunTarget, get_app_handle, get_deployment_handle, run_application
 from serveconf.serve.session import STACK, change, checked, session, stop, tell
+from serveconf.serve.shown import Status
 from serveconf.spec.load import load_file, load_mapping
 from serveconf.spec.models import Location
 from serveconf.submit import follow, submit
@@ -33,11 +37,14 @@ __all__ = [
     "Application",
     "Deployment",
     "ReplicaContext",
+    "RunTarget",
     "apply",
     "batch",
     "delete",
     "deployment",
+    "get_app_handle",
     "get_deployment",
+    "get_deployment_handle",
     "get_multiplexed_model_id",
     "get_replica_context",
     "ingress",
@@ -45,6 +52,7 @@ __all__ = [
     "metrics",
     "multiplexed",
     "run",
+    "run_many",
     "shutdown",
     "start",
     "status",
@@ -93,12 +101,14 @@ def run(
     *,
     name: str = STACK,
     route_prefix: str | None = "/",
+    blocking: bool = False,
     _local_testing_mode: bool = False,
 ) -> DeploymentHandle[Any]:
-    """Run an application, and give a handle of its ingress.
+    """Run an application as the stack ``name``, in place of what that had deployed, and give a handle of its ingress.
 
-    With ``_local_testing_mode`` all of its deployments are objects in this process, without Ray and HTTP: for tests of
-    what they do together. Without it an application is refused for now (AuthorError).
+    ``route_prefix`` None: no HTTP. ``blocking``: return only with a KeyboardInterrupt; the application lives on as
+    ``serve.start(detached=)`` says. With ``_local_testing_mode`` all of its deployments are objects in this process,
+    without Ray and HTTP: for tests of what they do together. Raises AuthorError, CodeFailed, Conflict.
     """
     if not isinstance(app, Application):
         raise TypeError(f"serve.run takes what Deployment.bind() gives, not {app!r}")
@@ -106,16 +116,25 @@ def run(
 
     if _local_testing_mode:
         return run_locally(app, name)
-    raise AuthorError(
-        f"{app.deployment.name} is an application, and only _local_testing_mode runs those so far",
-        hint="deploy a single deployment with .deploy(), or name it in a spec",
-    )
+    handle = run_application(app, name, route_prefix)
+    where = f"at {route_prefix}" if route_prefix is not None else "without a route"
+    tell(f"{name} is live {where}")
+    if blocking:
+        threading.Event().wait()
+    return handle
 
 
-def status() -> dict[str, Any]:
-    """Stacks, deployments, replicas and proxies as they are: what ``serveconf status -o json`` prints."""
-    found: dict[str, Any] = session().client.status()
-    return found
+def run_many(targets: Sequence[RunTarget], *, blocking: bool = False) -> list[DeploymentHandle[Any]]:
+    """Run several applications, one after the other; a handle of each one's ingress. Raises as ``run``."""
+    handles = [run(one.target, name=one.name, route_prefix=one.route_prefix) for one in targets]
+    if blocking:
+        threading.Event().wait()
+    return handles
+
+
+def status() -> Status:
+    """Stacks, deployments, replicas and proxies: what ``serveconf status -o json`` prints, as keys and as attributes."""
+    return Status(session().client.status())
 
 
 def list_deployments() -> dict[str, Deployment]:
@@ -132,13 +151,19 @@ def get_deployment(name: str) -> Deployment:
 
 
 def delete(name: str) -> None:
-    """Take a deployment away, draining. Raises NotFound."""
-    change("delete", {"deployments": [name]})
-    session().deployed.discard(name)
+    """Take away, draining, the application of that name, or else the deployment. Raises NotFound."""
+    known = session()
+    if name in {stack["name"] for stack in known.client.status()["stacks"]}:
+        change("delete", {}, name)
+        known.applications.discard(name)
+    else:
+        change("delete", {"deployments": [name]})
+    known.deployed.discard(name)
 
 
 def shutdown() -> None:
     """Stop replicas, proxies and the controller, and the Ray that serveconf started."""
+    disconnect()
     stop()
 
 
@@ -160,3 +185,4 @@ class _Deployer:
 
 
 install_deployer(_Deployer())
+install_default_caller(the_caller)

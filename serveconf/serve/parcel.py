@@ -25,7 +25,8 @@ from serveconf.code.by_value import Bound, by_value_file, by_value_path
 from serveconf.code.package import pack
 from serveconf.code.snapshot import Snapshot, digest_of, take_snapshot
 from serveconf.errors import AuthorError
-from serveconf.ingress.deployment import Deployment
+from serveconf.ingress.deployment import Application, Deployment
+from serveconf.ingress.graph import nodes_of
 from serveconf.serve.pickling import pickled
 
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
@@ -57,6 +58,16 @@ class Parcel:
             self._add_folder(home)  # what it imports in its turn
         self._add_by_value(name, path, bound)
         return path, said if bound is target else {"args": [], "kwargs": {}}
+
+    def add_application(self, name: str, app: Application) -> str:
+        """The import path of a bound application: its module's name for it, or by value with the modules of its code."""
+        path, _ = self.add(name, app)
+        if by_value_file(path) is not None:
+            for node in nodes_of(app):
+                home = sys.modules.get(getattr(node.deployment.func_or_class, "__module__", None) or "__main__")
+                if home is not None and home.__name__ != "__main__":
+                    self._add_folder(home)
+        return path
 
     def upload(self, client: Client) -> Snapshot:
         """Send the package where the controller does not have it yet; an empty one is none."""

@@ -31,6 +31,7 @@ class Session:
     started: bool = False  # by this process
     detached: bool = True
     deployed: set[str] = field(default_factory=set)
+    applications: set[str] = field(default_factory=set)  # names of stacks
 
 
 _session: Session | None = None
@@ -130,12 +131,15 @@ def tell(message: str) -> None:
 def _end() -> None:
     """What was not to outlive this process goes with it."""
     known = _session
-    if known is None or known.detached or not (known.started or known.deployed):
+    if known is None or known.detached or not (known.started or known.deployed or known.applications):
         return
     try:
         if known.started:
             stop()
-        else:
+            return
+        for name in sorted(known.applications):
+            change("delete", {}, name)
+        if known.deployed and STACK not in known.applications:
             change("delete", {"deployments": sorted(known.deployed)})
     except ServeconfError as error:
         tell(f"could not clean up: {error.message}")

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from world import World, request
 
 from serveconf.errors import Conflict
+from serveconf.reconcile.merge import merged_spec
 from serveconf.reconcile.requests import ApplyRequest
 
 pytestmark = pytest.mark.anyio
@@ -129,3 +130,10 @@ async def test_a_plan_of_a_merge_removes_nothing(world: World) -> None:
 
 def _from(folder: str, deployment: dict[str, Any]) -> ApplyRequest:
     return replace(request(deployment, merge=True), app_dir=folder)
+
+
+async def test_one_that_is_to_be_alone_takes_the_others_place_and_leaves_the_front(world: World) -> None:
+    before = {"name": "shop", "http_options": {"port": 81}, "deployments": [A]}
+    said = {"name": "shop", "deployments": [B]}
+    assert merged_spec(said, before)["deployments"] == [A, B]
+    assert merged_spec(said, before, alone=True) == {"name": "shop", "http_options": {"port": 81}, "deployments": [B]}

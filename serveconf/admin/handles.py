@@ -1,0 +1,40 @@
+"""``POST /api/v1/handles``: what a script needs to call deployments by handle: the routing table, and the frames' secret.
+
+A POST, although it changes nothing: the read-only token must not be enough to call deployments past the proxies.
+"""
+
+from __future__ import annotations
+
+import socket
+from base64 import b64encode
+
+import msgspec
+from fastapi import APIRouter
+
+from serveconf.admin import models
+from serveconf.reconcile.ports import Store
+
+
+class Peering(msgspec.Struct, frozen=True, kw_only=True):
+    """What this cluster's ends of the wire know of each other. ``node_id``: the controller's node."""
+
+    secret: bytes
+    node_id: str
+
+
+def handles_router(store: Store, peering: Peering) -> APIRouter:
+    """Its one route."""
+    router = APIRouter(tags=["look"])
+
+    @router.post("/handles")
+    async def handles() -> models.HandlesModel:
+        """The committed routing table as replicas read it, for a script on the controller's host that calls by handle."""
+        table = await store.get("generation")
+        return models.HandlesModel(
+            host=socket.gethostname(),
+            node_id=peering.node_id,
+            secret=peering.secret.hex(),
+            table=b64encode(table).decode() if table is not None else None,
+        )
+
+    return router

@@ -1,0 +1,103 @@
+"""Handles in a script: its own connections to replicas, on a loop in a thread, by the table that the controller gives.
+
+They go over the same sockets as those of replicas, so the script has to run on the controller's host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from base64 import b64decode
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from serveconf.client import Client
+from serveconf.errors import OperatorError, Unreachable
+from serveconf.handles.calls import Caller
+from serveconf.handles.following import Following
+from serveconf.proxy.pool import ReplicaPool
+from serveconf.serve.session import session
+
+T = TypeVar("T")
+
+
+class Driver:
+    """One controller's deployments, as this process calls them. Raises OperatorError on another host."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        told = client.handles()
+        if told["host"] != socket.gethostname():
+            raise OperatorError(
+                f"handles in a script work on the controller's host, {told['host']}, alone",
+                hint="call the deployment over HTTP",
+                code="other_host",
+            )
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="serveconf handles", daemon=True).start()
+        self._following = self._run(self._follow(told["node_id"], bytes.fromhex(told["secret"])))
+
+    def caller(self) -> Caller:
+        """Who makes the calls."""
+        return self._following.caller()
+
+    def refresh(self) -> None:
+        """What this process has just applied is what its next call meets."""
+        self._run(self._following.refresh())
+
+    def close(self) -> None:
+        """Let go of every replica."""
+        self._run(self._following.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _follow(self, node_id: str, secret: bytes) -> Following:
+        return Following(ReplicaPool(node_id=node_id, secret=secret), self._table)
+
+    async def _table(self) -> bytes | None:
+        try:
+            table = (await asyncio.to_thread(self.client.handles))["table"]
+        except (Unreachable, RuntimeError):  # RuntimeError: the process ends, or its session was closed
+            return None
+        return b64decode(table) if table is not None else None
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+_lock = threading.Lock()
+_driver: Driver | None = None
+
+
+def the_caller() -> Caller:
+    """Who makes the calls of this script; connects it where it is not."""
+    driver = _driver or connect()
+    return driver.caller()
+
+
+def connect() -> Driver:
+    """The driver of this process's session."""
+    global _driver
+    client = session().client
+    with _lock:
+        if _driver is not None and _driver.client is not client:
+            _driver.close()
+            _driver = None
+        if _driver is None:
+            _driver = Driver(client)
+        return _driver
+
+
+def refresh() -> None:
+    """After a change of this process's own; nothing where it has called nobody yet."""
+    if _driver is not None:
+        connect().refresh()
+
+
+def disconnect() -> None:
+    """Everything is shut down."""
+    global _driver
+    with _lock:
+        known, _driver = _driver, None
+    if known is not None:
+        known.close()
