@@ -349,6 +349,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "A roll back without a number goes back from what serves; here a canary still runs.",
         "`serveconf abort` takes the canary back; `serveconf rollback REVISION` goes back further.",
     ),
+    "other_host": (
+        "A script calls by handle from another machine than the controller's.",
+        "Run it where the controller runs, or ask over HTTP; handles in a replica work on every node.",
+    ),
     "no_canary": (
         "There is no canary to promote or to abort: it is over, or the deployment has none.",
         "`serveconf status` shows those that run; `serveconf rollback` takes back what serves already.",

@@ -107,7 +107,12 @@ def _folder() -> Path:
 
     Short, because a socket's path holds 107 bytes.
     """
-    return own_folder(temp_folder() / f"serveconf-{os.getuid()}") / "ray"
+    place = temp_folder()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"Ray's files can't lie in {place}: {error.strerror}", hint="see RAY_TMPDIR") from error
+    return own_folder(place / f"serveconf-{os.getuid()}") / "ray"
 
 
 @contextlib.contextmanager

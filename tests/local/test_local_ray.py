@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from serveconf import private, processes
+from serveconf import local_ray, private, processes
+from serveconf.errors import OperatorError
 from serveconf.home import LocalRay, Record, read_record, write_record
 from serveconf.launch import shut_down
 from serveconf.local_ray import access_to, is_running, ray_in_reach, stop_local_ray
@@ -187,3 +188,12 @@ def test_apps_get_of_the_shell_what_a_process_needs_and_what_is_named(wanted: st
     found = clean_environment({**SHELL, "SERVECONF_PASS_ENV": wanted}, "m")
     assert set(found) == NEEDED | more | set(access()) | {MARK}
     assert {name: found[name] for name in NEEDED | more} == {name: SHELL[name] for name in NEEDED | more}
+
+
+def test_the_folder_of_rays_files_is_made_and_told_where_it_can_not_be(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "not" / "there"))
+    assert local_ray._folder().parent.is_dir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file" / "below"))
+    with pytest.raises(OperatorError, match="can't lie in"):
+        local_ray._folder()
