@@ -277,6 +277,10 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The controller and the command are of versions that do not understand each other.",
         "`serveconf upgrade` brings an older controller along; for a newer one install the command that belongs to it.",
     ),
+    "bad_backup": (
+        "The file is no backup of serveconf, is damaged, or was written by a newer version.",
+        "Take another one, or restore it with the version that wrote it.",
+    ),
     "not_installed": (
         "An upgrade needs the new version installed in the environment that Ray's workers start from, on every node.",
         "`pip install` it there, then `serveconf upgrade` again.",

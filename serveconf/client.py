@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from serveconf.backup_file import Backup, SavedStack
 from serveconf.credentials import is_proof
 from serveconf.errors import (
     AuthorError,
@@ -214,6 +215,22 @@ class Client:
         path = f"/stacks/{stack}/deployments/{deployment}/scale"
         found: Json = self._json("POST", path, json={"replicas": replicas})
         return found
+
+    def backup(self) -> Backup:
+        """All stacks with their revisions and code."""
+        try:
+            answer = self._http.post("/backup", timeout=CODE_S)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if answer.is_error:
+            raise self._misunderstood(_error(answer), "POST")
+        return msgspec.msgpack.decode(answer.content, type=Backup)
+
+    def restore(self, saved: SavedStack, *, replaces: bool, author: str) -> str:
+        """Begin to serve what a backup says of a stack; returns the operation's id."""
+        body, params = msgspec.msgpack.encode(saved), {"replace": replaces, "author": author}
+        path = f"/stacks/{saved.name}/restore"
+        return str(self._json("POST", path, content=body, params=params, timeout=CODE_S)["operation"])
 
     def upgrade_controller(self, version: str) -> None:
         """Have the controller make way for the version that is installed by now; it comes back as that."""

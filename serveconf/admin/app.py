@@ -28,6 +28,7 @@ from serveconf.admin.page import page_router
 from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
 from serveconf.admin.webhooks import webhooks_router
+from serveconf.backup_file import SavedStack
 from serveconf.credentials import Role, prove, read_only
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.beside import warnings_of
@@ -47,6 +48,7 @@ from serveconf.route_test import judge_request
 from serveconf.versions import API, OLDEST_API
 
 MAX_PACKAGE_BYTES = 120_000_000
+MSGPACK = "application/msgpack"
 
 StackName = Annotated[str, Path(description="Name of the stack.")]
 IfMatch = Annotated[str | None, Header(description="Revision that the stack must be at, or 412.")]
@@ -272,6 +274,22 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown, on_upgrade: MakeWay | 
         """Stop an apply: undone before the switch, completed after it."""
         cancelled = await plane.cancel(operation)
         return models.CancelModel(undone=cancelled.undone, message=cancelled.message)
+
+    @router.post("/backup", response_class=Response, responses={200: {"content": {MSGPACK: {}}}})
+    async def backup() -> Response:
+        """All stacks with their revisions and code, as MessagePack. It holds secrets, so the token that may write is needed."""
+        return Response(msgspec.msgpack.encode(await plane.backup()), media_type=MSGPACK)
+
+    @router.post("/stacks/{stack}/restore", status_code=202)
+    async def restore(stack: StackName, request: Request, replace: bool = False, author: str = "") -> models.Accepted:
+        """Serve what a backup says of the stack, whose code packages were uploaded before. The body: its part of the backup."""
+        try:
+            saved = msgspec.msgpack.decode(await request.body(), type=SavedStack)
+        except msgspec.MsgspecError as error:
+            raise AuthorError(f"this is no stack of a backup: {error}", code="bad_backup") from error
+        if saved.name != stack:
+            raise AuthorError(f"the backup is of stack '{saved.name}', not '{stack}'", code="bad_backup")
+        return models.Accepted(operation=(await plane.restore(saved, replaces=replace, author=author)).id)
 
     @router.post("/upgrade", status_code=202)
     async def upgrade(body: models.UpgradeBody) -> models.Accepted:

@@ -43,6 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "abort": ("canary", "End a canary at once: all of the requests back to the old version."),
     "resume": ("change", "End the pin that a rollback leaves."),
     "delete": ("change", "Take deployments, or a whole stack, away."),
+    "backup": ("backup", "Write all stacks, their revisions and their code to a file that only its owner can read."),
+    "restore": ("backup", "Bring the stacks of a backup up again, each as one apply."),
     "upgrade": (
         "upgrade",
         "Bring a running controller, its proxies and replicas to the version of this command, with no request lost.",

@@ -14,11 +14,13 @@ from msgspec.structs import replace
 
 from serveconf import __version__
 from serveconf.background import Tasks
+from serveconf.backup_file import Backup, SavedStack
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.desired import as_running
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see_through, stale
+from serveconf.reconcile.backup import make_backup, take_history
 from serveconf.reconcile.beside import warnings_of
 from serveconf.reconcile.canary import CanaryPlan, with_canaries
 from serveconf.reconcile.canary_pass import canaries_of
@@ -29,7 +31,7 @@ from serveconf.reconcile.operation import Event, Operation, Standing
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Preflight
 from serveconf.reconcile.prepare import prepare
-from serveconf.reconcile.records import Failure, Revision, StackHead
+from serveconf.reconcile.records import Failure, Revision, StackHead, code_of
 from serveconf.reconcile.requests import ApplyRequest, Cancelled
 from serveconf.reconcile.result import masked
 from serveconf.reconcile.scaling import Scaling
@@ -165,6 +167,33 @@ class ControlPlane:
             if event["event"] == "result":
                 return event
         raise AssertionError("unreachable")
+
+    async def backup(self) -> Backup:
+        """All stacks that serve, with their histories and packages."""
+        return await make_backup(self.ledger, self.packages.store)
+
+    async def restore(self, saved: SavedStack, *, replaces: bool, author: str = "") -> Operation:
+        """Begin to serve what a backup says of a stack. Its packages are here by now. Raises Conflict where the stack lives."""
+        revision = await take_history(self._deps.stacks, saved, replaces=replaces)
+
+        async def desired(current: DesiredStack | None, number: int) -> DesiredStack:
+            for digest in code_of(revision.desired):
+                if not await self.packages.has(digest):
+                    raise NotFound(f"code package {digest[:12]} is not in the backup", code="bad_backup")
+            return as_running(replace(revision.desired, revision=number), current)
+
+        request = ApplyRequest(spec={"name": saved.name}, author=author, source=revision.source, commit=revision.commit)
+        return self._begin(
+            saved.name,
+            Ask(
+                request=request,
+                desired=desired,
+                pin=saved.pinned,
+                at_once=True,
+                instead=True,
+                shown=lambda before: revision.spec,
+            ),
+        )
 
     def delete(self, stack: str, deployments: list[str] | None, request: ApplyRequest) -> Operation:
         """Begin to take deployments, or the whole stack, away."""

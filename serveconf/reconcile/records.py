@@ -190,8 +190,7 @@ class Ledger:
             digest
             for revisions in self.revisions.values()
             for revision in revisions.values()
-            for digest in [*(d.code for d in revision.desired.deployments), *_other_code(revision.desired)]
-            if digest
+            for digest in code_of(revision.desired)
         }
 
 
@@ -204,6 +203,11 @@ def _decode(key: str, data: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise OperatorError(f"the record {key} can't be read: {error}", code="bad_record") from error
+
+
+def code_of(desired: DesiredStack) -> set[str]:
+    """Digests of all code packages that a stack names."""
+    return {digest for digest in [*(d.code for d in desired.deployments), *_other_code(desired)] if digest}
 
 
 def _other_code(desired: DesiredStack) -> list[str]:

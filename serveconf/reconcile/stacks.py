@@ -209,6 +209,13 @@ class Stacks:
             if revision is not None and not revision.receipt:
                 await self._write(None, replace(revision, receipt=receipt))
 
+    async def take_history(self, name: str, revisions: list[Revision]) -> None:
+        """What a backup knows of a stack that is not there. Where a history is kept already, that stays."""
+        async with self._locks[name]:
+            if name not in self.ledger.heads and not self.ledger.revisions.get(name):
+                for revision in revisions:
+                    await self._write(None, revision)
+
     async def forget(self, name: str) -> None:
         """A stack that ends is taken off the books. Nothing happens to one that does not."""
         async with self._locks[name]:

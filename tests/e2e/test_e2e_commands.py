@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,23 @@ def test_wrong_token_is_refused_with_one_json_document(place: Place, command: tu
     assert done.code == 1
     assert set(done.json) == {"error"}
     assert done.json["error"]["code"] == "unauthorized"
+
+
+def test_a_stack_comes_back_from_its_backup_as_it_was(stack: Stack, tmp_path: Path) -> None:
+    stack.says("web", "kept")
+    stack.spec("name: web, import_path: 'web:app', route_prefix: /$")
+    stack.apply()
+    file = tmp_path / "kept.backup"
+    told = stack.place.ok("backup", file, "-o", "json").json
+    assert stack.name in told["stacks"] and file.stat().st_mode & 0o777 == 0o600
+    before = stack.place.ok("dump", "--stack", stack.name).out
+    assert stack.place.run("backup", file).code == 1  # it is there already
+    assert stack.place.run("restore", file, "--stack", stack.name).code == 6  # it lives
+    stack.place.ok("delete", "--stack", stack.name)
+    done = stack.place.ok("restore", file, "--stack", stack.name, "-o", "json")
+    assert [one["outcome"] for one in done.json["stacks"]] == ["applied"]
+    assert json.loads(ask(f"{stack.url}/")[1])["said"] == "kept"
+    assert stack.place.ok("dump", "--stack", stack.name).out == before
+    file.write_bytes(file.read_bytes()[:-1])
+    done = stack.place.run("restore", file, "--replace")
+    assert done.code == 1 and "damaged" in done.err
