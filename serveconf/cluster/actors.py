@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from serveconf.background import keep
 from serveconf.cluster.engine import Away, Engine, Gone, Place, Refused, Remote, Silent
-from serveconf.cluster.handle import ANSWER_S, Care, Handle
+from serveconf.cluster.handle import ANSWER_S, Care, Ends, Handle
 from serveconf.cluster.logs import get_logger
-from serveconf.cluster.orders import Orders, place_of, replica_care
+from serveconf.cluster.orders import Orders, kind_of_order, place_of, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
 from serveconf.cluster.reach import Reach
+from serveconf.cluster.rooms import Rooms
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, STANDBY_PREFIX, ClusterSettings
 from serveconf.cluster.spread import best_node
 from serveconf.cluster.standby_pool import StandbyPool
@@ -32,6 +33,7 @@ from serveconf.reconcile.ports import (
     Counters,
     LogPart,
     NodeState,
+    ProcessOrder,
     ProxyOrder,
     ReplicaOrder,
     StandbyOrder,
@@ -40,6 +42,8 @@ from serveconf.reconcile.ports import (
 from serveconf.routing import Generation, encode
 
 log = get_logger("cluster")
+
+Handles = list[Handle[ReplicaState]]
 
 NODES_PERIOD_S = 0.3  # between two looks, each of which takes a second
 NODE_LOST = "its node is out of reach"
@@ -64,7 +68,7 @@ class ActorCluster:
         self._proxies: dict[str, Handle[ProxyState]] = {}
         self._orders = Orders(engine.store)
         self._standbys = StandbyPool(engine, self._orders, self._has_changed)
-        self._starting: dict[str, ReplicaOrder] = {}  # by the engine, which has to find a place for each
+        self._starting: dict[str, ReplicaOrder | ProcessOrder] = {}  # by the engine, which has to find a place for each
         self._ports: dict[str, tuple[str, int]] = {}  # of each proxy: its node and its port
         self._nodes: tuple[NodeState, ...] = ()
         self._reach = Reach()
@@ -165,6 +169,12 @@ class ActorCluster:
                 if order.id not in self._replicas:
                     handle = self._replica_handle(name, order, remote)
                     await self._adopt_as(name, handle, self._replicas, serves=order.id in serving)
+            case ProcessOrder():
+                rooms = Rooms(self._engine, remote, order)
+                for one in order.replicas:
+                    if one.id not in self._replicas:
+                        handle = self._room_handle(name, order, one, rooms)
+                        await self._adopt_as(name, handle, self._replicas, serves=one.id in serving)
             case ProxyOrder():
                 if order.id not in self._proxies:
                     await self._adopt_as(name, self._proxy_handle(order, remote), self._proxies)
@@ -182,10 +192,10 @@ class ActorCluster:
         try:
             state = await remote.call("describe", timeout_s=ANSWER_S)
             if type(state) is not type(handle.state):  # a standby that was to become a replica when the controller died
-                await self._engine.kill(remote)
+                await handle.end_now()
                 self._orders.forget(name)
                 return
-            handle.state = state
+            handle.state = replace(state, process=handle.state.process) if isinstance(state, ReplicaState) else state
         except (Silent, Away):
             if serves:
                 handle.state = replace(handle.state, phase=Phase.READY)
@@ -198,38 +208,59 @@ class ActorCluster:
 
     async def start_replica(self, order: ReplicaOrder) -> None:
         """In a standby of its kind, or where the engine places it; its handle tells when it is ready or has failed."""
-        handle = await self._warm_replica(order) or await self._cold_replica(order)
-        self._replicas[order.id] = handle
-        handle.watch()
+        for handle in await self._warm(order) or await self._cold(order):
+            self._replicas[order.id] = handle
+            handle.watch()
         self._has_changed()
 
-    async def _warm_replica(self, order: ReplicaOrder) -> Handle[ReplicaState] | None:
+    async def start_process(self, order: ProcessOrder) -> None:
+        """As ``start_replica``, with a handle for each replica in it."""
+        for handle in await self._warm(order) or await self._cold(order):
+            self._replicas[handle.state.id] = handle
+            handle.watch()
+        self._has_changed()
+
+    async def _warm(self, order: ReplicaOrder | ProcessOrder) -> Handles:
         while (standby := self._standbys.fitting(order, self.observe().replicas, self._nodes)) is not None:
             taken = await self._standbys.take(standby, order, self._settings)
             if taken is not None:
-                handle = self._replica_handle(taken[0], order, taken[1])
+                handles = self._handles(taken[0], order, taken[1])
                 there = {"node_id": standby.state.node_id, "pid": standby.state.pid, "was_standby": True}
-                handle.state = replace(handle.state, **there)
-                return handle
-        return None
+                for handle in handles:
+                    handle.state = replace(handle.state, **there)
+                return handles
+        return []
 
-    async def _cold_replica(self, order: ReplicaOrder) -> Handle[ReplicaState]:
+    async def _cold(self, order: ReplicaOrder | ProcessOrder) -> Handles:
         self._standbys.make_room(order, self._nodes)
-        self._starting[order.id] = order
+        self._starting[order.replicas[0].id if isinstance(order, ProcessOrder) else order.id] = order
         name = REPLICA_PREFIX + order.id
         await self._orders.keep(name, order)
         place = place_of(order.deployment.spec["ray_actor_options"])
         prefers = best_node(order.stack, order.deployment, self.observe().replicas, self.nodes())
         place = replace(place, prefers=prefers)
         try:
-            remote = await self._engine.start(name, "replica", (order, self._settings), place)
+            remote = await self._engine.start(name, kind_of_order(order), (order, self._settings), place)
         except Refused as refused:
-            handle = self._replica_handle(name, order, None)
-            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
-            return handle
-        handle = self._replica_handle(name, order, remote)
-        handle.state = replace(handle.state, node_id=prefers)  # most probably; it says itself where it has come to be
-        return handle
+            handles = self._handles(name, order, None)
+            for handle in handles:
+                handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
+            return handles
+        handles = self._handles(name, order, remote)
+        for handle in handles:  # most probably; it says itself where it has come to be
+            handle.state = replace(handle.state, node_id=prefers)
+        return handles
+
+    def _handles(self, name: str, order: ReplicaOrder | ProcessOrder, remote: Remote | None) -> Handles:
+        """One for each replica of the order."""
+        match order:
+            case ReplicaOrder():
+                return [self._replica_handle(name, order, remote)]
+            case ProcessOrder():
+                rooms = Rooms(self._engine, remote, order) if remote is not None else None
+                return [self._room_handle(name, order, one, rooms) for one in order.replicas]
+            case _:
+                assert_never(order)
 
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """Hand a new user_config over."""
@@ -307,7 +338,28 @@ class ActorCluster:
             raise OperatorError(f"replica {replica_id} is gone", code="no_answer")
         return handle
 
-    def _replica_handle(self, name: str, order: ReplicaOrder, remote: Remote | None) -> Handle[ReplicaState]:
+    def _room_handle(
+        self, name: str, order: ProcessOrder, one: ReplicaOrder, rooms: Rooms | None
+    ) -> Handle[ReplicaState]:
+        """The process and its order are forgotten with the last of its replicas."""
+
+        def gone(replica_id: str) -> None:
+            self._replicas.pop(replica_id, None)
+            if rooms is None or rooms.leave(replica_id):
+                self._orders.forget(name)
+
+        handle = self._replica_handle(name, one, rooms.room(one.id) if rooms else None, rooms, gone)
+        handle.state = replace(handle.state, process=order.id)
+        return handle
+
+    def _replica_handle(
+        self,
+        name: str,
+        order: ReplicaOrder,
+        remote: Remote | None,
+        ends: Ends | None = None,
+        gone: Callable[[str], None] | None = None,
+    ) -> Handle[ReplicaState]:
         state = ReplicaState(
             id=order.id,
             stack=order.stack,
@@ -318,12 +370,12 @@ class ActorCluster:
         )
         care = replica_care(order.deployment.spec, order.ready_timeout_s)
         return Handle(
-            self._engine,
+            ends or self._engine,
             remote,
             state,
             care,
             changed=self._has_changed,
-            gone=lambda replica_id: self._forget(self._replicas, name, replica_id),
+            gone=gone or (lambda replica_id: self._forget(self._replicas, name, replica_id)),
             last_words=self._keep_replica_figures,
         )
 

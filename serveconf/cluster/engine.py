@@ -57,6 +57,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     node_ip: str
     restarted: bool = False  # by the engine, after a former life
+    own_process: bool = False  # nothing else runs in its process, nor writes to its output
     was_standby: bool = False  # the process was there, and warm, before it was told what it is
 
 

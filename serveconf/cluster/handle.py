@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Remote, Silent
+from serveconf.cluster.engine import Away, EngineError, Gone, Remote, Silent
 from serveconf.cluster.logs import get_logger
 from serveconf.errors import OperatorError
 from serveconf.plan.state import Phase, ProxyState, ReplicaState, StandbyState
@@ -46,12 +46,19 @@ class Care:
     returns: bool = False  # the engine restarts it when it dies
 
 
+class Ends(Protocol):
+    """Who ends an actor: the engine, or what stands between it and one of several replicas of a process."""
+
+    async def kill(self, remote: Remote, *, restart: bool = False) -> None:
+        """See ``Engine.kill``."""
+
+
 class Handle(Generic[S]):
     """One actor, from its start or its adoption to its end."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Ends,
         remote: Remote | None,
         state: S,
         care: Care,
@@ -190,7 +197,7 @@ class Handle(Generic[S]):
             return
         if type(state) is not type(self.state):
             state = replace(self.state, phase=Phase.FAILED, message="its process never became what it was to be")
-        self._become(state)
+        self._become(_still_there(state, self.state))
 
     async def _why_late(self) -> str:
         """Whether it was never placed, or does not get through its start."""
@@ -296,7 +303,19 @@ class Handle(Generic[S]):
         fields: dict[str, Any] = {"generation": 0} if isinstance(self.state, ProxyState) else {}
         self._become(replace(self.state, phase=Phase.STARTING, **fields))
 
+    async def end_now(self) -> None:
+        """Its process, without a drain."""
+        if self._remote is not None:
+            await self._engine.kill(self._remote)
+
     def _become(self, state: S) -> None:
         if state != self.state:
             self.state = state
             self._changed()
+
+
+def _still_there(state: S, before: S) -> S:
+    """A replica does not know of those beside it."""
+    if isinstance(state, ReplicaState) and isinstance(before, ReplicaState):
+        return replace(state, process=before.process)
+    return state

@@ -23,6 +23,7 @@ KINDS = {
     "controller": "serveconf.cluster.controller:Controller",
     "proxy": "serveconf.cluster.proxy:Proxy",
     "replica": "serveconf.cluster.replica:Replica",
+    "process": "serveconf.cluster.shared:SharedProcess",
     "standby": "serveconf.cluster.standby:Standby",
 }
 
@@ -32,7 +33,7 @@ class Hosted:
 
     def __init__(self, kind: str, args: tuple[Any, ...], surroundings: Surroundings) -> None:
         self._surroundings = surroundings
-        self._thread = LoopThread("replica" if kind == "standby" else kind)
+        self._thread = LoopThread("replica" if kind in ("standby", "process") else kind)
         self._become(kind, args)
 
     async def call(self, method: str, args: tuple[Any, ...]) -> Any:
@@ -44,6 +45,8 @@ class Hosted:
         if method == "become":
             self._surroundings = replace(self._surroundings, was_standby=True)
             return self._become(*args)
+        if method == "room" and not hasattr(self._object, "room"):  # a standby that never became a process of several
+            _, method, args = args
         return await self._thread.run(getattr(self._object, method)(*args))
 
     def _become(self, kind: str, args: tuple[Any, ...]) -> None:

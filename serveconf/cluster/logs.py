@@ -74,7 +74,7 @@ def write_logs() -> None:
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
         as_json = os.environ.get("SERVECONF_LOG_FORMAT") == "json"
-        handler.setFormatter(JsonLines({}) if as_json else KeyFormatter())
+        handler.setFormatter(JsonLines(dict) if as_json else KeyFormatter())
         root.addHandler(handler)
         root.setLevel(logging.INFO)
         root.propagate = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -13,13 +13,13 @@ from serveconf.cluster.handle import Care
 from serveconf.cluster.logs import get_logger
 from serveconf.errors import ServeconfError
 from serveconf.reconcile.placement import asked_resources
-from serveconf.reconcile.ports import ProxyOrder, ReplicaOrder, StandbyOrder, Store
+from serveconf.reconcile.ports import ProcessOrder, ProxyOrder, ReplicaOrder, StandbyOrder, Store
 
 log = get_logger("cluster")
 
 FOLDER = "orders/"
 
-Order = ReplicaOrder | ProxyOrder | StandbyOrder
+Order = ReplicaOrder | ProcessOrder | ProxyOrder | StandbyOrder
 _DECODER: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 
 
@@ -48,6 +48,17 @@ class Orders:
             await self._store.delete(FOLDER + name)
         except (ServeconfError, EngineError) as error:
             log.warning("an order could not be forgotten", actor=name, reason=str(error))
+
+
+def kind_of_order(order: ReplicaOrder | ProcessOrder) -> str:
+    """The kind of hosted object that performs it: ``hosted.KINDS``."""
+    match order:
+        case ReplicaOrder():
+            return "replica"
+        case ProcessOrder():
+            return "process"
+        case _:
+            assert_never(order)
 
 
 def place_of(options: Mapping[str, Any]) -> Place:

@@ -9,16 +9,20 @@ from pathlib import Path
 from serveconf.errors import OperatorError
 from serveconf.reconcile.log_lines import merged, timed
 from serveconf.reconcile.ports import LogPart
+from serveconf.runtime.shared_output import lines_of
 
 LARGEST_BYTES = 1_000_000  # read at once
 STREAMS = {"out": 1, "err": 2}
 RAY_MARKS = (":job_id:", ":actor_name:", ":task_name:")  # Ray's own lines in these files
 
 
-def read_own_log(position: Mapping[str, int] | None, tail: int) -> LogPart:
-    """The lines written since ``position``, or the last ``tail`` lines; and the position to go on from."""
+def read_own_log(position: Mapping[str, int] | None, tail: int, deployment: str | None = None) -> LogPart:
+    """The lines written since ``position``, or the last ``tail`` lines; and the position to go on from.
+
+    ``deployment``: of a process that several share, only what that one has written, and what nobody can be named for.
+    """
     found = {stream: _own_file(descriptor) for stream, descriptor in STREAMS.items()}
-    return _read_files(found, position, tail)
+    return _read_files(found, position, tail, deployment)
 
 
 def read_log_of(pid: int, tail: int) -> LogPart:
@@ -35,13 +39,19 @@ def read_log_of(pid: int, tail: int) -> LogPart:
     return _read_files(found, None, tail)
 
 
-def _read_files(files: Mapping[str, Path | None], position: Mapping[str, int] | None, tail: int) -> LogPart:
+def _read_files(
+    files: Mapping[str, Path | None],
+    position: Mapping[str, int] | None,
+    tail: int,
+    deployment: str | None = None,
+) -> LogPart:
     logs = []
     reached: dict[str, int] = {}
     for stream, file in files.items():
         data, reached[stream] = _read(file, None if position is None else position.get(stream, 0))
         text = data.decode(errors="replace").splitlines()
-        logs.append(list(timed(stream, (line for line in text if not line.startswith(RAY_MARKS)))))
+        text = [line for line in text if not line.startswith(RAY_MARKS)]
+        logs.append(list(timed(stream, text if deployment is None else lines_of(deployment, text))))
     lines = tuple(line.text for line in merged(logs))
     return LogPart(
         lines=lines if position is not None else lines[len(lines) - min(tail, len(lines)) :], position=reached

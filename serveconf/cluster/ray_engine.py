@@ -58,6 +58,7 @@ class Actor:
             node_id=context.get_node_id(),
             node_ip=str(ray.util.get_node_ip_address()),  # type: ignore[no-untyped-call]
             restarted=restarted,
+            own_process=True,
         )
         self._hosted = Hosted(kind, args, surroundings)
 

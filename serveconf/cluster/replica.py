@@ -13,12 +13,14 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serveconf import __version__
 from serveconf.cluster.engine import Surroundings
@@ -42,7 +44,7 @@ from serveconf.plan.hiding import hide, secrets_of_deployment
 from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
-from serveconf.reconcile.ports import ReplicaOrder
+from serveconf.reconcile.ports import ReplicaOrder, Store
 from serveconf.runtime import context
 from serveconf.runtime.log_lines import set_up_logging
 from serveconf.tracing import Outlet
@@ -55,18 +57,41 @@ FIRST_CHECKS_S = 0.25  # between two of them while it starts
 LAST_SPANS_S = 1.0  # that may be waiting for a collector when it ends
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What a process has once, however many replicas are in it."""
+
+    code: Path | None  # where the code package lies
+    following: Following  # of the calls that its code makes by handle
+    writes: list[asyncio.Task[None]]  # tells what is written below app_dir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What a replica that is not alone in its process takes from there."""
+
+    ground: Callable[[], Awaitable[Ground]]
+    pool: ReplicaPool
+    secrets: Mapping[str, str]  # of all of them
+    speaks: bool  # it tells what can be told but once: what the process uses, and has counted
+
+
 class Replica:
     """Import, construct, start up, listen; then answer until it is drained."""
 
-    def __init__(self, order: ReplicaOrder, settings: ClusterSettings, surroundings: Surroundings) -> None:
-        self._secrets = secrets_of_deployment(order.deployment)
+    def __init__(
+        self, order: ReplicaOrder, settings: ClusterSettings, surroundings: Surroundings, shared: Shared | None = None
+    ) -> None:
+        self._shared = shared
+        self._secrets = shared.secrets if shared else secrets_of_deployment(order.deployment)
         self._order = order
         self._settings = settings
         self._node_ip = surroundings.node_ip
         folder = node_folder(settings.cluster_id)
         self._store = surroundings.store
         self._following: Following | None = None
-        self._pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret)  # of those that it calls
+        own_pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret)
+        self._pool = shared.pool if shared else own_pool  # of those that it calls
         self._packages = Packages(self._store, folder / "code")
         self._uds = str(folder / f"{hashlib.sha256(order.id.encode()).hexdigest()[:16]}.sock")
         self._served: ServedApp | None = None
@@ -83,6 +108,12 @@ class Replica:
                 "service.instance.id": order.id,
                 "host.name": socket.gethostname(),
             }
+        )
+        self.room = context.Replica(
+            context=self._context(None),
+            max_ongoing=order.deployment.spec["max_ongoing_requests"],
+            ongoing=lambda: self._server.ongoing if self._server else 0,
+            name=order.deployment.name,
         )
         self._state = ReplicaState(
             id=order.id,
@@ -128,6 +159,8 @@ class Replica:
 
     async def figures(self) -> bytes:
         """What was counted here: ``ReplicaFigures`` as msgpack, as they go on changing."""
+        if self._shared and not self._shared.speaks:
+            return msgspec.msgpack.encode(ReplicaFigures())
         calls = self._following.durations if self._following is not None else {}
         figures = ReplicaFigures(calls=calls, families=list(own_families()), process=use_of_this_process())
         return msgspec.msgpack.encode(figures)
@@ -163,17 +196,13 @@ class Replica:
 
     async def _build(self) -> None:
         deployment, spec = self._order.deployment, self._order.deployment.spec
-        code = await self._packages.folder(deployment.code) if deployment.code else None
-        _enter(deployment.app_dir, code)
-        self._writes = report_writes(self._store, self._order.stack, app_dir=deployment.app_dir, code=code)
-        names = {"stack": self._order.stack, "deployment": deployment.name, "replica": self._order.id}
-        set_up_logging(spec.get("logging"), **names)
-        self._following = Following(
-            self._pool,
-            lambda: self._store.get("generation"),
-        )
-        install_caller(self._following.caller)
-        target = import_target(spec["import_path"], code)
+        if self._shared:
+            ground = await self._shared.ground()
+        else:
+            names = log_names(self.room)
+            ground = await enter(self._order, self._store, self._packages, self._pool, lambda: names)
+        self._following = ground.following
+        target = import_target(spec["import_path"], ground.code)
         self._enter_context(None)
         self._served = build(
             target,
@@ -187,13 +216,14 @@ class Replica:
         await self._served.startup()
         served = self._served
         self._enter_context(served.servable)
+        answering = Answering(
+            served.app,
+            lambda: served.servable,
+            self._following.directory.holding,
+            Tracing(lambda: served.app.app, self._spans, name=deployment.name),
+        )
         self._server = WireServer(
-            Answering(
-                served.app,
-                lambda: served.servable,
-                self._following.directory.holding,
-                Tracing(lambda: served.app.app, self._spans, name=deployment.name),
-            ),
+            InRoom(answering, self.room) if self._shared else answering,
             secret=self._settings.secret,
             max_ongoing=spec["max_ongoing_requests"],
             state=self._served.state,
@@ -204,28 +234,27 @@ class Replica:
         self._state = replace(self._state, phase=Phase.READY, message="")
         log.info("replica ready", replica=self._order.id, deployment=deployment.name)
 
-    def _enter_context(self, servable: Any) -> None:
+    def _enter_context(self, servable: object | None) -> None:
         """Constructors may ask who they are, and for handles."""
-        deployment = self._order.deployment
-        context.enter_replica(
-            context.Replica(
-                context=context.ReplicaContext(
-                    app_name=deployment.entry,
-                    deployment=deployment.bound or deployment.name,
-                    replica_tag=self._order.id,
-                    servable_object=servable,
-                    stack=self._order.stack,
-                ),
-                max_ongoing=deployment.spec["max_ongoing_requests"],
-                ongoing=lambda: self._server.ongoing if self._server else 0,
-            )
-        )
+        self.room.context = self._context(servable)
+        if not self._shared:
+            context.enter_replica(self.room)
 
     async def _pass_first_check(self, spec: Mapping[str, Any]) -> None:
         """It is not ready before its health check has passed once; the controller says when that takes too long."""
         while wrong := await self.check(spec["health_check_path"], spec["health_check_timeout_s"]):
             self._state = replace(self._state, message=f"its health check fails: {wrong}")
             await asyncio.sleep(FIRST_CHECKS_S)
+
+    def _context(self, servable: object | None) -> context.ReplicaContext:
+        deployment = self._order.deployment
+        return context.ReplicaContext(
+            app_name=deployment.entry,
+            deployment=deployment.bound or deployment.name,
+            replica_tag=self._order.id,
+            servable_object=servable,
+            stack=self._order.stack,
+        )
 
     def _handle(self, node: str) -> DeploymentHandle[Any]:
         """What a constructor gets for another deployment of its application."""
@@ -292,11 +321,46 @@ class Replica:
             await self._server.close()
         if self._served is not None:
             await self._served.shutdown()
-        if self._following is not None:
+        if self._following is not None and not self._shared:
             await self._following.close()
         await asyncio.to_thread(self._spans.close, LAST_SPANS_S)
         Path(self._uds).unlink(missing_ok=True)
         return clean
+
+
+class InRoom:
+    """The ASGI application of a replica that is not alone in its process: what runs for a request knows whose it is."""
+
+    def __init__(self, app: ASGIApp, room: context.Replica) -> None:
+        self._app = app
+        self._room = room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context.enter_room(self._room)
+        await self._app(scope, receive, send)
+
+
+def log_names(room: context.Replica) -> dict[str, str]:
+    """What a structured log line says of who has written it."""
+    return {"stack": room.context.stack, "deployment": room.name, "replica": room.context.replica_tag}
+
+
+async def enter(
+    order: ReplicaOrder,
+    store: Store,
+    packages: Packages,
+    pool: ReplicaPool,
+    names: Callable[[], Mapping[str, str]],
+) -> Ground:
+    """Make this process one that the order's code can run in."""
+    deployment = order.deployment
+    code = await packages.folder(deployment.code) if deployment.code else None
+    _enter(deployment.app_dir, code)
+    writes = report_writes(store, order.stack, app_dir=deployment.app_dir, code=code)
+    set_up_logging(deployment.spec.get("logging"), names)
+    following = Following(pool, lambda: store.get("generation"))
+    install_caller(following.caller)
+    return Ground(code=code, following=following, writes=writes)
 
 
 def _enter(app_dir: str | None, code: Path | None) -> None:

@@ -12,11 +12,11 @@ from serveconf import __version__
 from serveconf.cluster.engine import Engine, EngineError, Refused, Remote
 from serveconf.cluster.handle import ANSWER_S, Care, Handle
 from serveconf.cluster.logs import get_logger
-from serveconf.cluster.orders import Orders, place_of
+from serveconf.cluster.orders import Orders, kind_of_order, place_of
 from serveconf.cluster.settings import STANDBY_PREFIX
 from serveconf.plan.state import Phase, ReplicaState, StandbyState
 from serveconf.reconcile.placement import asked_resources, has, kind_of
-from serveconf.reconcile.ports import NodeState, ReplicaOrder, StandbyOrder
+from serveconf.reconcile.ports import NodeState, ProcessOrder, ReplicaOrder, StandbyOrder
 
 log = get_logger("cluster")
 
@@ -55,7 +55,7 @@ class StandbyPool:
             handle.stop(0)
 
     def fitting(
-        self, order: ReplicaOrder, replicas: Iterable[ReplicaState], nodes: Iterable[NodeState]
+        self, order: ReplicaOrder | ProcessOrder, replicas: Iterable[ReplicaState], nodes: Iterable[NodeState]
     ) -> Handle[StandbyState] | None:
         """One of the replica's kind, where its deployment has no more replicas than elsewhere."""
         kind = kind_of(order.deployment.spec["ray_actor_options"])
@@ -69,8 +69,13 @@ class StandbyPool:
                 return handle
         return None
 
-    async def take(self, standby: Handle[StandbyState], order: ReplicaOrder, *args: Any) -> tuple[str, Remote] | None:
-        """Have it become the replica: the actor's name, and the actor. None where it can't any more; the log has why."""
+    async def take(
+        self, standby: Handle[StandbyState], order: ReplicaOrder | ProcessOrder, *args: Any
+    ) -> tuple[str, Remote] | None:
+        """Have it become the replica, or the process of several: the actor's name, and the actor.
+
+        None where it can't any more; the log has why.
+        """
         standby_id, name, remote = standby.state.id, STANDBY_PREFIX + standby.state.id, standby.remote
         self.handles.pop(standby_id, None)
         self._held.pop(standby_id, None)
@@ -79,7 +84,7 @@ class StandbyPool:
         assert remote is not None
         try:
             await self._orders.keep(name, order)
-            await remote.call("become", "replica", (order, *args), timeout_s=BECOME_S)
+            await remote.call("become", kind_of_order(order), (order, *args), timeout_s=BECOME_S)
         except BaseException as error:  # a cancel too: nobody knows it any more, so it must not stay
             log.warning("a standby could not be taken", standby=standby_id, reason=repr(error))
             await self._engine.kill(remote)
@@ -89,7 +94,7 @@ class StandbyPool:
             return None
         return name, remote
 
-    def make_room(self, order: ReplicaOrder, nodes: Sequence[NodeState]) -> None:
+    def make_room(self, order: ReplicaOrder | ProcessOrder, nodes: Sequence[NodeState]) -> None:
         """They never stand in the way of a replica: where no node has room for it beside them, they go."""
         asked = asked_resources(order.deployment.spec["ray_actor_options"])
         if not any(has(node.available, asked) for node in nodes):

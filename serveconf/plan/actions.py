@@ -17,6 +17,7 @@ class Reason(StrEnum):
     GONE = "no longer in the spec"
     SPEC_CHANGED = "spec changed"
     CODE_CHANGED = "code changed"
+    PROCESS_CHANGED = "its process is rolled for"
     REPLICAS_MISSING = "replicas missing"
     REPLICAS_SURPLUS = "too many replicas"
     OTHER_VERSION = "replicas run another version"

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from serveconf.code.versions import base_of, version_of
 from serveconf.plan.costs import canonical, field_costs, roll_fields, same
+from serveconf.plan.processes import with_processes
 from serveconf.plan.scaling import rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.routing import Middleware
@@ -74,6 +75,7 @@ def make_desired(
         said_app_dir=said_app_dir,
         standbys=spec.standbys,
     )
+    made = with_processes(made)
     return made if current is None else _keep(made, current, middlewares=middleware_files_for is not None)
 
 
@@ -105,11 +107,13 @@ def _make_deployment(
     # A max_ongoing_requests that follows from the target is told to live replicas: it makes no other version.
     different = roll_fields(spec.model_dump(mode="json"), field_costs(DeploymentSpec))
     del different["name"]  # another name is another deployment, never another version
+    version = version_of(different | {"app_dir": said_app_dir}, files)
     return DesiredDeployment(
         name=spec.name,
         prefix=spec.prefix,
         num_replicas=_replicas(spec),
-        version=version_of(different | {"app_dir": said_app_dir}, files),
+        version=version,
+        own_version=version,
         code=code,
         app_dir=app_dir,
         modules=dict(files),

@@ -19,6 +19,7 @@ from serveconf.plan.desired import same_middlewares, same_policy
 from serveconf.plan.fields import field_action, fields_changed, files_changed, values_after, values_before
 from serveconf.plan.front import diff_front
 from serveconf.plan.masks import shown
+from serveconf.plan.processes import others_changed
 from serveconf.plan.scaling import rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.spec.models import Cost, DeploymentSpec
@@ -49,7 +50,8 @@ def make_plan(
         if known is None:
             actions.append(_create(after[name]))
         else:
-            actions += _change(known, after[name], live.get(name, ()), moved=moved)
+            beside = others_changed(current, desired, after[name])
+            actions += _change(known, after[name], live.get(name, ()), moved=moved, beside=beside)
     if current is not None and current.standbys != desired.standbys:
         actions.append(_standbys(current, desired))
     gone = sorted((before.keys() | live.keys()) - after.keys())
@@ -108,8 +110,10 @@ def _remove(name: str, deployment: DesiredDeployment | None, live: Replicas) -> 
     )
 
 
-def _change(before: DesiredDeployment, after: DesiredDeployment, live: Replicas, *, moved: bool) -> Iterator[Action]:
-    """The actions of one deployment that stays, the dearest first."""
+def _change(
+    before: DesiredDeployment, after: DesiredDeployment, live: Replicas, *, moved: bool, beside: Sequence[str]
+) -> Iterator[Action]:
+    """The actions of one deployment that stays, the dearest first. ``beside``: what has changed of its process otherwise."""
     fields: defaultdict[Cost, list[Change]] = defaultdict(list)
     if canonical(before.spec) != canonical(after.spec):
         # a field that is newer than what the store holds was at its default
@@ -117,7 +121,7 @@ def _change(before: DesiredDeployment, after: DesiredDeployment, live: Replicas,
             fields[change.cost].append(change)
     rolled = before.version != after.version or any(replica.version != after.version for replica in live)
     if rolled:
-        yield _roll(before, after, fields[Cost.ROLL], live, moved=moved)
+        yield _roll(before, after, fields[Cost.ROLL], live, moved=moved, beside=beside)
     for action, cost in _CHEAPER_THAN_ROLL:
         if fields[cost]:
             yield field_action(action, after.name, cost, fields[cost], masks=(before.masks, after.masks))
@@ -135,7 +139,13 @@ _CHEAPER_THAN_ROLL = (
 
 
 def _roll(
-    before: DesiredDeployment, after: DesiredDeployment, changed: Sequence[Change], live: Replicas, *, moved: bool
+    before: DesiredDeployment,
+    after: DesiredDeployment,
+    changed: Sequence[Change],
+    live: Replicas,
+    *,
+    moved: bool,
+    beside: Sequence[str],
 ) -> Action:
     """All live replicas are replaced. Operations that go are named in ``before``, those that come in ``after``."""
     why = []
@@ -145,6 +155,8 @@ def _roll(
         why.append(fields_changed(changed))
     if moved:
         why.append(Why(Reason.SPEC_CHANGED, ("app_dir",)))
+    if beside:
+        why.append(Why(Reason.PROCESS_CHANGED, tuple(beside)))
     if not why and base_of(before.version) == base_of(after.version) and edition_of(after.version):
         why.append(Why(Reason.UPGRADE, (f"serveconf {edition_of(after.version)}",)))
     if not why:

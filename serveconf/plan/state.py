@@ -25,6 +25,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str | None  # where it is mounted; None: not reachable over HTTP
     num_replicas: int
     version: str  # hash of all that makes a replica different: spec fields of cost roll, and the code it imports
+    own_version: str = ""  # the same of it alone, where ``version`` is that of a process that it shares
     code: str  # digest of the code package that its replicas import from
     app_dir: str | None = None  # the folder that was applied, for the replicas' working directory
     modules: dict[str, str] = {}  # files it imports from the package and data files: path -> content hash (for reasons)
@@ -108,6 +109,8 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""  # the name of its node
     was_standby: bool = False  # it started in a process that was there already
     serveconf: str = ""  # the version of serveconf that it runs; empty: not known yet
+    process: str = ""  # of several replicas in one process: what they have in common; empty: it is alone
+    goes: bool = False  # it leaves because of a replica beside it, and is well itself: ``processes.seen_together``
 
 
 class ProxyState(msgspec.Struct, frozen=True, kw_only=True):

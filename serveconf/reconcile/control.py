@@ -18,6 +18,7 @@ from serveconf.backup_file import Backup, SavedStack
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.desired import as_running
+from serveconf.plan.processes import with_processes
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see_through, stale
 from serveconf.reconcile.backup import make_backup, take_history
@@ -444,6 +445,5 @@ def _without(current: DesiredStack, deployments: list[str] | None, number: int) 
     if unknown:
         known = ", ".join(d.name for d in current.deployments) or "none"
         raise NotFound(f"stack '{current.name}' has no deployment '{unknown[0]}'", hint=f"its deployments: {known}")
-    return replace(
-        current, revision=number, deployments=tuple(d for d in current.deployments if d.entry not in deployments)
-    )
+    kept = tuple(d for d in current.deployments if d.entry not in deployments)
+    return with_processes(replace(current, revision=number, deployments=kept))

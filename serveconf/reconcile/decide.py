@@ -83,7 +83,7 @@ def target_failure(view: StackView, failed: tuple[ReplicaState, ...]) -> Failure
     """A replica that was started for the target and ended before it served means that the target can't be reached."""
     if view.target is None:
         return None
-    for replica in failed:
+    for replica in sorted(failed, key=lambda r: r.goes):  # of a process the one that made the others fail
         deployment = view.target.deployment(replica.deployment)
         before = view.current.deployment(replica.deployment) if view.current else None
         new = deployment is not None and deployment.version == replica.version
@@ -122,9 +122,9 @@ def _hold(
     deployment: DesiredDeployment, replicas: tuple[ReplicaState, ...], served: frozenset[str]
 ) -> tuple[ReplicaState, ...]:
     """What serves already and still lives; where that is too little, ready replicas of the same version fill up."""
-    ready = [r for r in replicas if r.phase is ReplicaPhase.READY]
+    ready = [r for r in replicas if r.phase is ReplicaPhase.READY or (r.goes and r.phase is ReplicaPhase.UNHEALTHY)]
     held = [r for r in ready if r.id in served]
-    spare = [r for r in ready if r.id not in served and r.version == deployment.version]
+    spare = [r for r in ready if r.id not in served and r.version == deployment.version and not r.goes]
     return (*held, *spare[: max(0, deployment.num_replicas - len(held))])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from serveconf.plan.processes import with_processes
 from serveconf.plan.state import DesiredStack
 
 
@@ -21,7 +22,7 @@ def merged_stack(made: DesiredStack, current: DesiredStack | None, *, alone: boo
     kept = () if alone else [d for d in current.deployments if d.entry not in replaced]
     deployments = {d.name: d for d in (*kept, *made.deployments)}
     front = made if "middlewares" in made.http_options else current
-    return replace(
+    merged = replace(
         made,
         http_options={**current.http_options, **made.http_options},
         http_middlewares=front.http_middlewares,
@@ -32,6 +33,7 @@ def merged_stack(made: DesiredStack, current: DesiredStack | None, *, alone: boo
         standbys=current.standbys,
         code="",  # several packages: nothing may be told from one digest
     )
+    return with_processes(merged)
 
 
 def merged_spec(said: dict[str, Any], before: dict[str, Any], *, alone: bool = False) -> dict[str, Any]:

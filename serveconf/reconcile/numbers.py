@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec.structs import replace
 
+from serveconf.plan.processes import process_of
 from serveconf.plan.scaling import rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.reconcile.ports import Clock, Store
@@ -53,7 +54,14 @@ class Numbers:
 
     def scaled(self, stack: DesiredStack, *, held: bool) -> DesiredStack:
         """The stack with its numbers; also without those that were set by hand."""
-        found = tuple(self.scaled_deployment(stack.name, deployment, held=held) for deployment in stack.deployments)
+        own = [self.scaled_deployment(stack.name, deployment, held=held) for deployment in stack.deployments]
+        most: dict[str, int] = {}  # a process has as many replicas as the busiest of its deployments asks for
+        for deployment in own:
+            if (process := process_of(deployment)) is not None:
+                most[process] = max(most.get(process, 0), deployment.num_replicas)
+        found = tuple(
+            replace(d, num_replicas=most[process]) if (process := process_of(d)) is not None else d for d in own
+        )
         return stack if found == stack.deployments else replace(stack, deployments=found)
 
     def scaled_deployment(self, stack: str, deployment: DesiredDeployment, *, held: bool) -> DesiredDeployment:

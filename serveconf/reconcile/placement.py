@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from serveconf.errors import AuthorError
+from serveconf.plan.processes import leads, members
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.reconcile.labels import takes, unmet
 from serveconf.reconcile.ports import NodeState
@@ -122,7 +123,7 @@ def fit_in(
         return desired, ()
     nodes = [node for node in nodes if not node.drains]
     live = [r for r in observed.of_stack(desired.name) if r.phase in LIVE]
-    needs = [_need(d, observed.of(desired.name, d.name)) for d in desired.deployments]
+    needs = [_need(desired, d, observed) for d in desired.deployments if leads(desired, d)]
     if not any(need.new for need in needs):
         return desired, ()
     draining = [r for r in observed.replicas if r.phase is ReplicaPhase.DRAINING]
@@ -134,10 +135,17 @@ def fit_in(
     return _waves(desired, [need for need in needs if need.new and need.old], free)
 
 
-def _need(deployment: DesiredDeployment, replicas: Sequence[ReplicaState]) -> Need:
-    live = [r for r in replicas if r.phase in LIVE]
+def _need(desired: DesiredStack, deployment: DesiredDeployment, observed: Observed) -> Need:
+    """Of one deployment, or of all those in its process."""
+    all_live = [r for d in members(desired, deployment) for r in observed.of(desired.name, d.name) if r.phase in LIVE]
+    live = _one_each(all_live)
     same = sum(r.version == deployment.version for r in live)
     return Need(deployment, max(0, deployment.num_replicas - same), len(live) - same)
+
+
+def _one_each(replicas: Sequence[ReplicaState]) -> list[ReplicaState]:
+    """One replica for each process that there is."""
+    return list({r.process or r.id: r for r in replicas}.values())
 
 
 def _check_in_the_end(needs: Sequence[Need], free: _Free, desired: DesiredStack) -> None:
@@ -169,7 +177,8 @@ def _waves(desired: DesiredStack, rolled: Sequence[Need], free: _Free) -> tuple[
         short[name] = room[name]
         how = f"{room[name]} at a time" if room[name] else "replacing before starting"
         lines.append(f"'{name}' goes in waves, {how}: the cluster has no room for {min(need.new, surge)} new replicas")
-    deployments = (replace(d, room=short[d.name]) if d.name in short else d for d in desired.deployments)
+    room_of = {d.name: short.get(members(desired, d)[0].name) for d in desired.deployments}
+    deployments = (d if room_of[d.name] is None else replace(d, room=room_of[d.name]) for d in desired.deployments)
     return replace(desired, deployments=tuple(deployments)), tuple(lines)
 
 
@@ -208,7 +217,7 @@ class _Free:
 def _held(replicas: Sequence[ReplicaState], current: DesiredStack | None) -> dict[str, list[Resources]]:
     """What replicas hold, by node; those of other stacks count as nothing."""
     held: dict[str, list[Resources]] = {}
-    for replica in replicas:
+    for replica in _one_each(replicas):
         deployment = current.deployment(replica.deployment) if current and current.name == replica.stack else None
         if deployment is not None:
             held.setdefault(replica.node_id, []).append(_asked(deployment))

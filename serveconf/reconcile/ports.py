@@ -26,6 +26,23 @@ class ReplicaOrder(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     ready_timeout_s: float
 
 
+class ProcessOrder(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One process to start with several replicas in it, one of each deployment that shares it."""
+
+    id: str
+    replicas: tuple[ReplicaOrder, ...]
+
+    @property
+    def stack(self) -> str:
+        """All are of one stack."""
+        return self.replicas[0].stack
+
+    @property
+    def deployment(self) -> DesiredDeployment:
+        """The one that says what the process asks for: all of them say the same."""
+        return self.replicas[0].deployment
+
+
 class StandbyOrder(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One process to keep warm on one node, for any replica that asks for just these options of Ray."""
 
@@ -152,6 +169,9 @@ class Cluster(Protocol):
     async def start_replica(self, order: ReplicaOrder) -> None:
         """Begin to start a replica, in a standby of its kind where there is one; it is observed as Starting, then Ready or
         Failed."""
+
+    async def start_process(self, order: ProcessOrder) -> None:
+        """Begin to start several replicas in one process. Each is observed by itself; the process ends with the last of them."""
 
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """Hand a new user_config to a live replica. Raises CodeFailed, and then the replica keeps its old one."""

@@ -16,6 +16,7 @@ from typing import Any
 from serveconf.background import Tasks
 from serveconf.errors import Conflict, NotFound
 from serveconf.figures import LoadReport
+from serveconf.plan.processes import process_of
 from serveconf.plan.scaling import START_S, Answer, Fleet, Past, Rule, Verdict, decide, rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaState
 from serveconf.reconcile.journal import EventKind, Note, unheard
@@ -152,14 +153,20 @@ class Scaling:
                 )
         elif number < 1:
             raise Conflict("at least 1 replica runs where autoscaling_config says nothing else", code="out_of_bounds")
-        before, one.held = one.number, number
-        self._numbers.hold(stack, deployment, number)
+        before, process = one.number, process_of(one.desired)
+        for name, other in self._stacks[stack].items():
+            if other is one or (process is not None and process_of(other.desired) == process):
+                self._hold(stack, name, other, number)
+        return before, number
+
+    def _hold(self, stack: str, name: str, one: _Deployment, number: int) -> None:
+        one.held = number
+        self._numbers.hold(stack, name, number)
         if one.rule is None or one.rule.dry_run:
-            self._set(stack, deployment, one, number, "set by hand")
+            self._set(stack, name, one, number, "set by hand")
         else:
             one.due = 0.0
-            self._decide(stack, deployment, one)
-        return before, number
+            self._decide(stack, name, one)
 
     def release(self, stack: str) -> None:
         """An apply by hand ends what was set by hand."""
@@ -349,7 +356,8 @@ def _callers(goal: DesiredStack, observed: Observed) -> frozenset[str]:
     """The replicas of applications whose deployments call each other, where the number of one of them follows the load."""
     entries = {d.entry for d in goal.deployments if d.bound and d.spec.get("autoscaling_config")}
     names = [d.name for d in goal.deployments if d.entry in entries]
-    return frozenset(r.id for name in names for r in observed.of(goal.name, name) if r.phase in _REPORTING)
+    found = (r for name in names for r in observed.of(goal.name, name) if r.phase in _REPORTING)
+    return frozenset({r.process or r.id: r.id for r in found}.values())  # a process reports once
 
 
 def _said(rule: Rule | None, deployment: DesiredDeployment) -> int:

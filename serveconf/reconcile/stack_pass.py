@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from serveconf.background import Tasks
 from serveconf.errors import CodeFailed, Conflict, ServeconfError
 from serveconf.plan.hiding import hide, secrets_of_deployment
+from serveconf.plan.processes import beside, members, process_of, seen_together
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
@@ -26,7 +27,7 @@ from serveconf.reconcile.canary_pass import LOOK_S as CANARY_LOOK_S
 from serveconf.reconcile.canary_pass import Canaries
 from serveconf.reconcile.decide import Decision, StackView, decide
 from serveconf.reconcile.journal import EventKind, Happening, Journal
-from serveconf.reconcile.ports import Clock, Cluster, ReplicaOrder
+from serveconf.reconcile.ports import Clock, Cluster, ProcessOrder, ReplicaOrder
 from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.records import Failure, StackHead
 from serveconf.reconcile.rollout import ALIVE
@@ -98,6 +99,7 @@ class StackPass:
         if goal is not None and _too_many(goal, observed):  # the least busy ones go
             await self._cluster.refresh_load()
             observed = self._cluster.observe()
+        there, observed = observed, seen_together(observed)
         trial = self._canaries.trial(head, self._table.generation)
         if trial is not None:
             pause = CANARY_LOOK_S
@@ -113,7 +115,7 @@ class StackPass:
         self._tend(head, observed)
         if not await self._switch(head, decision, observed, trial):
             return 0.0
-        await self._drain_surplus(decision, observed)
+        await self._drain_surplus(decision, there)
         return pause
 
     def _decide(self, head: StackHead, observed: Observed, trial: Trial | None) -> Decision:
@@ -147,8 +149,9 @@ class StackPass:
             self._back_off(replica.deployment)
             await self._cluster.stop_replica(replica.id, drain_s=0)
         pause = IDLE_S
-        for deployment, count in decision.start:
-            wait_s = self._backoff.wait_s(("replica", deployment.name))
+        for group, count in self._by_process(head, decision):
+            deployment = group[0]
+            wait_s = max(self._backoff.wait_s(("replica", d.name)) for d in group)
             if wait_s > 0 and (head.target is None or head.canary is not None):
                 pause = min(pause, wait_s)
                 continue
@@ -156,14 +159,41 @@ class StackPass:
                 count = min(count, self._starts_at_once(deployment, observed))
             count -= await self._take_back(deployment, count, observed)
             for _ in range(count):
-                await self._cluster.start_replica(self._order(deployment))
+                await self._start_one(group)
         return pause
+
+    def _by_process(self, head: StackHead, decision: Decision) -> list[tuple[tuple[DesiredDeployment, ...], int]]:
+        """What is to be started, as whole processes: all deployments of each, and how many of it."""
+        groups: dict[str, tuple[tuple[DesiredDeployment, ...], int]] = {}
+        for deployment, count in decision.start:
+            key = f"{process_of(deployment)} {deployment.version}" if process_of(deployment) else deployment.name
+            for stack in (self._desired(head.target), self._desired(head.current)):
+                there = stack.deployment(deployment.name) if stack is not None else None
+                if stack is not None and there is not None and there.version == deployment.version:
+                    group = members(stack, deployment)
+                    break
+            else:
+                group = (deployment,)
+            groups[key] = (group, max(count, groups[key][1] if key in groups else 0))
+        return list(groups.values())
+
+    async def _start_one(self, group: tuple[DesiredDeployment, ...]) -> None:
+        mark = secrets.token_hex(3)
+        orders = tuple(self._order(deployment, mark) for deployment in group)
+        process = process_of(group[0])
+        if process is None:
+            await self._cluster.start_replica(orders[0])
+        else:
+            name = f"{self.name}.{process}.{group[0].version[:8]}.{mark}"
+            await self._cluster.start_process(ProcessOrder(id=name, replicas=orders))
 
     async def _take_back(self, deployment: DesiredDeployment, most: int, observed: Observed) -> int:
         """Of the replicas that are just leaving so many as are wanted after all serve on. How many did."""
         back = 0
         for replica in observed.of(self.name, deployment.name):
-            leaves = replica.phase is ReplicaPhase.DRAINING and replica.version == deployment.version
+            leaves = (
+                replica.phase is ReplicaPhase.DRAINING and replica.version == deployment.version and not replica.process
+            )
             if back < most and leaves and await self._cluster.take_back(replica.id):
                 back += 1
         return back
@@ -199,9 +229,9 @@ class StackPass:
                 if replica.version == deployment.version:
                     self._cluster.tend_replica(replica.id, deployment.spec)
 
-    def _order(self, deployment: DesiredDeployment) -> ReplicaOrder:
+    def _order(self, deployment: DesiredDeployment, mark: str) -> ReplicaOrder:
         return ReplicaOrder(
-            id=f"{self.name}.{deployment.name}.{deployment.version[:8]}.{secrets.token_hex(3)}",
+            id=f"{self.name}.{deployment.name}.{deployment.version[:8]}.{mark}",
             stack=self.name,
             deployment=deployment,
             ready_timeout_s=deployment.spec.get("rollout", {}).get("ready_timeout_s", 60.0),
@@ -324,9 +354,9 @@ class StackPass:
 
     async def _drain_surplus(self, decision: Decision, observed: Observed) -> None:
         """Stop what nobody wants and no proxy's table names; a stack that ends is forgotten when its last replica is gone."""
-        needed = self._table.needed(self._cluster.observe())
-        for replica in observed.of_stack(self.name):
-            if replica.id in decision.wanted or replica.id in needed:
+        needed, mine = self._table.needed(self._cluster.observe()), observed.of_stack(self.name)
+        for replica in mine:
+            if any(r.id in decision.wanted or r.id in needed for r in beside(mine, replica)):
                 continue
             if replica.phase not in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
                 await self._cluster.stop_replica(replica.id, drain_s=self._drain_s(replica))

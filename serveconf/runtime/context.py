@@ -77,9 +77,11 @@ class Replica:
     context: ReplicaContext
     max_ongoing: int
     ongoing: Callable[[], int]
+    name: str = ""  # of its deployment, as its log lines are marked with it
 
 
 request: ContextVar[Request | None] = ContextVar("request", default=None)
+_room: ContextVar[Replica | None] = ContextVar("room", default=None)
 _replica: Replica | None = None
 
 
@@ -89,16 +91,27 @@ def enter_replica(replica: Replica | None) -> None:
     _replica = replica
 
 
+def enter_room(replica: Replica | None) -> None:
+    """What runs in this task from now on, and what it starts, runs for this one of the process's replicas."""
+    _room.set(replica)
+
+
+def the_room() -> Replica | None:
+    """Of a process with several replicas the one that the code that asks runs for; None: nobody can tell, or it has but one."""
+    return _room.get()
+
+
 def the_replica() -> Replica | None:
-    """The replica that this process is; None: it is none."""
-    return _replica
+    """The replica that this process is, or that of its replicas that the code runs for; None: it is none."""
+    return _room.get() or _replica
 
 
 def get_replica_context() -> ReplicaContext:
     """Who the replica is that this code runs in. Raises RuntimeError anywhere else."""
-    if _replica is None:
+    replica = the_replica()
+    if replica is None:
         raise RuntimeError("serve.get_replica_context() was called outside of a replica, where there is none")
-    return _replica.context
+    return replica.context
 
 
 def get_multiplexed_model_id() -> str:

@@ -10,19 +10,22 @@ import datetime
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def set_up_logging(said: Mapping[str, Any] | None, *, stack: str, deployment: str, replica: str) -> None:
-    """Write the lines of the root logger and of serveconf's own as ``said`` (the spec's ``logging``)."""
+def set_up_logging(said: Mapping[str, Any] | None, names: Callable[[], Mapping[str, str]]) -> None:
+    """Write the lines of the root logger and of serveconf's own as ``said`` (the spec's ``logging``).
+
+    ``names``: the stack, deployment and replica that writes just now.
+    """
     if said is None:
         return
     handler = logging.StreamHandler(sys.stderr)
     if said.get("format", "text") == "json":
-        handler.setFormatter(JsonLines({"stack": stack, "deployment": deployment, "replica": replica}))
+        handler.setFormatter(JsonLines(names))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root, own = logging.getLogger(), logging.getLogger("serveconf")
@@ -39,9 +42,9 @@ def set_up_logging(said: Mapping[str, Any] | None, *, stack: str, deployment: st
 class JsonLines(logging.Formatter):
     """One JSON object a line."""
 
-    def __init__(self, always: Mapping[str, str]) -> None:
+    def __init__(self, names: Callable[[], Mapping[str, str]]) -> None:
         super().__init__()
-        self._always = dict(always)
+        self._names = names
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; what cannot be JSON is written as its text."""
@@ -51,7 +54,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **self._always,
+            **self._names(),
         }
         added = (
             key for key in vars(record) if key not in _STANDARD and not key.startswith("_")

@@ -38,6 +38,7 @@ from serveconf.spec.tracing import TracingSpec
 from serveconf.spec.traffic import CanarySpec, MatchSpec, MirrorSpec
 
 __all__ = [
+    "SHARED",
     "AutoscalingConfig",
     "CanarySpec",
     "Cost",
@@ -246,6 +247,9 @@ class RolloutSpec(Strict):
     """Tries a change on a share of the requests first; null: all of them at once."""
 
 
+SHARED = ("num_replicas", "autoscaling_config", "ray_actor_options", "rollout", "logging")  # a process has one of each
+
+
 class Identity(Strict):
     """What only a deployment itself can say."""
 
@@ -270,8 +274,8 @@ class DeploymentOptions(Strict):
 
     num_replicas: ReplicaCount = Field(default=1, examples=[1, 2, "auto"], json_schema_extra=costs(Cost.SCALE))
     """Number of replicas; auto: it follows the load, as autoscaling_config says, up to 100 where that says no most."""
-    process: Name | None = Field(default=None, examples=[None], json_schema_extra=costs(Cost.ROLL))
-    """Deployments that name the same process share one. Not supported yet: anything but null is refused."""
+    process: Name | None = Field(default=None, examples=[None, "small"], json_schema_extra=costs(Cost.ROLL))
+    """Deployments that name the same process share one (per replica), and are rolled together; null: one of its own."""
     factory: bool = Field(default=False, examples=[False, True], json_schema_extra=costs(Cost.ROLL))
     """Call the imported attribute with init_args and init_kwargs and serve what it returns."""
     init_args: list[Any] = Field(default=[], examples=[["small", 3]], json_schema_extra=costs(Cost.ROLL))

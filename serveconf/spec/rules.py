@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from serveconf.spec.claims import Claim, Lost, claims_of, lost_claims
-from serveconf.spec.models import AutoscalingConfig, DeploymentSpec, RolloutSpec
+from serveconf.spec.models import SHARED, AutoscalingConfig, DeploymentOptions, DeploymentSpec, RolloutSpec
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS
 
 
@@ -45,6 +47,40 @@ def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
         yield from _rollout(path, entry)
         yield from _canary(path, entry)
         yield from _timeouts(path, entry, front_timeout)
+    yield from _processes(entries)
+
+
+def _processes(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    """Deployments that share a process agree in what a process has but one of."""
+    firsts: dict[str, tuple[str, dict[str, Any]]] = {}
+    for path, entry in entries:
+        process = entry.get("process")
+        if not isinstance(process, str):
+            continue
+        if isinstance(rollout := entry.get("rollout"), dict) and isinstance(rollout.get("canary"), dict):
+            message = "a canary needs a process of its own, and process is '" + process + "' at {first}"
+            here = f"{path}.rollout.canary"
+            yield Finding(path=here, message=message, code="conflict", first=f"{path}.process")
+        first_path, first = firsts.setdefault(process, (path, entry))
+        for key in SHARED if first is not entry else ():
+            one, other = _meaning(key, first), _meaning(key, entry)
+            if one != other and None not in (one, other):
+                yield Finding(
+                    path=f"{path}.{key}" if key in entry else f"{path}.process",
+                    message=f"the process '{process}' has one {key} for all of its deployments, and at {{first}} it is another",
+                    code="conflict",
+                    hint="say the same for both, or give this one another process",
+                    first=f"{first_path}.{key}" if key in first else f"{first_path}.process",
+                )
+
+
+def _meaning(key: str, entry: dict[str, Any]) -> tuple[Any] | None:
+    """The value with its defaults filled in; None where it is wrong in itself, which is said elsewhere."""
+    try:
+        options = DeploymentOptions.model_validate({key: entry[key]} if key in entry else {})
+    except ValidationError:
+        return None
+    return (getattr(options, key),)
 
 
 def _certificates(options: dict[str, Any]) -> Iterator[Finding]:

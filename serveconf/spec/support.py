@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-UNSUPPORTED: frozenset[str] = frozenset({"deployments[].process"})
+UNSUPPORTED: frozenset[str] = frozenset()

@@ -18,6 +18,7 @@ from serveconf.reconcile.ports import (
     Counters,
     LogPart,
     NodeState,
+    ProcessOrder,
     ProxyOrder,
     ReplicaOrder,
     StandbyOrder,
@@ -81,7 +82,10 @@ class FakeCluster:
 
     def kill(self, replica_id: str) -> None:
         """The replica's process ends."""
-        self._replicas[replica_id] = replace(self._replicas[replica_id], phase=ReplicaPhase.FAILED, message="killed")
+        process = self._replicas[replica_id].process
+        for one in list(self._replicas.values()):
+            if one.id == replica_id or (process and one.process == process):
+                self._replicas[one.id] = replace(one, phase=ReplicaPhase.FAILED, message="killed")
         self.on_change()
 
     def sicken(self, replica_id: str) -> None:
@@ -125,6 +129,13 @@ class FakeCluster:
     async def refresh_load(self) -> None:
         """There is no load."""
         await asyncio.sleep(0)
+
+    async def start_process(self, order: ProcessOrder) -> None:
+        """Its replicas are starting."""
+        for one in order.replicas:
+            await self.start_replica(one)
+            self._replicas[one.id] = replace(self._replicas[one.id], process=order.id)
+        self.on_change()
 
     async def start_replica(self, order: ReplicaOrder) -> None:
         """A replica is starting."""

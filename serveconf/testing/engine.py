@@ -19,6 +19,7 @@ from serveconf.reconcile.ports import (
     Counters,
     LogPart,
     NodeState,
+    ProcessOrder,
     ProxyOrder,
     ReplicaOrder,
     StandbyOrder,
@@ -119,6 +120,21 @@ class FakeReplica:
             self.drained.set()
             return True
         return self.state.phase is Phase.READY
+
+
+class FakeProcess:
+    """Has the methods of ``cluster.shared.SharedProcess``."""
+
+    def __init__(self, order: ProcessOrder, settings: ClusterSettings, node: NodeState) -> None:
+        self.replicas = {one.id: FakeReplica(one, settings, node) for one in order.replicas}
+
+    async def room(self, replica_id: str, method: str, args: tuple[Any, ...]) -> Any:
+        """What the replica answers."""
+        return await getattr(self.replicas[replica_id], method)(*args)
+
+    async def read_log(self, position: Mapping[str, int] | None, tail: int, deployment: str) -> LogPart:
+        """One line, once."""
+        return LogPart(lines=(f"hello from {deployment}",) if position is None else (), position={"out": 1})
 
 
 class FakeProxy:
@@ -292,10 +308,19 @@ class FakeActor:
             await self.hung.wait()
         if method == "become":
             kind, (order, settings) = args
-            assert kind == "replica"
-            self.hosted = FakeReplica(order, settings, NodeState(id=self.hosted.state.node_id, is_head=True))
-            self.hosted.state = replace(self.hosted.state, was_standby=True, pid=3)
+            node = NodeState(id=self.hosted.state.node_id, is_head=True)
+            if kind == "process":
+                self.hosted = FakeProcess(order, settings, node)
+                replicas = list(self.hosted.replicas.values())
+            else:
+                assert kind == "replica"
+                self.hosted = FakeReplica(order, settings, node)
+                replicas = [self.hosted]
+            for replica in replicas:
+                replica.state = replace(replica.state, was_standby=True, pid=3)
             return None
+        if method == "room" and not hasattr(self.hosted, "room"):
+            _, method, args = args
         return await getattr(self.hosted, method)(*args)
 
 
@@ -325,6 +350,10 @@ class FakeEngine:
                 order, settings = args
                 node = next((n for n in self.live_nodes if n.id == place.prefers), self.live_nodes[0])
                 return FakeReplica(order, settings, node)
+            if kind == "process":
+                order, settings = args
+                node = next((n for n in self.live_nodes if n.id == place.prefers), self.live_nodes[0])
+                return FakeProcess(order, settings, node)
             if kind == "standby":
                 return FakeStandby(args[0], next(n for n in self.live_nodes if n.id == place.node_id))
             return FakeProxy(args[0], self._store, restarted=restarted)

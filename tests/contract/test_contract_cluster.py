@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 from labs import ActorLab, Lab
+from msgspec.structs import replace
 
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.reconcile.placement import kind_of
-from serveconf.reconcile.ports import StandbyOrder
+from serveconf.reconcile.ports import ProcessOrder, StandbyOrder
 from serveconf.routing import Generation, Middleware
 
 pytestmark = pytest.mark.anyio
@@ -227,3 +228,41 @@ def standby(name: str, node: str, num_cpus: float) -> StandbyOrder:
     return StandbyOrder(
         id=name, node_id=node, kind=kind_of(options) or "", options=options, modules=("no_such_module", "colorsys")
     )
+
+
+async def test_replicas_of_one_process_are_seen_each_by_itself_and_end_together(lab: Lab) -> None:
+    order = process(lab)
+    await lab.cluster.start_process(order)
+    ids = [one.id for one in order.replicas]
+    await lab.until(lambda: [lab.phase(one) for one in ids] == ["Ready", "Ready"])
+    states = [lab.replica(one) for one in ids]
+    assert [(s.deployment, s.process) for s in states if s is not None] == [("a", "both"), ("b", "both")]
+    assert len({s.pid for s in states if s is not None}) == 1
+    assert len({s.uds for s in states if s is not None}) == 2
+    await lab.cluster.reconfigure(ids[1], None, "new")
+    await lab.until(lambda: [getattr(lab.replica(one), "config_hash", "") == "new" for one in ids] == [False, True])
+    await lab.cluster.stop_replica(ids[0], drain_s=1)
+    await lab.until(lambda: lab.phase(ids[0]) is None)
+    assert lab.phase(ids[1]) == "Ready"
+    await lab.cluster.stop_replica(ids[1], drain_s=1)
+    await lab.until(lambda: lab.phase(ids[1]) is None)
+
+
+async def test_a_shared_process_is_found_again(actors: ActorLab) -> None:
+    order = process(actors)
+    await actors.cluster.start_process(order)
+    ids = [one.id for one in order.replicas]
+    await actors.until(lambda: [actors.phase(one) for one in ids] == ["Ready", "Ready"])
+    before = actors.cluster.observe()
+    await actors.another_controller(*ids)
+    assert actors.cluster.observe() == before
+    for one in ids:
+        await actors.cluster.stop_replica(one, drain_s=1)
+    await actors.until(lambda: not actors.cluster.observe().replicas)
+
+
+def process(lab: Lab) -> ProcessOrder:
+    """Two deployments in one process."""
+    a, b = lab.order(1), lab.order(2)
+    b = replace(b, id="default.b.2", deployment=replace(b.deployment, name="b"))
+    return ProcessOrder(id="both", replicas=(a, b))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+
+
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -221,3 +225,43 @@ def test_a_stack_comes_back_from_its_backup_as_it_was(stack: Stack, tmp_path: Pa
     file.write_bytes(file.read_bytes()[:-1])
     done = stack.place.run("restore", file, "--replace")
     assert done.code == 1 and "damaged" in done.err
+
+
+def test_two_apps_in_one_process_have_their_own_context_log_and_health(stack: Stack) -> None:
+    body = """
+        import logging, os
+        from fastapi import FastAPI
+        from serveconf import serve
+        app = FastAPI()
+        print("%s is imported")
+
+        @app.get("/")
+        def answer() -> dict:
+            print("%s was asked")
+            context = serve.get_replica_context()
+            return {"pid": os.getpid(), "deployment": context.deployment, "replica": context.replica_tag}
+        """
+    for name in ("one", "two"):
+        stack.code(name, body.replace("%s", name))
+    both = [
+        f"name: {name}, import_path: '{name}:app', route_prefix: /$/{name}, process: both" for name in ("one", "two")
+    ]
+    stack.spec(*both)
+    stack.apply()
+    answers = [json.loads(ask(f"{stack.url}/{name}")[1]) for name in ("one", "two")]
+    assert [answer["deployment"] for answer in answers] == ["one", "two"]
+    assert answers[0]["pid"] == answers[1]["pid"]
+    shown = {d["name"]: d["replicas"][0] for d in stack.place.stack(stack.name)["deployments"]}
+    assert {name: replica["pid"] for name, replica in shown.items()} == dict.fromkeys(shown, answers[0]["pid"])
+    assert shown["two"]["id"] == answers[1]["replica"]
+    log = stack.place.ok("logs", "one", "--stack", stack.name).out
+    assert "one is imported" in log and "one was asked" in log
+    assert "two is imported" not in log and "two was asked" not in log
+    stack.code("two", body.replace("%s", "deux"))
+    rolled = stack.apply()["actions"]
+    assert [(a["deployment"], a["action"], a["reason"]) for a in rolled] == [
+        ("one", "roll", "its process is rolled for: two"),
+        ("two", "roll", "code changed: two.py"),
+    ]
+    os.kill(json.loads(ask(f"{stack.url}/one")[1])["pid"], signal.SIGKILL)
+    assert [ask(f"{stack.url}/{name}")[0] for name in ("one", "two")] == [200, 200]

@@ -40,13 +40,13 @@ def write() -> None:
 )
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_least_level_holds_in_both_forms(lines: io.StringIO, level: str, written: int, form: str) -> None:
-    set_up_logging({"level": level, "format": form}, **NAMES)
+    set_up_logging({"level": level, "format": form}, lambda: NAMES)
     write()
     assert len(lines.getvalue().splitlines()) == written
 
 
 def test_a_json_line_says_who_wrote_it_and_what_it_adds(lines: io.StringIO) -> None:
-    set_up_logging({"level": "info", "format": "json"}, **NAMES)
+    set_up_logging({"level": "info", "format": "json"}, lambda: NAMES)
     logging.getLogger("a").info("two\nlines", extra={"order": 7, "odd": {1}})
     try:
         raise LookupError("none")
@@ -63,7 +63,7 @@ def test_a_json_line_says_who_wrote_it_and_what_it_adds(lines: io.StringIO) -> N
 
 
 def test_a_name_of_the_line_itself_cannot_be_put_over(lines: io.StringIO) -> None:
-    set_up_logging({"format": "json"}, **NAMES)
+    set_up_logging({"format": "json"}, lambda: NAMES)
     logging.getLogger("a").warning("x", extra={"stack": "forged", "level": "forged", "time": "forged"})
     line = json.loads(lines.getvalue())
     assert (line["stack"], line["level"]) == ("shop", "warning")
@@ -73,12 +73,12 @@ def test_a_name_of_the_line_itself_cannot_be_put_over(lines: io.StringIO) -> Non
 @pytest.mark.parametrize("said", [None, {"level": "info"}, {"format": "text"}])
 def test_where_nothing_is_said_logging_is_left_as_it_is(said: Any, lines: io.StringIO) -> None:
     before = list(logging.getLogger().handlers)
-    set_up_logging(said, **NAMES)
+    set_up_logging(said, lambda: NAMES)
     assert (logging.getLogger().handlers == before) is (said is None)
 
 
 def test_what_an_app_sets_up_later_with_basic_config_changes_nothing(lines: io.StringIO) -> None:
-    set_up_logging({"level": "warning", "format": "json"}, **NAMES)
+    set_up_logging({"level": "warning", "format": "json"}, lambda: NAMES)
     logging.basicConfig(level="DEBUG", format="other")
     write()
     assert [json.loads(line)["level"] for line in lines.getvalue().splitlines()] == ["warning", "error"]

@@ -313,17 +313,35 @@ def test_python_data_can_include_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "at"),
+    ("one", "other", "at"),
     [
-        ("deployments: [{name: a, import_path: 'a:a', process: p}]", "1:45 not_supported deployments[0].process"),
-        ("deployments: [{name: a, import_path: 'a:a', process: null}]", None),
+        ("", "", None),
+        ("num_replicas: 1", "", None),
+        ("num_replicas: 2", "", "2:48 deployments[1].process (1:48)"),
+        ("num_replicas: 2", "num_replicas: 3", "2:60 deployments[1].num_replicas"),
+        ("ray_actor_options: {num_cpus: 0.1}", "ray_actor_options: {}", None),
+        ("", "ray_actor_options: {num_cpus: 1}", "deployments[1].ray_actor_options"),
+        ("", "rollout: {bake_s: 5}", "deployments[1].rollout"),
+        ("max_ongoing_requests: 5", "health_check_path: /h", None),
+        ("", "num_replicas: many", "deployments[1].num_replicas"),
     ],
 )
-def test_what_is_promised_and_not_built_is_refused_where_it_is_said_and_taken_where_it_is_null(
-    tmp_path: Path, said: str, at: str | None
+def test_deployments_of_one_process_agree_in_what_it_has_but_once(
+    tmp_path: Path, one: str, other: str, at: str | None
 ) -> None:
+    said = [
+        f"  - {{name: {name}, import_path: 'a:a', process: p{', ' + more if more else ''}}}"
+        for name, more in (("a", one), ("b", other))
+    ]
+    text = "\n".join(["deployments:", *said])
     if at is None:
-        assert load(tmp_path, said).warnings == ()
+        assert load(tmp_path, text).warnings == ()
         return
+    (problem,) = problems(tmp_path, text)
+    assert problem.path in at
+
+
+def test_a_canary_needs_a_process_of_its_own(tmp_path: Path) -> None:
+    said = "deployments: [{name: a, import_path: 'a:a', process: p, rollout: {canary: {steps: [5]}}}]"
     (problem,) = problems(tmp_path, said)
-    assert f"{problem.line}:{problem.column} {problem.code} {problem.path}" == at
+    assert problem.path == "deployments[0].rollout.canary"

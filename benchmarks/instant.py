@@ -1,0 +1,277 @@
+"""How soon everything is there: edits, healing, scaling, many apps, commands; each beside starting Python with Ray and FastAPI.
+
+    python benchmarks/instant.py [--rounds N] [--only NAME,…]
+
+One cluster for all of it. Medians over the rounds; the ratio is to ``python -c "import ray, fastapi"``, timed between the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from serveconf.local_ray import free_port
+
+SERVECONF = str(Path(sys.executable).parent / "serveconf")
+APP = """import os
+from fastapi import FastAPI
+{more}
+app = FastAPI()
+
+@app.get("/")
+def answer() -> dict:
+    return {{"said": "{word}", "pid": os.getpid()}}
+"""
+SMALL_APPS, EDITED_OF = 40, 30
+PAUSE_S = 4.0  # for standbys to be there again
+
+
+class Bench:
+    """A folder, a cluster, and what is measured in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.words = iter(range(10**9))
+        os.environ |= {"SERVECONF_HOME": str(folder / "h"), "RAY_TMPDIR": str(folder)}
+        os.environ["SERVECONF_ADDRESS"] = f"http://127.0.0.1:{free_port()}"
+        slow = folder / "installed"
+        slow.mkdir()
+        (slow / "takes_two_seconds.py").write_text("import time\ntime.sleep(2)\n")
+        os.environ["PYTHONPATH"] = str(slow)
+
+    def stack(self, name: str, *deployments: str, more: str = "") -> Path:
+        """Write a spec in a folder of its own; each deployment is the inside of a flow mapping."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        lines = [f"name: {name}", f"http_options: {{port: {self.port}}}", more, "deployments:"]
+        (folder / "serve.yaml").write_text("\n".join([*lines, *(f"  - {{{one}}}" for one in deployments)]) + "\n")
+        return folder / "serve.yaml"
+
+    def code(self, stack: str, module: str, *, more: str = "") -> str:
+        """Write a module that answers with a new word; the word."""
+        word = f"w{next(self.words)}"
+        (self.folder / stack / f"{module}.py").write_text(APP.format(word=word, more=more))
+        return word
+
+    def get(self, path: str, timeout_s: float = 10.0) -> Any:
+        """The answer, or None."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=timeout_s) as response:
+                return json.load(response)
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
+
+    def until(self, path: str, what: Callable[[Any], object], limit_s: float = 120.0) -> float:
+        """Seconds until the answer is such."""
+        began = time.monotonic()
+        while time.monotonic() - began < limit_s:
+            answer = self.get(path)
+            if answer is not None and what(answer):
+                return time.monotonic() - began
+            time.sleep(0.005)
+        raise TimeoutError(path)
+
+    def command(self, *args: str) -> float:
+        """Seconds of one command."""
+        began = time.monotonic()
+        done = subprocess.run([SERVECONF, *args], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{args}: {done.stderr[-2000:]}")
+        return time.monotonic() - began
+
+    def status(self, stack: str) -> dict[str, Any]:
+        """The stack's status."""
+        done = subprocess.run([SERVECONF, "status", "-o", "json"], capture_output=True, text=True, check=True)
+        whole = json.loads(done.stdout)
+        return {**next(s for s in whole["stacks"] if s["name"] == stack), "proxies": whole["proxies"]}
+
+    @contextlib.contextmanager
+    def watching(self, file: Path) -> Iterator[None]:
+        """While ``serveconf watch`` runs."""
+        ready = file.parent / "ready"
+        ready.unlink(missing_ok=True)
+        watch = subprocess.Popen(
+            [SERVECONF, "watch", str(file), "--ready-file", str(ready)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while not ready.exists():
+                time.sleep(0.05)
+            yield
+        finally:
+            watch.send_signal(signal.SIGINT)
+            watch.wait()
+
+
+def python_start(_: Bench) -> dict[str, float]:
+    """What everything is compared with."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import ray, fastapi"], check=True)
+    return {'python -c "import ray, fastapi"': time.monotonic() - began}
+
+
+def edits(bench: Bench) -> dict[str, float]:
+    """From the save of a module to the first answer of the new code."""
+    found = {}
+    for name, more in (("edit", ""), ("slowly", "import takes_two_seconds")):
+        file = bench.stack(name, f"name: {name}, import_path: 'web:app'")
+        bench.code(name, "web", more=more)
+        bench.command("apply", str(file))
+        with bench.watching(file):
+            time.sleep(PAUSE_S + (4 if more else 0))
+            word = bench.code(name, "web", more=more)
+            took = bench.until(f"/{name}/", lambda answer, word=word: answer["said"] == word)
+        found["edit to its answer" if not more else "... of an app that imports for two seconds"] = took
+    return found
+
+
+def edit_of_many(bench: Bench) -> dict[str, float]:
+    """One of thirty deployments that share no module is edited: apply, the whole command."""
+    names = [f"m{number}" for number in range(EDITED_OF)]
+    bench.stack("thirty", *(f"name: {name}, import_path: '{name}:app'" for name in names))
+    for name in names:
+        bench.code("thirty", name)
+    file = bench.folder / "thirty" / "serve.yaml"
+    bench.command("apply", str(file))
+    time.sleep(PAUSE_S)
+    with bench.watching(file):
+        time.sleep(PAUSE_S)
+        word = bench.code("thirty", "m7")
+        took = bench.until("/m7/", lambda answer: answer["said"] == word)
+    bench.command("delete", "--stack", "thirty")
+    return {f"edit of one of {EDITED_OF} deployments to its answer": took}
+
+
+def kills(bench: Bench) -> dict[str, float]:
+    """The only replica, then the only proxy."""
+    file = bench.stack("killed", "name: killed, import_path: 'web:app'")
+    bench.code("killed", "web")
+    bench.command("apply", str(file))
+    time.sleep(PAUSE_S)
+    pid = bench.get("/killed/")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    healed = bench.until("/killed/", lambda answer: answer["pid"] != pid)
+    time.sleep(PAUSE_S)
+    (proxy,) = bench.status("killed")["proxies"]
+    os.kill(proxy["pid"], signal.SIGKILL)
+    refused = bench.until("/killed/", lambda _: True)
+    return {"killed replica to the next answer": healed, "killed proxy to the next answer": refused}
+
+
+def scaling(bench: Bench) -> dict[str, float]:
+    """From one replica to three: when the first additional one answers."""
+    file = bench.stack("scaled", "name: scaled, import_path: 'web:app'")
+    bench.code("scaled", "web")
+    bench.command("apply", str(file))
+    bench.command("scale", "scaled", "1", "--stack", "scaled")
+    time.sleep(PAUSE_S)
+    pid = bench.get("/scaled/")["pid"]
+    began = time.monotonic()
+    command = threading.Thread(target=bench.command, args=("scale", "scaled", "3", "--stack", "scaled"))
+    command.start()
+    bench.until("/scaled/", lambda answer: answer["pid"] != pid)
+    took = time.monotonic() - began
+    command.join()
+    bench.command("scale", "scaled", "1", "--stack", "scaled")
+    return {"scale 1 to 3: the first additional answer": took}
+
+
+def small_apps(bench: Bench) -> dict[str, float]:
+    """Forty small apps in one stack, as processes of their own and in one that they share."""
+    found = {}
+    for name, more in (
+        ("shared", "defaults: {process: all}"),
+        ("own", "defaults: {ray_actor_options: {num_cpus: 0.02}}"),
+    ):
+        apps = [f"{name}{number}" for number in range(SMALL_APPS)]
+        file = bench.stack(name, *(f"name: {app}, import_path: '{app}:app'" for app in apps), more=more)
+        for app in apps:
+            bench.code(name, app)
+        time.sleep(PAUSE_S)
+        took = bench.command("apply", str(file))
+        pids = {bench.get(f"/{app}/")["pid"] for app in apps}
+        found[f"{SMALL_APPS} small apps, {name}: apply"] = took
+        print(f"# {name}: {took:.2f}", file=sys.stderr)
+        memory = sum(psutil.Process(pid).memory_full_info().uss for pid in pids) / 1e6
+        found[f"{SMALL_APPS} small apps, {name}: memory (MB, USS)"] = memory
+        if name == "shared":
+            found["... resident (MB)"] = sum(psutil.Process(pid).memory_info().rss for pid in pids) / 1e6
+        bench.command("delete", "--stack", name)
+    return found
+
+
+def commands(bench: Bench) -> dict[str, float]:
+    """Whole commands."""
+    file = bench.stack("said", "name: said, import_path: 'web:app'")
+    bench.code("said", "web")
+    bench.command("apply", str(file))
+    time.sleep(1)
+    found = {"apply, nothing to do": bench.command("apply", str(file))}
+    route = f"name: said, import_path: 'web:app', route_prefix: /r{next(bench.words)}"
+    bench.stack("said", route)
+    found["apply, a route"] = bench.command("apply", str(file))
+    found["status"] = bench.command("status")
+    found["validate"] = bench.command("validate", str(file))
+    found["--help"] = bench.command("--help")
+    return found
+
+
+PARTS: dict[str, Callable[[Bench], dict[str, float]]] = {
+    "python": python_start,
+    "edits": edits,
+    "many": edit_of_many,
+    "kills": kills,
+    "scaling": scaling,
+    "apps": small_apps,
+    "commands": commands,
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(PARTS))
+    arguments = parser.parse_args()
+    parts = ["python", *(name for name in arguments.only.split(",") if name != "python")]
+    figures: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="sc", ignore_cleanup_errors=True) as folder:
+        bench = Bench(Path(folder))
+        try:
+            file = bench.stack("first", "name: first, import_path: 'web:app'")
+            bench.code("first", "web")
+            bench.command("apply", str(file))
+            for _ in range(arguments.rounds):
+                for part in parts:
+                    for name, value in PARTS[part](bench).items():
+                        figures.setdefault(name, []).append(value)
+                        print(f"# {name}: {value:.2f}", file=sys.stderr, flush=True)
+        finally:
+            subprocess.run([SERVECONF, "shutdown"], capture_output=True)
+    base = statistics.median(figures['python -c "import ray, fastapi"'])
+    for name, values in figures.items():
+        middle = statistics.median(values)
+        ratio = "" if "MB" in name else f"{middle / base:8.2f}"
+        print(f"{name:52} {middle:8.2f} {ratio}   {min(values):.2f}–{max(values):.2f}")
+
+
+if __name__ == "__main__":
+    main()
