@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-
-
 import os
 import signal
 from collections.abc import Iterator
