@@ -51,8 +51,8 @@ def test_looking_has_the_contracts_shapes(live: Stack) -> None:
     place, name = live.place, live.name
     status = place.ok("status", "-o", "json").json
     assert set(status) == {"generation", "controller", "proxies", "standbys", "stacks"}
-    assert set(status["controller"]) == {"pid", "address"}
-    assert set(status["proxies"][0]) == {"id", "node_id", "pid", "state", "generation", "address"}
+    assert set(status["controller"]) == {"pid", "address", "serveconf"}
+    assert set(status["proxies"][0]) == {"id", "node_id", "pid", "state", "generation", "address", "serveconf"}
     stack = place.stack(name)
     assert set(stack) == {"name", "state", "revision", "source", "deployments", "warnings"}
     deployment = stack["deployments"][0]
@@ -60,7 +60,7 @@ def test_looking_has_the_contracts_shapes(live: Stack) -> None:
         "name", "state", "route_prefix", "version", "message", "autoscaling", "canary", "replicas",
     }  # fmt: skip
     assert set(deployment["replicas"][0]) == {
-        "id", "state", "pid", "node_id", "version", "ongoing", "started", "node",
+        "id", "state", "pid", "node_id", "version", "ongoing", "started", "node", "serveconf",
     }  # fmt: skip
     routes = place.ok("routes", "-o", "json").json
     assert {prefix: to for prefix, to in routes.items() if prefix.startswith(f"/{name}")} == {
