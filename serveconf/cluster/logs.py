@@ -53,7 +53,10 @@ class KeyFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        keys = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        added = (
+            key for key in vars(record) if key not in _STANDARD and not key.startswith("_")
+        )  # Ray adds one of those
+        keys = {key: getattr(record, key) for key in added}
         return " ".join([super().format(record), *(f"{key}={_on_one_line(value)}" for key, value in keys.items())])
 
 

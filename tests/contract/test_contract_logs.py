@@ -33,6 +33,14 @@ def test_lines_are_json_when_that_is_asked_for(
     if wanted is not None:
         monkeypatch.setenv("SERVECONF_LOG_FORMAT", wanted)
     write_logs()
+    made = logging.getLogRecordFactory()
+
+    def as_ray_makes_them(*args: object, **kwargs: object) -> logging.LogRecord:
+        record = made(*args, **kwargs)
+        record._ray_timestamp_ns = 1
+        return record
+
+    monkeypatch.setattr(logging, "_logRecordFactory", as_ray_makes_them)
     get_logger("test").warning("a phrase", replica="r1", name="x")
     line = capsys.readouterr().err
     if as_json:
