@@ -106,9 +106,9 @@ class Client:
         """One revision in full."""
         return self._json("GET", f"/stacks/{stack}/revisions/{number}")
 
-    def handles(self) -> Json:
-        """What calls by handle from this process need: the frames' secret and the routing table."""
-        return self._json("POST", "/handles")
+    def handles(self, seen: str = "") -> Json:
+        """What calls by handle from this process need: the frames' secret, and a routing table of another digest than ``seen``."""
+        return self._json("POST", "/handles", params={"seen": seen})
 
     def has_code(self, digest: str) -> bool:
         """Whether the package is there."""

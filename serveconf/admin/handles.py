@@ -5,6 +5,7 @@ A POST, although it changes nothing: the read-only token must not be enough to c
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from base64 import b64encode
 
@@ -27,14 +28,19 @@ def handles_router(store: Store, peering: Peering) -> APIRouter:
     router = APIRouter(tags=["look"])
 
     @router.post("/handles")
-    async def handles() -> models.HandlesModel:
-        """The committed routing table as replicas read it, for a script on the controller's host that calls by handle."""
+    async def handles(seen: str = "") -> models.HandlesModel:
+        """The committed routing table as replicas read it, for a script on the controller's host that calls by handle.
+
+        ``seen``: digest of the table that the script has; that one is not sent again.
+        """
         table = await store.get("generation")
+        digest = hashlib.sha256(table).hexdigest() if table is not None else ""
         return models.HandlesModel(
             host=socket.gethostname(),
             node_id=peering.node_id,
             secret=peering.secret.hex(),
-            table=b64encode(table).decode() if table is not None else None,
+            digest=digest,
+            table=b64encode(table).decode() if table is not None and digest != seen else None,
         )
 
     return router

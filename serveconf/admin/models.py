@@ -62,8 +62,10 @@ class HandlesModel(Body):
     node_id: str
     secret: str = Field(repr=False)
     """Proves to a replica that the caller belongs to the cluster; hexadecimal."""
+    digest: str
+    """Of the table; empty before the first apply."""
     table: str | None
-    """The committed routing table, base64; null before the first apply."""
+    """The committed routing table, base64; null before the first apply, and where the script has it."""
 
 
 class DeleteBody(Origin):

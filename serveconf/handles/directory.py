@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from serveconf.errors import OperatorError
@@ -119,8 +119,10 @@ class Directory:
     async def find(self, target: Target, generation: int) -> Backend:
         """Who takes calls of a deployment. Raises DeploymentUnavailableError where nothing of that name appears in time."""
         table = self._tables.get(generation) if generation else None
-        if table is None or target not in table.routes:
-            table = await self._table_with(target)
+        meant = meant_by(target, table.routes) if table is not None else None
+        if table is None or meant is None:
+            table, meant = await self._table_with(target)
+        target = meant
         backend = table.backends.get(target)
         if backend is None:
             route = table.routes[target]
@@ -130,16 +132,15 @@ class Directory:
                 self._lead()
         return backend
 
-    async def _table_with(self, target: Target) -> Table:
+    async def _table_with(self, target: Target) -> tuple[Table, Target]:
         try:
             async with asyncio.timeout(APPEAR_S):
-                while target not in self._live.routes:
+                while (meant := meant_by(target, self._live.routes)) is None:
                     await self._changed.wait()
         except TimeoutError:
-            raise DeploymentUnavailableError(
-                f"there is no deployment '{target.deployment}' in stack '{target.stack}'"
-            ) from None
-        return self._live
+            what = f"deployment '{target.deployment}' in stack" if target.deployment else "application"
+            raise DeploymentUnavailableError(f"there is no {what} '{target.stack}'") from None
+        return self._live, meant
 
     # connections
 
@@ -198,3 +199,16 @@ class Directory:
     async def close(self) -> None:
         """Drop every connection; the process ends."""
         await self._pool.close()
+
+
+def meant_by(target: Target, routes: Collection[Target]) -> Target | None:
+    """The deployment that a name means. Without one, the application is meant: a stack's one entry, else the entry so called."""
+    if target in routes:
+        return target
+    if target.deployment:
+        return None
+    entries = [one for one in routes if "." not in one.deployment]
+    found = [one for one in entries if one.stack == target.stack]
+    if len(found) != 1:
+        found = [one for one in entries if one.deployment == target.stack]
+    return found[0] if len(found) == 1 else None

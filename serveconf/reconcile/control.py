@@ -100,7 +100,9 @@ class ControlPlane:
             said = masked(request.spec, request.masks)
             return merged_spec(said, before, alone=request.alone) if request.merge else said
 
-        return self._begin(stack, Ask(request=request, desired=desired, instead=not request.merge, shown=shown))
+        return self._begin(
+            stack, Ask(request=request, desired=desired, instead=request.alone or not request.merge, shown=shown)
+        )
 
     def rollback(self, stack: str, number: int | None, request: ApplyRequest) -> Operation:
         """Begin to go back to a kept revision (where none is named, the last good one before the current), and pin it."""

@@ -156,9 +156,14 @@ def delete(name: str) -> None:
     if name in {stack["name"] for stack in known.client.status()["stacks"]}:
         change("delete", {}, name)
         known.applications.discard(name)
+        known.deployed.discard(name)
     else:
-        change("delete", {"deployments": [name]})
-    known.deployed.discard(name)
+        _delete_deployment(name)
+
+
+def _delete_deployment(name: str) -> None:
+    change("delete", {"deployments": [name]})
+    session().deployed.discard(name)
 
 
 def shutdown() -> None:
@@ -181,7 +186,7 @@ class _Deployer:
         tell(f"{deployment.name} {how} {where} ({time.monotonic() - began:.1f} s)")
 
     def delete(self, deployment: Deployment) -> None:
-        delete(deployment.name)
+        _delete_deployment(deployment.name)  # whatever application has its name
 
 
 install_deployer(_Deployer())

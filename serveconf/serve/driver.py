@@ -27,6 +27,7 @@ class Driver:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._seen = ""  # digest of the table that was read last
         told = client.handles()
         if told["host"] != socket.gethostname():
             raise OperatorError(
@@ -56,10 +57,11 @@ class Driver:
 
     async def _table(self) -> bytes | None:
         try:
-            table = (await asyncio.to_thread(self.client.handles))["table"]
+            told = await asyncio.to_thread(self.client.handles, self._seen)
         except (Unreachable, RuntimeError):  # RuntimeError: the process ends, or its session was closed
             return None
-        return b64decode(table) if table is not None else None
+        self._seen = told["digest"]
+        return b64decode(told["table"]) if told["table"] is not None else None
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

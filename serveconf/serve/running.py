@@ -49,11 +49,10 @@ def run_application(app: Application, name: str, route_prefix: str | None) -> De
 def get_app_handle(name: str) -> DeploymentHandle[Any]:
     """A handle of an application's ingress: of what ``serve.run`` made under that name, or of an entry of a spec.
 
-    In a replica the name is that of an entry of its own stack. Raises NotFound.
+    Raises NotFound; in a replica its calls raise DeploymentUnavailableError instead.
     """
-    replica = context.the_replica()
-    if replica is not None:
-        return _handle(replica.context.stack, name, name)
+    if context.the_replica() is not None:  # its table tells, when it calls
+        return DeploymentHandle(Target(stack=name, deployment=""), deployment_name=name, app_name=name)
     stack, entry = _application(name)
     return _handle(stack, entry, entry)
 
