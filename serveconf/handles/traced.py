@@ -80,7 +80,7 @@ async def run_traced(span: Span, run: Callable[[], Awaitable[None]]) -> None:
     except asyncio.CancelledError:
         span.attributes["serveconf.reason"] = "client_left"
         raise
-    except BaseException as error:
+    except BaseException as error:  # noted on the span, and raised on; a cancel too
         span.fail(type(error).__qualname__)
         raise
     finally:

@@ -60,7 +60,7 @@ class Proxies:
         try:
             await self._cluster.start_proxy(new)
             await self._until_it_serves(new.id)
-        except BaseException:
+        except BaseException:  # a cancel too: a proxy that nobody knows must not stay
             await self._cluster.stop_proxy(new.id, drain_s=0)
             self._replacing.discard(slot)
             raise
