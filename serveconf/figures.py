@@ -98,6 +98,7 @@ class ProxyFigures(msgspec.Struct, kw_only=True):
     retries: int = 0
     log_dropped: int = 0  # lines of the access log that could not be written in time
     connections: int = 0  # now
+    certificate_ends_at: float | None = None  # of the one that it shows now, in seconds since the epoch
     process: ProcessFigures = msgspec.field(default_factory=ProcessFigures)
 
 
@@ -165,6 +166,7 @@ def add_proxies(parts: Iterable[ProxyFigures]) -> ProxyFigures:
         total.retries += part.retries
         total.log_dropped += part.log_dropped
         total.connections += part.connections
+        total.certificate_ends_at = part.certificate_ends_at or total.certificate_ends_at
         total.process.resident_bytes += part.process.resident_bytes
         total.process.cpu_s += part.process.cpu_s
         for reason, count in part.refused.items():

@@ -199,13 +199,18 @@ def _proxies(proxies: Mapping[str, ProxyFigures]) -> Iterator[Metric | Buckets]:
         "serveconf_proxy_refused", "Answers that the proxy made by itself or could not finish.", ("proxy", "reason")
     )
     dropped = _counter("serveconf_proxy_access_log_dropped", "Lines of the access log that were lost.", ("proxy",))
+    ends = _gauge(
+        "serveconf_proxy_certificate_expiry_timestamp_seconds", "When the certificate that it shows ends.", ("proxy",)
+    )
     for name, figures in proxies.items():
+        if figures.certificate_ends_at is not None:
+            ends.add_metric((name,), figures.certificate_ends_at)
         connections.add_metric((name,), figures.connections)
         retries.add_metric((name,), figures.retries)
         dropped.add_metric((name,), figures.log_dropped)
         for reason, count in sorted(figures.refused.items()):
             refused.add_metric((name, reason), count)
-    yield from (connections, retries, refused, dropped)
+    yield from (connections, retries, refused, dropped, ends)
 
 
 def _applies(kept: KeptFigures, moment: Moment) -> Iterator[Metric | Buckets]:

@@ -172,7 +172,9 @@ class Proxy:
             open_streams=tally.open_streams,
             deployments={name: Answers(a.given, a.failed) for name, a in self._app.answers().items()},
         )
-        return totals, msgspec.msgpack.encode(self._app.figures())
+        figures = self._app.figures()
+        figures.certificate_ends_at = self._server.certificate_ends_at
+        return totals, msgspec.msgpack.encode(figures)
 
     async def load_report(self, seen: int, slower: float) -> LoadReport:
         """What is asked of each deployment, when there is something new since report ``seen``."""

@@ -83,6 +83,11 @@ class ProxyServer:
         log.info("listening", extra={"address": address, "port": port})
         return address, port
 
+    @property
+    def certificate_ends_at(self) -> float | None:
+        """In seconds since the epoch; None without TLS."""
+        return self._tls.ends_at if self._tls is not None else None
+
     def _make_protocol(self) -> asyncio.Protocol:
         if self._http2 is not None:
             either: asyncio.Protocol = self._http2.AlpnProtocol(self._make_http1, self._make_http2)

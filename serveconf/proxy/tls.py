@@ -8,6 +8,7 @@ import ssl
 from dataclasses import dataclass, field
 
 from serveconf.errors import OperatorError
+from serveconf.proxy.certificate import ends_at
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class TlsFiles:
 
 
 class Tls:
-    """``context`` stays the same object for as long as the server runs."""
+    """``context`` stays the same object for as long as the server runs; ``ends_at`` is when what it shows does, if known."""
 
     def __init__(self, files: TlsFiles, *, alpn: tuple[str, ...] = ("http/1.1",)) -> None:
         """Raises OperatorError if the files cannot be used."""
@@ -41,6 +42,7 @@ class Tls:
                 hint="ssl_certfile and ssl_keyfile are PEM files that belong together, on every node with a proxy; "
                 "ssl_keyfile_password opens an encrypted key",
             ) from error
+        self.ends_at = ends_at(files.certfile)
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -76,6 +78,7 @@ class Tls:
             )
             return False
         self._seen = stamp
+        self.ends_at = ends_at(self._files.certfile)
         log.info("certificate read again", extra={"file": self._files.certfile})
         return True
 

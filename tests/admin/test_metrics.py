@@ -97,6 +97,17 @@ def test_nothing_goes_backwards_when_a_proxy_is_restarted_or_replaced() -> None:
     assert scrape(kept)[of("serveconf_proxy_refused_total", proxy="n-0", reason="no_route")] == 8
 
 
+def test_a_certificates_end_follows_the_renewed_one_and_goes_with_its_proxy() -> None:
+    kept = KeptFigures()
+    name = "serveconf_proxy_certificate_expiry_timestamp_seconds"
+    for ends_at in (1.9e9, 1.8e9):  # also an earlier one: what is shown counts
+        kept.saw_proxy("n-0", ProxyFigures(certificate_ends_at=ends_at, process=process(1.0)))
+        kept.saw_proxy("n-1", ProxyFigures(process=process(1.0)))  # without TLS
+        assert [(key, end) for key, end in scrape(kept).items() if key[0] == name] == [(of(name, proxy="n-0"), ends_at)]
+    kept.saw_proxy("n-0", ProxyFigures(process=process(2.0)))  # started anew, without TLS
+    assert not [key for key in scrape(kept) if key[0] == name]
+
+
 async def test_the_next_controller_goes_on_from_there() -> None:
     store = MemoryStore()
     kept = KeptFigures(store)

@@ -34,6 +34,8 @@ WORDS_OF_PROMQL = frozenset(
         "offset",
         "and",
         "unless",
+        "min",
+        "time",
     ]
 )
 
@@ -44,7 +46,10 @@ def exported() -> dict[str, set[str]]:
     figures = DeploymentFigures(waits=new_histogram())
     figures.duration("GET", 200).observe(0.001)
     process = ProcessFigures(began=1.0)
-    kept.saw_proxy("n-0", ProxyFigures(deployments={"s/d": figures}, refused={"no_route": 1}, process=process))
+    proxy = ProxyFigures(
+        deployments={"s/d": figures}, refused={"no_route": 1}, certificate_ends_at=2e9, process=process
+    )
+    kept.saw_proxy("n-0", proxy)
     kept.saw_replica("s.d.1", "s/d", ReplicaFigures(calls={"s/e": Histogram([1] + [0] * 17)}, process=process))
     kept.applied("s", "applied", 1.0)
     kept.started("s/d", 1.0)

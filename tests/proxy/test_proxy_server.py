@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
 from serveconf.errors import OperatorError, PortInUse
+from serveconf.proxy.certificate import ends_at
 from serveconf.proxy.edge import Limits
 from serveconf.proxy.ports import listen, port_is_free, refuse_new
 from serveconf.proxy.tls import Tls, TlsFiles
@@ -329,11 +330,11 @@ def test_drain_closes_websockets_with_the_code_that_says_why(code):
 # TLS
 
 
-def make_certificate(folder, name, common_name="localhost"):
+def make_certificate(folder, name, common_name="localhost", days=2):
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
     names = ["-subj", f"/CN={common_name}", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", str(key), "-out", str(cert)]
+    files = ["-days", str(days), "-keyout", str(key), "-out", str(cert)]
     subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
     return cert, key
 
@@ -344,7 +345,7 @@ def trusting(cert):
 
 def test_tls_serves_https_and_a_changed_certificate_without_a_restart(tmp_path):
     cert, key = make_certificate(tmp_path, "first", "one")
-    new_cert, new_key = make_certificate(tmp_path, "second", "two")
+    new_cert, new_key = make_certificate(tmp_path, "second", "two", days=90)
 
     async def scheme(scope, receive, send):
         await respond(send, scope["scheme"].encode())
@@ -356,18 +357,42 @@ def test_tls_serves_https_and_a_changed_certificate_without_a_restart(tmp_path):
         def common_name(client):
             return dict(field[0] for field in client.sock.getpeercert()["subject"])["commonName"]
 
+        def ends_at(client):
+            return ssl.cert_time_to_seconds(client.sock.getpeercert()["notAfter"])
+
         with RawClient(running.host, running.port, both) as client:
             assert client.ask(get()).body == b"https"
             assert common_name(client) == "one"
+            assert running.server.certificate_ends_at == ends_at(client)
             cert.write_bytes(new_cert.read_bytes())
             assert running.server._tls.reload_if_changed() is False  # the key does not fit yet
             with RawClient(running.host, running.port, both) as other:
                 assert common_name(other) == "one"
+                assert running.server.certificate_ends_at == ends_at(other)
             key.write_bytes(new_key.read_bytes())
             assert running.server._tls.reload_if_changed() is True
             with RawClient(running.host, running.port, both) as other:
                 assert common_name(other) == "two"
+                assert running.server.certificate_ends_at == ends_at(other)
             assert client.ask(get()).body == b"https"
+
+
+@pytest.mark.parametrize("days", [2, 20_000])  # before and after 2050 it is written in two ways
+def test_when_a_certificate_ends_is_read_from_the_first_one_of_its_file(tmp_path, days):
+    cert, key = make_certificate(tmp_path, "own", "a name " * 9, days)
+    above, _ = make_certificate(tmp_path, "above", days=7)
+    told = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-enddate"], capture_output=True, text=True)
+    cert.write_bytes(key.read_bytes() + cert.read_bytes() + above.read_bytes())
+    tls = Tls(TlsFiles(certfile=str(cert)))
+    assert tls.ends_at == ssl.cert_time_to_seconds(told.stdout.strip().removeprefix("notAfter="))
+
+
+@pytest.mark.parametrize("body", ["", "AAAA", "MIIB", "?"])
+def test_what_is_no_certificate_has_no_end(tmp_path, body):
+    file = tmp_path / "a.pem"
+    file.write_text(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    assert ends_at(str(file)) is None
+    assert ends_at(str(tmp_path / "missing.pem")) is None
 
 
 def encrypt(key, password):
