@@ -33,7 +33,7 @@ from serveconf.credentials import Role, prove, read_only
 from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
 from serveconf.reconcile.beside import warnings_of
 from serveconf.reconcile.control import ControlPlane
-from serveconf.reconcile.data import data_of
+from serveconf.reconcile.data import all_data, data_of
 from serveconf.reconcile.drift import find_drift
 from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.journal import unheard
@@ -126,6 +126,7 @@ async def _status(plane: ControlPlane, address: str) -> dict[str, Any]:
         address=address,
         autoscaling=plane.scaling.state,
         warnings=await warnings_of(plane.packages.store, socket.gethostname()),
+        data=await all_data(plane.packages.store),
     )
 
 

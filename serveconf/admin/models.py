@@ -269,6 +269,8 @@ class StackModel(BaseModel):
     revision: int | None
     source: OriginModel | None
     deployments: list[DeploymentModel]
+    data: list[str] = []
+    """Files that its replicas were seen to write: no code, in no package. Paths are relative to app_dir."""
     warnings: list[str] = []
     """What somebody should look at: files that an app has written beside its modules."""
 

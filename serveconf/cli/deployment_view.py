@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LATELY = datetime.timedelta(hours=1)
 SHOWN_EVENTS = 10
+SHOWN_DATA = 20
 _RESTARTS = ("heal", "replace")
 
 
@@ -35,6 +36,7 @@ def look_at_deployment(client: Client, stack: str, name: str) -> dict[str, Any]:
         "stack": stack,
         "revision": found["revision"],
         **here,
+        "data": found.get("data", []),
         "spec": spec,
         "restarts": restarts(events, name),
         "events": events[-SHOWN_EVENTS:],
@@ -63,10 +65,21 @@ def render_deployment(found: Mapping[str, Any], *, color: bool = False) -> str:
     lines = [title, *_fact_lines(found)]
     if found["replicas"]:
         lines += ["", *replica_table(found["replicas"], color)]
+    if found["data"]:
+        lines += ["", *_data_lines(found)]
     if found["events"]:
         lines += ["", "  In the last hour"]
         lines += [f"  {render_event(event, color=color)}" for event in found["events"]]
     return "\n".join(lines)
+
+
+def _data_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """What an app writes belongs to the stack, as its app_dir does."""
+    paths = found["data"]
+    yield f"  Data of stack {visible(found['stack'])}, written below app_dir: no code, in no package"
+    yield from (f"  {visible(path)}" for path in paths[:SHOWN_DATA])
+    if len(paths) > SHOWN_DATA:
+        yield f"  … and {len(paths) - SHOWN_DATA} more: -o json lists them all"
 
 
 def _fact_lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -90,6 +90,9 @@ def _stack(stack: Json, color: bool) -> Iterator[str]:
     yield f"Stack {paint(stack['name'], bold=True, on=color)}: {state}, revision {stack['revision']}"
     if source := stack.get("source"):
         yield f"  {visible(_origin(source))}"
+    if data := stack.get("data"):
+        files = "1 file" if len(data) == 1 else f"{len(data)} files"
+        yield f"  data: {files} written below app_dir; 'serveconf status DEPLOYMENT' names them"
     for warning in stack.get("warnings", ()):
         yield f"  {paint('warning', 'yellow', on=color)}: {visible(warning)}"
     deployments = stack["deployments"]

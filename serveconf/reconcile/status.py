@@ -25,8 +25,10 @@ def make_status(
     address: str,
     autoscaling: Autoscaling = lambda *_: None,
     warnings: Mapping[str, list[str]] = {},
+    data: Mapping[str, list[str]] = {},
 ) -> dict[str, Any]:
-    """Stacks, deployments, replicas, proxies, their states and the generation. ``warnings``: by stack."""
+    """Stacks, deployments, replicas, proxies, their states and the generation. ``warnings`` and ``data`` (what its replicas
+    were seen to write below app_dir): by stack."""
     return {
         "generation": ledger.generation.number,
         "controller": {"pid": pid, "address": address, "serveconf": __version__},
@@ -54,7 +56,11 @@ def make_status(
             for s in sorted(observed.standbys, key=lambda s: s.id)
         ],
         "stacks": [
-            {**_stack(ledger, head, observed, autoscaling), "warnings": warnings.get(name, [])}
+            {
+                **_stack(ledger, head, observed, autoscaling),
+                "data": data.get(name, []),
+                "warnings": warnings.get(name, []),
+            }
             for name, head in sorted(ledger.heads.items())
         ],
     }

@@ -54,7 +54,7 @@ def test_looking_has_the_contracts_shapes(live: Stack) -> None:
     assert set(status["controller"]) == {"pid", "address", "serveconf"}
     assert set(status["proxies"][0]) == {"id", "node_id", "pid", "state", "generation", "address", "serveconf"}
     stack = place.stack(name)
-    assert set(stack) == {"name", "state", "revision", "source", "deployments", "warnings"}
+    assert set(stack) == {"name", "state", "revision", "source", "deployments", "data", "warnings"}
     deployment = stack["deployments"][0]
     assert set(deployment) == {
         "name", "state", "route_prefix", "version", "message", "autoscaling", "canary", "replicas",

@@ -42,6 +42,11 @@ def test_what_an_app_writes_rolls_nothing(place: Place, stack: Stack, tmp_path: 
         return (stack.folder / "uploads" / "a.png").exists() and bool(place.ok("plan", stack.file, "-o", "json").json)
 
     until(known, "it has written")
+    written = {"data.store", "results.csv", "uploads/a.png"}
+    until(
+        lambda: set(place.ok("status", "web", "--stack", stack.name, "-o", "json").json["data"]) == written,
+        "status tells of it",
+    )
     plan = place.ok("plan", stack.file, "-o", "json").json
     assert {name for action in plan["actions"] for name in str(action["reason"]).split() if "upload" in name} == set()
 

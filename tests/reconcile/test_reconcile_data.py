@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from serveconf.code.snapshot import take_snapshot
-from serveconf.reconcile.data import MOST, add_data, data_of, forget_data
+from serveconf.reconcile.data import MOST, add_data, all_data, data_of, forget_data
 
 
 class Keys:
@@ -37,9 +37,19 @@ def test_many_add_at_once_and_nothing_is_lost() -> None:
         await add_data(store, "shop-2", {"other.csv"})
         await forget_data(store, "shop-2")
         assert await data_of(store, "shop-2") == []
+        assert await all_data(store) == {"shop": await data_of(store, "shop")}
         return await data_of(store, "shop")
 
     assert asyncio.run(main()) == sorted([f"uploads/{n}.png" for n in range(20)] + ["a b?.csv"])
+
+
+def test_a_database_stands_for_what_sqlite_keeps_beside_it() -> None:
+    async def main() -> dict[str, list[str]]:
+        store = Keys()
+        await add_data(store, "shop", {"a.db", "a.db-wal", "a.db-shm", "a.db-journal", "b-wal"})
+        return await all_data(store)
+
+    assert asyncio.run(main()) == {"shop": ["a.db", "b-wal"]}
 
 
 def test_it_is_bounded() -> None:

@@ -71,6 +71,21 @@ def test_a_deployment_is_shown_with_its_spec_replicas_restarts_and_events() -> N
     assert len(lines) == 12 + 5  # what others did is not shown
 
 
+def test_what_the_app_was_seen_to_write_is_named_by_path() -> None:
+    class Writes(Client):
+        def status(self) -> Any:
+            found = super().status()
+            found["stacks"][0]["data"] = ["uploads/\x1b[2J.png", *(f"{n:02}.csv" for n in range(24))]
+            return found
+
+    found = look_at_deployment(Writes(), "shop", "web")  # type: ignore[arg-type]
+    assert len(found["data"]) == 25
+    lines = render_deployment(found).splitlines()
+    first = lines.index("  Data of stack shop, written below app_dir: no code, in no package")
+    assert "\x1b" not in lines[first + 1] and lines[first + 2] == "  00.csv"
+    assert lines[first + 21 : first + 23] == ["  … and 5 more: -o json lists them all", ""]
+
+
 @pytest.mark.parametrize(
     ("events", "count", "reason"),
     [
