@@ -135,6 +135,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     follows_until: float = -inf  # the number is falling: it may go on sooner
     ready: int = 0
     ready_at: float = -inf  # when the number of ready replicas changed last
+    came_at: float = -inf  # when it last grew
 
 
 def rule_of(spec: Mapping[str, Any]) -> Rule | None:
@@ -254,7 +255,7 @@ def _down(rule: Rule, past: Past, fleet: Fleet, keep: Verdict) -> tuple[Verdict,
     since = now if past.less_since is None else past.less_since
     past = replace(past, less_since=since)
     load = calm(past.window)
-    if now - past.rose_at < 2 * fleet.start_s:  # what has just started is not stopped yet
+    if _rises(past, fleet):
         return replace(keep, cause=Cause.TURN, load=load), past
     soon = FOLLOWS * rule.downscale_delay_s
     lag = soon if now < past.follows_until or now - since >= rule.downscale_delay_s else rule.downscale_delay_s
@@ -270,6 +271,14 @@ def _down(rule: Rule, past: Past, fleet: Fleet, keep: Verdict) -> tuple[Verdict,
     until = now + FALLS * rule.downscale_delay_s if follows else past.follows_until
     past = replace(past, less_since=None, follows_until=-inf if slower else until)
     return Verdict(number=down, cause=Cause.FALLING, load=asked), past
+
+
+def _rises(past: Past, fleet: Fleet) -> bool:
+    """Whether replicas are still coming, or came just now: what they will take off the others can't be seen yet, and a
+    replica that starts takes CPU from clients and replicas beside it. Where many are started a few at a time each that
+    gets ready lets the next one begin; where none does for two starts, there is no room for more."""
+    now, missing = past.window.last.time, fleet.ready < fleet.number
+    return now < max(past.rose_at + 2 * fleet.start_s, past.came_at + (2 if missing else 1) * fleet.start_s)
 
 
 def _to_zero(rule: Rule, past: Past, fleet: Fleet, keep: Verdict) -> tuple[Verdict, Past]:
@@ -299,6 +308,7 @@ def _remember(rule: Rule, past: Past, sample: Sample, fleet: Fleet) -> Past:
         asked=_with_load(past.asked, load, sample.time, rule.downscale_delay_s),
         ready=fleet.ready,
         ready_at=past.ready_at if fleet.ready == past.ready else sample.time,
+        came_at=sample.time if fleet.ready > past.ready else past.came_at,
     )
 
 

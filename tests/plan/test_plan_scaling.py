@@ -125,6 +125,22 @@ def test_the_number_does_not_turn_within_a_start() -> None:
     assert ups and all(not 0 < down - up <= 4 * 5 for up in ups for down in downs)
 
 
+def test_the_number_does_not_turn_while_what_was_asked_for_comes_a_few_at_a_time() -> None:
+    """Two start at a time, and take what the clients beside them need: so few of these ask until all have started."""
+    scaled = Scaled(replace(RULE, max_replicas=16, downscale_delay_s=5), service_s=0.1, at_once=2)
+    scaled.serve(5, 1, 0.002)
+    before = len(scaled.numbers)
+    scaled.serve(25, 32, lambda time: 0.1 if scaled.starts else 0.004)
+    found = scaled.numbers[before:]
+    assert found == sorted(found) and scaled.ready == scaled.number >= 15
+
+
+def test_a_rise_whose_replicas_find_no_room_may_fall_again() -> None:
+    scaled = Scaled(replace(RULE, downscale_delay_s=2), takes_s=lambda: 1000).run(3, PER_REPLICA * 3)
+    assert scaled.number > 3 and scaled.ready == 1
+    assert scaled.run(20, 1).number == 1
+
+
 # steps and factors
 
 
@@ -279,6 +295,32 @@ def test_one_more_replica_never_raises_the_number(
     few, _ = decide(rule, scaled.past, sample, fleet, wall=0)
     many, _ = decide(rule, scaled.past, sample, replace(fleet, starting=fleet.starting + more), wall=0)
     assert many.number <= few.number
+    ready, _ = decide(rule, scaled.past, sample, replace(fleet, ready=fleet.ready + more), wall=0)
+    assert ready.number <= max(few.number, fleet.number)  # it may keep the number from falling at once
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10_000),
+    delay_s=st.sampled_from([0.0, 1.0, 5.0]),
+    at_once=st.integers(1, 4),
+    loads=st.lists(st.tuples(st.floats(0.5, 8), st.integers(0, 60)), min_size=2, max_size=5),
+    closed=st.booleans(),
+)
+def test_the_number_does_not_turn_within_the_start_of_a_replica_that_is_starting(
+    seed: int, delay_s: float, at_once: int, loads: list[tuple[float, int]], closed: bool
+) -> None:
+    """Whatever chance does to what starts take, to how soon clients ask again, and to what is seen of it."""
+    dice = random.Random(seed)
+    rule = replace(RULE, max_replicas=30, downscale_delay_s=delay_s, upscale_delay_s=0)
+    scaled = Scaled(rule, at_once=at_once, takes_s=lambda: dice.choice([0.3, 1.0, 1.5, 6.0]))
+    scaled.blurred = lambda seen: seen * dice.uniform(0.5, 1.5)
+    for seconds, load in loads:
+        if closed:
+            scaled.serve(seconds, load, lambda _time: dice.choice([0.001, 0.02, 0.5]))
+        else:
+            scaled.run(seconds, lambda _time, load=load: 5 * load * dice.choice([0.2, 1.0, 3.0]))
+    assert all(age > scaled.start_s for age in scaled.turns)
 
 
 def asked_for(rate: float, number: int, seconds: float) -> int:

@@ -230,6 +230,26 @@ async def test_without_load_the_number_falls_by_itself_down_to_none(room: Room) 
     assert room.number(desired) == 1
 
 
+async def test_the_number_does_not_turn_before_what_it_rose_for_has_come(room: Room) -> None:
+    """A queue of twelve is gone with the second replica; the others have been asked for, and get ready one by one."""
+    shop = stack(cart(downscale_delay_s=0))
+    room.scaling.look("shop", shop, seen(1))
+    room.clock.advance(1)
+    room.report(arrivals=12, ongoing=12, waiting=9, oldest_wait_s=0.2)
+    assert room.number(shop) == 6
+    for ready in range(1, 6):
+        room.scaling.look("shop", shop, seen(ready, starting=1))
+        for _ in range(10):
+            room.clock.advance(0.25)
+            room.report(arrivals=12, completions=11, ongoing_s=3.0, waiting_s=1.0, ongoing=1)
+            assert room.number(shop) == 6
+    room.scaling.look("shop", shop, seen(6))
+    for _ in range(60):
+        room.clock.advance(0.25)
+        room.report(arrivals=12, completions=11, ongoing_s=3.0, waiting_s=1.0, ongoing=1)
+    assert room.number(shop) == 1
+
+
 async def test_a_dry_run_only_says_what_it_would_do(room: Room) -> None:
     desired = stack(cart(dry_run=True, initial_replicas=2))
     room.scaling.look("shop", desired, seen(2))
