@@ -39,6 +39,7 @@ def answer() -> dict:
     return {{"said": "{word}", "pid": os.getpid()}}
 """
 SMALL_APPS, EDITED_OF = 40, 30
+SMALL = "defaults: {ray_actor_options: {num_cpus: 0.02}}"  # so that all of them fit on two cores
 PAUSE_S = 4.0  # for standbys to be there again
 
 
@@ -51,7 +52,7 @@ class Bench:
         self.words = iter(range(10**9))
         os.environ |= {"SERVECONF_HOME": str(folder / "h"), "RAY_TMPDIR": str(folder)}
         os.environ["SERVECONF_ADDRESS"] = f"http://127.0.0.1:{free_port()}"
-        slow = folder / "installed"
+        slow = folder / "site-packages"  # what lies in a folder of that name is installed
         slow.mkdir()
         (slow / "takes_two_seconds.py").write_text("import time\ntime.sleep(2)\n")
         os.environ["PYTHONPATH"] = str(slow)
@@ -146,10 +147,9 @@ def edits(bench: Bench) -> dict[str, float]:
 def edit_of_many(bench: Bench) -> dict[str, float]:
     """One of thirty deployments that share no module is edited: apply, the whole command."""
     names = [f"m{number}" for number in range(EDITED_OF)]
-    bench.stack("thirty", *(f"name: {name}, import_path: '{name}:app'" for name in names))
+    file = bench.stack("thirty", *(f"name: {name}, import_path: '{name}:app'" for name in names), more=SMALL)
     for name in names:
         bench.code("thirty", name)
-    file = bench.folder / "thirty" / "serve.yaml"
     bench.command("apply", str(file))
     time.sleep(PAUSE_S)
     with bench.watching(file):
@@ -199,7 +199,7 @@ def small_apps(bench: Bench) -> dict[str, float]:
     found = {}
     for name, more in (
         ("shared", "defaults: {process: all}"),
-        ("own", "defaults: {ray_actor_options: {num_cpus: 0.02}}"),
+        ("own", SMALL),
     ):
         apps = [f"{name}{number}" for number in range(SMALL_APPS)]
         file = bench.stack(name, *(f"name: {app}, import_path: '{app}:app'" for app in apps), more=more)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 
 from msgspec.structs import replace
@@ -11,6 +10,7 @@ from msgspec.structs import replace
 from serveconf import __version__
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import get_logger
+from serveconf.ingress.beforehand import import_beforehand
 from serveconf.plan.state import Phase, StandbyState
 from serveconf.reconcile.ports import StandbyOrder
 
@@ -56,8 +56,8 @@ class Standby:
     def _import(self) -> None:
         import serveconf.cluster.replica  # noqa: F401 - what every replica needs
 
-        for name in self._modules:
-            try:
-                importlib.import_module(name)
-            except BaseException as error:  # noqa: BLE001 - a module may even exit; the replica will tell, where it matters
-                log.warning("a module could not be imported beforehand", name=name, reason=repr(error))
+        import_beforehand(self._modules, failed=_could_not)
+
+
+def _could_not(name: str, error: BaseException) -> None:
+    log.warning("a module could not be imported beforehand", name=name, reason=repr(error))

@@ -18,6 +18,7 @@ from types import ModuleType
 
 from serveconf.code.by_value import by_value_file, read_by_value
 from serveconf.errors import AuthorError, CodeFailed
+from serveconf.ingress.beforehand import make_way
 from serveconf.ingress.failures import code_failed
 
 
@@ -69,6 +70,7 @@ def put_first(code_dir: Path | None) -> None:
     sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
     if here is not None:
         sys.path.insert(0, here)
+        make_way(Path(here))
     importlib.invalidate_caches()
 
 

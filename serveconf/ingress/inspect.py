@@ -17,13 +17,13 @@ import functools
 import json
 import os
 import sys
-import sysconfig
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any, TextIO
 
 from serveconf.code.by_value import by_value_file
 from serveconf.errors import AuthorError, CodeFailed
+from serveconf.ingress.beforehand import installed_places
 from serveconf.ingress.failures import code_failed
 from serveconf.ingress.forked import run_forked
 from serveconf.ingress.importing import import_target
@@ -112,7 +112,7 @@ def _modules_below(code_dir: Path | None) -> list[str]:
 
 def _installed_since(before: Set[str]) -> list[str]:
     """Installed modules that were imported since, in that order: the packages, and what lies right in them."""
-    places = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")})
+    places = installed_places()
     found = [
         name
         for name, module in list(sys.modules.items())

@@ -1,0 +1,46 @@
+"""Modules that a warm process imports before it knows whose code it will run, and how they make way for that code.
+
+Only installed ones. A file of the user's that bears the name of one of them comes first, as it would in a process that
+had imported nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+_PACKAGES = ("site-packages", "dist-packages")
+
+_names: set[str] = set()  # of sys.modules: what is there only because it was imported beforehand
+
+
+def import_beforehand(names: Iterable[str], *, failed: Callable[[str, BaseException], None]) -> None:
+    """Import them one by one; what can't be imported is told, and left to who needs it."""
+    before = set(sys.modules)
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:  # noqa: BLE001 - a module may even exit
+            failed(name, error)
+    _names.update(set(sys.modules) - before)
+
+
+def make_way(code_dir: Path) -> None:
+    """Forget those of them that ``code_dir`` has a module or package for."""
+    if not _names:
+        return
+    own = {name.partition(".")[0] for name in os.listdir(code_dir)} if code_dir.is_dir() else set()
+    for name in [name for name in _names if name.partition(".")[0] in own]:
+        _names.discard(name)
+        sys.modules.pop(name, None)
+
+
+def installed_places() -> tuple[str, ...]:
+    """The folders below which modules are installed, each with its separator: not the user's own, wherever that lies."""
+    found = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
+    found |= {entry for entry in sys.path if os.path.basename(entry) in _PACKAGES}  # of whom this environment extends
+    return tuple(entry + os.sep for entry in found)
