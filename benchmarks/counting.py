@@ -82,7 +82,7 @@ def trace_requests() -> None:
         scope = {**SCOPE, "scheme": "http", "http_version": "1.1", "headers": HEADERS, TRAIL: trail}
         tracer.begin(scope)
         assert trail.span is not None
-        end_span(trail.span, scope, trail, 200)
+        end_span(trail.span, scope, trail, 200, 0.001)
 
 
 def nothing() -> None:

@@ -191,11 +191,12 @@ class Backend:
         finally:
             self.queued -= 1
             now = monotonic()
+            waited_s = now - began
             load.go_on(now)
-            call.waited_s += now - began
-            call.trail.queue_s += now - began
+            call.waited_s += waited_s
+            call.trail.queue_s += waited_s
             if call.trail.span is not None:
-                note_wait(call.trail.span, began)
+                note_wait(call.trail.span, waited_s)
             watcher.cancel()
             line.leave(place)
 

@@ -85,10 +85,10 @@ class RequestLog(Protocol):
         """The request is over."""
 
 
-EndSpan = Callable[[Span, Mapping[str, Any], Trail, int], None]
+EndSpan = Callable[[Span, Mapping[str, Any], Trail, int, float], None]
 
 
-def _keep_open(span: Span, scope: Mapping[str, Any], trail: Trail, status: int) -> None:
+def _keep_open(span: Span, scope: Mapping[str, Any], trail: Trail, status: int, seconds: float) -> None:
     """Where nobody traces there are no spans."""
 
 
@@ -170,7 +170,7 @@ class Tally:
         if self.log is not None:
             self.log.write(scope, trail, status, bytes_in, bytes_out, seconds)
         if trail.span is not None:
-            self.end_span(trail.span, scope, trail, status)
+            self.end_span(trail.span, scope, trail, status, seconds)
 
     def shook_hands(self, scope: Mapping[str, Any], trail: Trail, status: int) -> None:
         """A WebSocket was accepted, denied or left: that took as long as a request takes, whatever comes after."""
@@ -178,10 +178,11 @@ class Tally:
 
     def hung_up(self, scope: Mapping[str, Any], trail: Trail, status: int) -> None:
         """A WebSocket is over."""
+        seconds = monotonic() - trail.began
         if self.log is not None:
-            self.log.write(scope, trail, status, 0, 0, monotonic() - trail.began)
+            self.log.write(scope, trail, status, 0, 0, seconds)
         if trail.span is not None:
-            self.end_span(trail.span, scope, trail, status)
+            self.end_span(trail.span, scope, trail, status, seconds)
 
     def _observe(self, scope: Mapping[str, Any], trail: Trail, status: int, seconds: float) -> DeploymentFigures:
         figures = trail.figures or self.unrouted

@@ -33,14 +33,15 @@ class Tracer:
         if not is_sampled or trail is None or scope["path"].startswith(_OWN):
             return
         span = new_span(method_of(scope), Kind.SERVER, self._outlet, parent[:3] if parent is not None else None)
+        span.began_ns -= _ns(monotonic() - trail.began)
         span.attributes = request_attributes(scope)
         trail.span = span
         scope["headers"] = chained(scope["headers"], span)
         scope["state"] = {**scope.get("state", {}), CARRIED: self._endpoint}
 
 
-def end_span(span: Span, scope: Mapping[str, Any], trail: Trail, status: int) -> None:
-    """The request is over, and it is known who had it and what came of it."""
+def end_span(span: Span, scope: Mapping[str, Any], trail: Trail, status: int, seconds: float) -> None:
+    """The request is over, and it is known who had it and what came of it. It took as long as the metrics and the log say."""
     attributes = span.attributes
     if status != CLIENT_LEFT:
         attributes["http.response.status_code"] = status
@@ -57,10 +58,14 @@ def end_span(span: Span, scope: Mapping[str, Any], trail: Trail, status: int) ->
         span.name = f"{method_of(scope)} {route.prefix}"
     if status >= 500 or trail.reason == Reason.CUT:
         span.fail(trail.reason or str(status))
+    span.ended_ns = span.began_ns + _ns(seconds)
     span.end()
 
 
-def note_wait(span: Span, began: float) -> None:
-    """It waited in line for a replica, from then (monotonic) until now."""
-    waited_s = monotonic() - began
-    span.note("queued", time_ns() - int(waited_s * 1e9), **{"serveconf.queue.duration": round(waited_s, 6)})
+def note_wait(span: Span, seconds: float) -> None:
+    """It waited in line for a replica for so long, until now."""
+    span.note("queued", time_ns() - _ns(seconds), **{"serveconf.queue.duration": round(seconds, 6)})
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

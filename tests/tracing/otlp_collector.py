@@ -78,10 +78,12 @@ def as_dict(span: Any, resource: Any) -> dict[str, Any]:
         "id": span.span_id.hex(),
         "parent": span.parent_span_id.hex(),
         "state": span.trace_state,
+        "began": span.start_time_unix_nano,
+        "ended": span.end_time_unix_nano,
         "ns": span.end_time_unix_nano - span.start_time_unix_nano,
         "failed": span.status.code == 2,
         "attributes": plain(span.attributes),
-        "events": {event.name: plain(event.attributes) for event in span.events},
+        "events": {event.name: plain(event.attributes) | {"at": event.time_unix_nano} for event in span.events},
         "resource": plain(resource.attributes),
     }
 

@@ -64,6 +64,7 @@ class TracedStack:
         )
         self.server = ProxyServer(self.app, "127.0.0.1", 0, edge=self.app.edge)
         self.number = 0
+        self.access_log: str | None = None  # its format
 
     async def replica(self, name: str, target: Any) -> None:
         served = build(target)
@@ -88,7 +89,8 @@ class TracedStack:
             Route(prefix=f"/{name}", stack="s", deployment=name, replicas=(replica,), **route)
             for name, replica in self.replicas.items()
         )
-        generation = Generation(number=self.number, front=Front(tracing=tracing), routes=routes)
+        front = Front(tracing=tracing, access_log=self.access_log)
+        generation = Generation(number=self.number, front=front, routes=routes)
         await self.app.stage(generation)
         self.app.commit(self.number)
         await self.directory.take(generation)
