@@ -5,6 +5,7 @@ A command that only prints should be there at once, so nothing is imported here 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -85,6 +86,7 @@ class _Imported(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         module = importlib.import_module(f"serveconf.cli.{COMMANDS[name][0]}")
+        gc.enable()
         single = typer.Typer(**_SETTINGS, add_completion=False)
         single.command(name)(getattr(module, name))
         return typer.main.get_command(single)
@@ -151,6 +153,7 @@ def main() -> None:
     """The console script. A fault of serveconf itself is one line, too; SERVECONF_DEBUG=1 shows where it is."""
     # httpx has a command of its own, which imports rich and a second click; it does without where they can't be imported
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    gc.disable()  # until the command is imported: of what imports make nothing is garbage, and looking takes a tenth of a short command
     try:
         app()
     except Exception as error:  # the last edge: nobody is left to tell it to but the user

@@ -6,9 +6,11 @@ Only this module knows what a validation error of the models looks like.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,6 +43,7 @@ _BOUNDS = {
 
 def check(reading: Reading) -> list[Problem]:
     """All that the models have against the reading's data, each place once."""
+    _build_validator()
     try:
         SpecFile.model_validate(reading.data)
     except ValidationError as error:
@@ -51,6 +54,20 @@ def check(reading: Reading) -> list[Problem]:
                 found.setdefault(problem.path, problem)
         return list(found.values())
     return []
+
+
+@cache
+def _build_validator() -> None:
+    """The models' validator, without pydantic's plugins: looking for them reads the metadata of every installed package."""
+    before = os.environ.get("PYDANTIC_DISABLE_PLUGINS")
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
+    try:
+        SpecFile.model_rebuild()
+    finally:
+        if before is None:
+            del os.environ["PYDANTIC_DISABLE_PLUGINS"]
+        else:
+            os.environ["PYDANTIC_DISABLE_PLUGINS"] = before
 
 
 _MOST_GUESSES = 200  # unknown keys that are compared with the known ones, which takes time

@@ -11,7 +11,7 @@ from pathlib import Path
 from serveconf.spec.problems import Problem
 
 _MAX_BYTES = 1024 * 1024
-_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
+_LINE = r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*"
 _ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 
 
@@ -32,7 +32,7 @@ def read_env_file(path: Path) -> tuple[dict[str, str], list[Problem]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = _LINE.fullmatch(line)
+        match = re.fullmatch(_LINE, line)
         value = _value(match[2]) if match else None
         if match is None or value is None:
             problems.append(_problem(file, number, "this line is not NAME=value", "env_file"))

@@ -11,7 +11,7 @@ from serveconf.spec.tree import Entries, Items, Node, Parsed, Scalar
 
 _OPTIONS = {"proxy_location", "http_options", "grpc_options", "logging_config"}  # of Ray Serve; we have one of them
 _ONE_APPLICATION = {"runtime_env", "route_prefix", "args", "host", "port", "deployments"}
-_MANIFEST = re.compile(r"^kind:[ \t]*[\"']?RayService\b", re.MULTILINE)
+_MANIFEST = r"(?m)^kind:[ \t]*[\"']?RayService\b"
 
 
 class Foreign(NamedTuple):
@@ -31,7 +31,7 @@ def foreign_problem(parsed: Parsed) -> Problem | None:
         is_convertible = "Kubernetes" not in found.what or "serveConfigV2" in source.text
         return _problem(source, found, parsed.root.entries[found.key][0].line, is_convertible=is_convertible)
     # several documents in one file, or templates in it: no tree, and yet it is plain what it is
-    if parsed.problems and (match := _MANIFEST.search(source.text)):
+    if parsed.problems and (match := re.search(_MANIFEST, source.text)):
         return _problem(source, _RAY_SERVICE, source.position(match.start()).line)
     return None
 

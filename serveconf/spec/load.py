@@ -14,7 +14,7 @@ from typing import Any
 from serveconf.spec.check import check, not_supported
 from serveconf.spec.envfile import read_env_file
 from serveconf.spec.merge import Merged, Part, merge, place_seen_from
-from serveconf.spec.models import StackSpec
+from serveconf.spec.models import SpecFile, StackSpec
 from serveconf.spec.problems import Position, Problem, SpecInvalid, join
 from serveconf.spec.reading import Reading, read_mapping, read_yaml
 from serveconf.spec.rules import check_rules
@@ -175,7 +175,7 @@ def _finish(
     if any(problem.severity == "error" for problem in problems):
         raise SpecInvalid(_limited(problems), files)
     return Loaded(
-        spec=StackSpec.model_validate(merged.data), file=file, app_dir=app_dir, masks=merged.masks(), files=files,
+        spec=SpecFile.model_validate(merged.data).stack, file=file, app_dir=app_dir, masks=merged.masks(), files=files,
         warnings=problems, _merged=merged,
     )  # fmt: skip
 

@@ -325,7 +325,7 @@ class DeploymentOptions(Strict):
     )
     """Lets the number of replicas follow the load, instead of num_replicas."""
     ray_actor_options: RayActorOptions = Field(
-        default=RayActorOptions(), examples=[{"num_cpus": 0.1}], json_schema_extra=costs(Cost.ROLL)
+        default=RayActorOptions.model_construct(), examples=[{"num_cpus": 0.1}], json_schema_extra=costs(Cost.ROLL)
     )
     """What each replica asks of Ray."""
     logging: LoggingSpec | None = Field(
@@ -333,7 +333,7 @@ class DeploymentOptions(Strict):
     )
     """How its replicas write log lines; null: as the app sets it up itself."""
     rollout: RolloutSpec = Field(
-        default=RolloutSpec(), examples=[{"max_surge": "100%"}], json_schema_extra=costs(Cost.NONE)
+        default=RolloutSpec.model_construct(), examples=[{"max_surge": "100%"}], json_schema_extra=costs(Cost.NONE)
     )
     """How a change replaces replicas."""
 
@@ -384,7 +384,7 @@ class StackSpec(Strict):
     standbys: Annotated[int, Field(ge=0, le=16)] = Field(default=1, examples=[1, 0], json_schema_extra=costs(Cost.NONE))
     """Processes kept warm per node and kind of replica (num_cpus, memory, resources, runtime_env), for all stacks; 0: none."""
     http_options: HttpOptions = Field(
-        default=HttpOptions(), examples=[{"port": 8000}], json_schema_extra=costs(Cost.PROXY)
+        default=HttpOptions.model_construct(), examples=[{"port": 8000}], json_schema_extra=costs(Cost.PROXY)
     )
     """The HTTP front of the cluster."""
     deployments: list[DeploymentSpec] = Field(
@@ -403,9 +403,15 @@ class SpecFile(StackSpec):
     )
     """Files whose deployments and http_options are merged into this one; relative to this file."""
     defaults: DeploymentOptions = Field(
-        default=DeploymentOptions(), examples=[{"num_replicas": 2}], json_schema_extra=costs(Cost.NONE)
+        default=DeploymentOptions.model_construct(), examples=[{"num_replicas": 2}], json_schema_extra=costs(Cost.NONE)
     )
     """Values for what a deployment of this file, or of a file that it includes, leaves out."""
+
+    @property
+    def stack(self) -> StackSpec:
+        """The stack alone. It is not validated again: a second validator takes longer to build than all checks."""
+        said = {name: getattr(self, name) for name in StackSpec.model_fields}
+        return StackSpec.model_construct(self.model_fields_set & said.keys(), **said)
 
 
 def as_wire(spec: StackSpec) -> dict[str, Any]:

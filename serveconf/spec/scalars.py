@@ -30,18 +30,19 @@ _OLD_WORDS = {
     for name, kind in (("yes", "true"), ("on", "true"), ("no", "false"), ("off", "false"))
     for word in (name, name.capitalize(), name.upper())
 }
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
+# patterns are compiled when the first text needs them: most files hold few numbers, and no ambiguous one
+_INT = r"[-+]?(0|[1-9][0-9]*)"
+_FLOAT = r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?"
 _TO_SOME = "is a number to some YAML readers and text to others"
 _AMBIGUOUS = (
-    (re.compile(r"[-+]?0[0-9_]+"), "is an octal number in YAML 1.1 and a decimal one in YAML 1.2"),
-    (re.compile(r"[-+]?0[xob][0-9a-fA-F_]+"), "is a number in hexadecimal, octal or binary"),
-    (re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?"), _TO_SOME),
-    (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9_]*)?"), "is a base-60 number in YAML 1.1"),
+    (r"[-+]?0[0-9_]+", "is an octal number in YAML 1.1 and a decimal one in YAML 1.2"),
+    (r"[-+]?0[xob][0-9a-fA-F_]+", "is a number in hexadecimal, octal or binary"),
+    (r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?", _TO_SOME),
+    (r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9_]*)?", "is a base-60 number in YAML 1.1"),
 )
-_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(([Tt]|[ \t]+)[0-9].*)?")
+_DATE = r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(([Tt]|[ \t]+)[0-9].*)?"
 _LONGEST_AMBIGUOUS = 100  # longer ones are text; it also keeps the patterns from backtracking for long
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NOT_FINITE = r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 _INT64 = 2**63
 
 
@@ -55,17 +56,17 @@ def resolve_plain(text: str) -> object:
         return text
     if text in ("=", "<<"):
         raise Ambiguous(f"{text} has a special meaning in YAML 1.1", f"write {quoted(text)}")
-    if _INT.fullmatch(text):
+    if re.fullmatch(_INT, text):
         return _integer(text)
-    if _FLOAT.fullmatch(text):
+    if re.fullmatch(_FLOAT, text):
         return _finite(text)
-    if _NOT_FINITE.fullmatch(text):
+    if re.fullmatch(_NOT_FINITE, text):
         raise Ambiguous(f"{text} is not a finite number", f"write {quoted(text)} if text is meant")
     if len(text) <= _LONGEST_AMBIGUOUS:
         for pattern, what in _AMBIGUOUS:
-            if pattern.fullmatch(text):
+            if re.fullmatch(pattern, text):
                 raise Ambiguous(f"{text} {what}", f"write {quoted(text)} for the text, or a plain decimal number")
-        if _DATE.fullmatch(text):
+        if re.fullmatch(_DATE, text):
             raise Ambiguous(f"{text} is a date in YAML 1.1", f"write {quoted(text)}")
         if _is_number_to_pyyaml(text):
             raise Ambiguous(f"{text} {_TO_SOME}", f"write {quoted(text)} for the text, or a plain decimal number")

@@ -341,3 +341,16 @@ def test_every_example_is_valid_and_names_its_schema(file: Path) -> None:
     assert (file.parent / modeline.removeprefix("# yaml-language-server: $schema=")).resolve() == (
         ROOT / "schemas" / "serveconf.schema.json"
     )
+
+
+def test_validate_reads_no_metadata_of_the_installed_packages() -> None:
+    write("spec.yaml", "deployments: [{name: a, import_path: touch:app}]\n")
+    script = (
+        "import importlib.metadata, sys\n"
+        "def read(): raise AssertionError('the metadata of every package is read')\n"
+        "importlib.metadata.distributions = read\n"
+        "from serveconf.cli.main import main\n"
+        "sys.argv = ['serveconf', 'validate', 'spec.yaml']\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1 file: no problems\n"), done.stderr
