@@ -45,11 +45,11 @@ from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import ReplicaOrder, Store
-from serveconf.runtime import context
+from serveconf.runtime import context, multiplexed
 from serveconf.runtime.log_lines import set_up_logging
 from serveconf.tracing import Outlet
 from serveconf.versions import is_older
-from serveconf.wire import WireServer
+from serveconf.wire import HeldModels, WireServer
 
 log = get_logger("replica")
 
@@ -196,6 +196,7 @@ class Replica:
 
     async def _build(self) -> None:
         deployment, spec = self._order.deployment, self._order.deployment.spec
+        models = self.room.models = HeldModels()
         if self._shared:
             ground = await self._shared.ground()
         else:
@@ -228,7 +229,10 @@ class Replica:
             max_ongoing=spec["max_ongoing_requests"],
             state=self._served.state,
             offers_files=served.passes_files,
+            models=models,
         )
+        if multiplexed.is_used():
+            models.begin()
         await self._server.listen_unix(self._uds)
         await self._pass_first_check(spec)
         self._state = replace(self._state, phase=Phase.READY, message="")

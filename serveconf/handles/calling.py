@@ -25,6 +25,7 @@ from serveconf.handles.parcels import pack
 from serveconf.handles.resolving import resolved
 from serveconf.handles.traced import run_traced
 from serveconf.handles.wire_form import ERROR, ITEM, VALUE, in_pieces, open_item, scope_of
+from serveconf.proxy.affinity import wish_for
 from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.tally import TRAIL, Reason, Trail
 from serveconf.wire import StreamLost
@@ -66,12 +67,13 @@ class WireCaller:
         head, buffers = pack((args, kwargs))
         pieces = in_pieces(head, buffers)
         scope = scope_of(call, len(head) + sum(buffer.nbytes for buffer in buffers))
+        wish = wish_for(call.options.multiplexed_model_id.encode(), call.options.session_id.encode())
         while True:
             trail = scope[TRAIL] = Trail(0.0, span=call.span)
             backend = await self.directory.find(call.target, call.generation)
             watched = _Watched(send)
             try:
-                await backend(scope, _receiving(pieces), watched.send)
+                await backend(scope, _receiving(pieces), watched.send, wish)
             except (ResponseCut, StreamLost) as error:
                 raise ReplicaLost(f"{call.target.deployment} did not finish its answer") from error
             if watched.status == 200:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from serveconf.proxy.affinity import Wish
 from serveconf.proxy.incoming import Incoming
 from serveconf.proxy.tally import NO_TRAIL, TRAIL, Trail
 from serveconf.wire import StreamCut, StreamLost, body_mode
@@ -38,10 +39,11 @@ class Gone(Exception):
 class Call:
     """One request on its way through a backend."""
 
-    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started", "trail", "waited_s")
+    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started", "trail", "waited_s", "wish")
 
-    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __init__(self, scope: Any, receive: Any, send: Any, wish: Wish | None = None) -> None:
         self.scope = scope
+        self.wish = wish
         self.incoming = Incoming(receive)
         self.send = send
         self.mode = body_mode(scope) if scope["type"] == "http" else None

@@ -12,6 +12,7 @@ import random
 from time import monotonic
 from typing import Any
 
+from serveconf.proxy.affinity import Wish, favourite, model_in
 from serveconf.proxy.call import Call, GiveUp, Gone, ResponseCut, error_response
 from serveconf.proxy.pool import Link, ReplicaPool
 from serveconf.proxy.tally import Reason
@@ -44,18 +45,22 @@ class Backend:
         self.retried = 0
         self.in_flight = 0
         self.queued = 0  # of the requests in flight, those that wait for a replica
-        self.links = [pool.link(address) for address in route.replicas]
         self._limit = route.max_ongoing_requests
         self._line = pool.line(route.stack, route.deployment, is_canary=route.share is not None)
         self._places = self._line.places
         self._load = self._line.load
+        self.links = [pool.link(address) for address in route.replicas]
+        for link in self.links:
+            link.serve(self._line)
         if self._line.leader is None:
             self._line.turn_to(self)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any, wish: Wish | None = None) -> None:
         self.requests += 1
         self.in_flight += 1
-        call = Call(scope, receive, send)
+        if wish is None and self._line.has_models:
+            wish = model_in(scope["headers"])
+        call = Call(scope, receive, send, wish)
         load, began = self._load, monotonic()
         load.arrive(began)
         served = False
@@ -122,7 +127,7 @@ class Backend:
             return CLIENT_LEFT
         waited = False
         while True:
-            client = self.choose() if waited or not self._places else None
+            client = self.choose(call.wish) if waited or not self._places else None
             try:
                 if client is None:
                     client = await self._wait_in_line(call, first=waited)
@@ -148,14 +153,16 @@ class Backend:
 
     # choosing
 
-    def choose(self) -> WireClient | None:
-        """A replica with room: the only one, or the less loaded of two at random; None if there is none."""
+    def choose(self, wish: Wish | None = None) -> WireClient | None:
+        """A replica with room: the only one, the one it wishes for, or the less loaded of two at random; else None."""
         links = self.links
         count = len(links)
         if count == 1:
             return self._room(links[0])
         if count == 0:
             return None
+        if wish is not None:
+            return self._choose_for(wish)
         first = int(random.random() * count)
         second = int(random.random() * (count - 1))
         one, two = self._room(links[first]), self._room(links[second + (second >= first)])
@@ -165,6 +172,20 @@ class Backend:
             return one or two
         clients = [client for client in map(self._room, links) if client is not None] if count > 2 else []
         return min(clients, key=_load) if clients else None
+
+    def _choose_for(self, wish: Wish) -> WireClient | None:
+        """One that has the model, and of these, or where none has it, the one that all proxies think of first."""
+        open_to = [(link.hash, client) for link in self.links if (client := self._room(link)) is not None]
+        if not open_to:
+            return None
+        if wish.model:
+            having = [one for one in open_to if one[1].models is not None and wish.model in one[1].models]
+            if not having:
+                return favourite(wish.model, open_to)
+            if not wish.session:
+                return min((client for _, client in having), key=_load)
+            open_to = having
+        return favourite(wish.session, open_to)
 
     def _room(self, link: Link) -> WireClient | None:
         client = link.client
@@ -187,7 +208,7 @@ class Backend:
         load.wait(began)
         self.queued += 1
         try:
-            return await self._wait_for_replica(place, watcher)
+            return await self._wait_for_replica(place, watcher, call.wish)
         finally:
             self.queued -= 1
             now = monotonic()
@@ -200,14 +221,16 @@ class Backend:
             watcher.cancel()
             line.leave(place)
 
-    async def _wait_for_replica(self, place: asyncio.Event, watcher: asyncio.Task[None]) -> WireClient:
+    async def _wait_for_replica(
+        self, place: asyncio.Event, watcher: asyncio.Task[None], wish: Wish | None
+    ) -> WireClient:
         line, clock = self._line, asyncio.get_running_loop().time
         until: float | None = None
         while True:
             if watcher.done():
                 watcher.result()
                 raise Gone
-            client = line.choose(place)
+            client = line.choose(place, wish)
             if client is not None:
                 return client
             if line.alive:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from serveconf.proxy.affinity import Wish
     from serveconf.proxy.load import Load
     from serveconf.proxy.pool import Link
     from serveconf.routing import Route
@@ -29,8 +30,8 @@ class Leader(Protocol):
     def links(self) -> Sequence[Link]:
         """Its replicas."""
 
-    def choose(self) -> WireClient | None:
-        """A replica with room."""
+    def choose(self, wish: Wish | None = None) -> WireClient | None:
+        """A replica with room, the one that the request would rather have before others."""
 
 
 class Line:
@@ -40,6 +41,7 @@ class Line:
         self.load = load
         self.places: deque[asyncio.Event] = deque()
         self.leader: Leader | None = None
+        self.has_models = False  # requests say which of several models they are for
         self.removed = False  # no route leads to the deployment any more: nothing new will come for those who wait
 
     def turn_to(self, leader: Leader) -> None:
@@ -90,11 +92,11 @@ class Line:
             self._watch()
         return place
 
-    def choose(self, place: asyncio.Event) -> WireClient | None:
+    def choose(self, place: asyncio.Event, wish: Wish | None = None) -> WireClient | None:
         """A replica with room for the request at this place, if it is the first one's turn."""
         if self.places[0] is not place or self.leader is None:
             return None
-        return self.leader.choose()
+        return self.leader.choose(wish)
 
     def leave(self, place: asyncio.Event) -> None:
         """The request at this place goes on, or has gone."""

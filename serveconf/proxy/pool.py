@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from serveconf.errors import OperatorError
+from serveconf.proxy.affinity import hash_of
 from serveconf.proxy.line import Line
 from serveconf.proxy.load import Reporter
 from serveconf.routing import ReplicaAddress
@@ -41,6 +42,8 @@ class Link:
 
     def __init__(self, pool: ReplicaPool, address: ReplicaAddress) -> None:
         self.id = address.id
+        self.hash = hash_of(address.id.encode())
+        self.line: Line | None = None  # of the deployment that it is a replica of
         self.client: WireClient | None = None
         self.reached = False  # it was connected at least once
         self.released = False
@@ -62,9 +65,21 @@ class Link:
         client.replica = self.id
         client.on_close = self._lost
         client.on_room = self.tell
+        client.on_models = self._tell_line
+        self._tell_line()
         if client.closed:
             self._lost()
         self.tell()
+
+    def serve(self, line: Line) -> None:
+        """This line's requests come here."""
+        self.line = line
+        self._tell_line()
+
+    def _tell_line(self) -> None:
+        """Where requests ask for models, the line has to look which one they ask for."""
+        if self.line is not None and self.client is not None and self.client.models is not None:
+            self.line.has_models = True
 
     def tell(self) -> None:
         """There may be room: whoever waits has a look."""

@@ -34,7 +34,11 @@ class Request:
     @property
     def model_id(self) -> str:
         """Which of several models it is for; empty where it does not say."""
-        return self.header(MODEL_ID_HEADER)
+        said = next((value for key, value in self.headers if key == MODEL_ID_HEADER), b"")
+        try:
+            return said.decode()
+        except UnicodeDecodeError:
+            return said.decode("latin-1")
 
     def header(self, name: bytes) -> str:
         """The value of a header; empty where it has none."""
@@ -70,14 +74,25 @@ class ReplicaContext:
         return ReplicaID(self.replica_tag, self.deployment)
 
 
+class ModelsHeld(Protocol):
+    """Who makes it known which models a replica has."""
+
+    def came(self, model_id: str) -> None:
+        """It is loaded, or about to be."""
+
+    def went(self, model_id: str) -> None:
+        """It is here no more."""
+
+
 @dataclass(kw_only=True)
 class Replica:
-    """This process's replica. ``ongoing``: how many requests it is at."""
+    """This process's replica. ``ongoing``: how many requests it is at; ``models``: where those that it has are told."""
 
     context: ReplicaContext
     max_ongoing: int
     ongoing: Callable[[], int]
     name: str = ""  # of its deployment, as its log lines are marked with it
+    models: ModelsHeld | None = None
 
 
 request: ContextVar[Request | None] = ContextVar("request", default=None)

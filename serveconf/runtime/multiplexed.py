@@ -1,4 +1,7 @@
-"""``@serve.multiplexed``: several models take turns in one replica's memory; the one that was used longest ago goes first."""
+"""``@serve.multiplexed``: several models take turns in one replica's memory; the one that was used longest ago goes first.
+
+What comes and goes is told to the replica, so that requests for a model are sent to a replica that has it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,19 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
+from serveconf.runtime.context import ModelsHeld, the_replica
 from serveconf.runtime.methods import method_owner
 
 log = logging.getLogger("serveconf.replica")
 
 Loader = Callable[..., Awaitable[Any]]
 L = TypeVar("L", bound=Loader)
+_is_used = False
+
+
+def is_used() -> bool:
+    """Whether any code in this process takes turns with models."""
+    return _is_used
 
 
 @overload
@@ -86,8 +96,11 @@ class Models:
     """The models of one loader, the least recently used first."""
 
     def __init__(self, load: Loader, limit: int) -> None:
+        global _is_used
+        _is_used = True
         self._load = load
         self._limit = limit
+        self._told: dict[str, ModelsHeld] = {}  # who has heard that it came
         self._loaded: OrderedDict[str, Any] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self._being_made = 0  # these have their room already
@@ -104,6 +117,7 @@ class Models:
             return self._loaded[model_id]
         task = self._loading.get(model_id)
         if task is None:
+            self._tell_came(model_id)
             task = self._loading[model_id] = asyncio.create_task(self._make(model_id))
             task.add_done_callback(functools.partial(self._ended, model_id))
         return await asyncio.shield(task)  # who leaves does not take the model from the others that wait for it
@@ -112,6 +126,7 @@ class Models:
         async with self._changed:
             while 0 < self._limit <= len(self._loaded) + self._being_made:
                 if self._loaded:
+                    self._tell_went(next(iter(self._loaded)))
                     await _let_go(self._loaded)
                 else:
                     await self._changed.wait()
@@ -126,8 +141,30 @@ class Models:
 
     def _ended(self, model_id: str, task: asyncio.Task[Any]) -> None:
         del self._loading[model_id]
+        if model_id not in self._loaded:
+            self._tell_went(model_id)
         if not task.cancelled():
             task.exception()  # whoever waited has it; where nobody does any more it is nobody's
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Code that travels by value takes its loader along, and no models."""
+        return Models, (self._load, self._limit)
+
+    def __del__(self) -> None:
+        """With the instance whose models they are; a replica's own lives as long as the replica."""
+        for model_id in list(self._told):
+            self._tell_went(model_id)
+
+    def _tell_came(self, model_id: str) -> None:
+        replica = the_replica()
+        if replica is not None and replica.models is not None:
+            self._told[model_id] = replica.models
+            replica.models.came(model_id)
+
+    def _tell_went(self, model_id: str) -> None:
+        held = self._told.pop(model_id, None)
+        if held is not None:
+            held.went(model_id)
 
 
 async def _let_go(models: OrderedDict[str, Any]) -> None:

@@ -6,6 +6,7 @@ connection (``frames.py`` draws them), many at a time.
 
 from serveconf.wire.client import WireClient
 from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
+from serveconf.wire.held import HeldModels
 from serveconf.wire.lent import SENDS_FILES, LentFile
 from serveconf.wire.opening import BodyMode, body_mode
 from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, StreamCut, StreamLost, StreamRefused
@@ -19,6 +20,7 @@ __all__ = [
     "SENDS_FILES",
     "BodyMode",
     "FrameTooLarge",
+    "HeldModels",
     "LentFile",
     "Limits",
     "ProtocolError",

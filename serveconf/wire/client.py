@@ -22,6 +22,7 @@ from serveconf.wire.frames import (
     FrameTooLarge,
     Limits,
     Memory,
+    Models,
     Open,
     Refused,
     Reply,
@@ -55,6 +56,8 @@ class WireClient(Connection):
         self.ongoing = 0
         self.peer: int | None = None  # the replica's process, where its files can be opened from here
         self.replica = ""  # who is at the other end, for whoever asks later where a request has been
+        self.models: set[bytes] | None = None  # that the replica has; None: requests do not ask it for any
+        self.on_models: Callable[[], None] | None = None  # called once, when it is known that requests do
         self.on_close: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self._retiring = False
@@ -181,6 +184,9 @@ class WireClient(Connection):
             if kind is Memory:
                 self.lane_heard(frame)  # type: ignore[arg-type]
                 continue
+            if kind is Models:
+                self._note_models(frame)  # type: ignore[arg-type]
+                continue
             stream = self._streams.get(frame.stream)
             if stream is None:
                 if frame.stream > self._newest:  # as where its Open could not be sent
@@ -222,6 +228,14 @@ class WireClient(Connection):
         self.full = False
         if self.on_room is not None:
             self.on_room()
+
+    def _note_models(self, frame: Models) -> None:
+        is_first = self.models is None
+        models = self.models = self.models or set()
+        models.difference_update(frame.gone)
+        models.update(frame.here)
+        if is_first and self.on_models is not None:
+            self.on_models()
 
     def frame_unsendable(self, frame: AnyFrame, error: Exception) -> None:
         log.warning("request given up: its %s cannot be sent: %s", type(frame).__name__, error)

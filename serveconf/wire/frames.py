@@ -26,6 +26,7 @@ Raw bytes are there only if the last frame is a Body whose ``raw`` says how many
     15   Free     proxy    these slots of it may be filled
     16   File     replica  the body is this file of the replica's process (``lent.py``)
     17   Opened   proxy    whether the file could be opened; if not, the body comes in Body frames
+    18   Models   replica  it has loaded these models, and let go of those; from version 4 on
 
 Streams are numbered by the proxy, upwards from 1. Every piece of data costs its length plus ``PIECE_COST`` of the
 stream's credit (a Reply without a body, or an Open whose body follows, nothing), which starts at ``Limits.window_bytes``
@@ -239,6 +240,16 @@ class Opened(Frame, tag=17):
     whole: bool
 
 
+class Models(Frame, tag=18):
+    """The replica has, or is loading, the models ``here``, and no longer those ``gone``. Its stream number means nothing.
+
+    The first one, which may be empty, says that the replica has models that requests ask for at all.
+    """
+
+    here: list[bytes]
+    gone: list[bytes]
+
+
 class Broken(Frame):
     """Stands where a frame of its stream was that is none. It is never sent."""
 
@@ -263,6 +274,7 @@ AnyFrame: TypeAlias = (
     | Free
     | File
     | Opened
+    | Models
 )
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -20,7 +20,7 @@ import secrets
 from serveconf.wire.frames import ProtocolError
 
 MAGIC = b"scwire"
-VERSION = 3  # of the frames
+VERSION = 4  # of the frames
 OLDEST_VERSION = 3  # that this end still speaks: the one before, where there is one
 NONCE_SIZE = 32
 PROOF_SIZE = 32

@@ -31,6 +31,7 @@ from serveconf.wire.frames import (
 )
 from serveconf.wire.handlers import Handler, HttpHandler
 from serveconf.wire.handshake import ServerHandshake
+from serveconf.wire.held import TELLS_MODELS_FROM, HeldModels
 from serveconf.wire.polling import make_poll
 from serveconf.wire.shared import filled_lane
 from serveconf.wire.websockets import WebSocketHandler
@@ -49,6 +50,7 @@ class WireServer:
     ``max_ongoing`` streams are handled at a time, over all connections; more are refused in band. ``state`` is what the
     application's lifespan left: every scope gets a shallow copy. ``ongoing`` counts the handlers that have not ended.
     ``offers_files``: the application may answer with ``http.response.pathsend`` where the proxy can open the file.
+    ``models``: those that the application has, for those who send it requests.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class WireServer:
         limits: Limits = DEFAULT_LIMITS,
         state: dict[str, Any] | None = None,
         offers_files: bool = False,
+        models: HeldModels | None = None,
     ) -> None:
         self.app: App = app
         self.offers_files = offers_files
@@ -69,6 +72,7 @@ class WireServer:
         self.ongoing = 0
         self.busy_poll = make_poll()
         self.closing = False  # nothing is taken any more
+        self.models = models or HeldModels()
         self._secret = secret
         self._listeners: list[asyncio.Server] = []
         self._connections: set[ServerConnection] = set()
@@ -139,6 +143,7 @@ class WireServer:
         """A connection is gone."""
         self._connections.discard(connection)
         self._turned_away.discard(connection)
+        self.models.parted(connection)
         self._changed.set()
 
     def began(self, handler: Handler) -> None:
@@ -183,6 +188,10 @@ class ServerConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.server.joined(self)
+
+    def ready(self) -> None:
+        if self._handshake.version >= TELLS_MODELS_FROM:
+            self.server.models.joined(self)
 
     def frames_received(self, frames: Iterator[AnyFrame | Broken]) -> None:
         poll = self.server.busy_poll

@@ -161,9 +161,9 @@ async def test_a_harmless_request_whose_replica_died_is_run_on_another_one(metho
         gate = Gate("b")
         gate.go.set()
         backend = await n.backend(await dies(n, "a"), await n.start("b", gate))
-        for _ in range(8):
+        while not backend.retried:  # which one is asked first is chance
             assert await Request(backend, method=method).status() == 200
-        assert backend.failed == 0 and backend.retried >= 1
+        assert backend.failed == 0
 
 
 @in_loop

@@ -302,6 +302,52 @@ async def test_the_model_that_a_handle_names_is_the_request_s() -> None:
 
 
 @in_loop
+async def test_calls_for_a_model_go_where_it_is_and_spread_over_the_replicas_before() -> None:
+    async with stack() as s:
+        replicas = [await s.replica(name, Multiplexed, init_args=(name,)) for name in ("a", "b", "c")]
+        for name in ("a", "b", "c"):
+            s.served[name].servable.tell(s.servers[name].models)
+        await s.directory.take(generation(1, {"m": replicas}))
+        ids = [f"model {number}" for number in range(60)]
+        asked = [s.handle("m").options(multiplexed_model_id=one).remote() for one in ids for _ in range(3)]
+        where = dict(zip(ids, [await one for one in asked][::3], strict=True))
+        assert {*where.values()} == {"a", "b", "c"}
+        loaded = [one for name in "abc" for one in s.served[name].servable.loaded]
+        assert sorted(loaded) == sorted(ids)  # each of them once
+
+        other = {"a": "b", "b": "c", "c": "a"}[where["model 7"]]
+        s.served[other].servable.keep("model 7")  # whatever the hash says
+        del s.served[where["model 7"]].servable.models["model 7"]
+        s.servers[where["model 7"]].models.went("model 7")
+        await asyncio.sleep(0.01)
+        assert await s.handle("m").options(multiplexed_model_id="model 7").remote() == other
+
+
+class Multiplexed:
+    """Keeps every model, and tells of it as ``@serve.multiplexed`` does: there is but one replica in a process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.models: dict[str, str] = {}
+        self.loaded: list[str] = []
+
+    def tell(self, held: Any) -> None:
+        self.held = held
+
+    def keep(self, model_id: str) -> None:
+        self.models[model_id] = model_id
+        self.held.came(model_id)
+
+    async def __call__(self) -> str:
+        model_id = get_multiplexed_model_id()
+        if model_id not in self.models:
+            self.keep(model_id)
+            await asyncio.sleep(0.001)
+            self.loaded.append(model_id)
+        return self.name
+
+
+@in_loop
 async def test_functions_and_methods_of_fastapi_classes_are_called_too() -> None:
     from fastapi import FastAPI
 

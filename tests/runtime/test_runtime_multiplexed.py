@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from serveconf.runtime import context
-from serveconf.runtime.multiplexed import multiplexed
+from serveconf.runtime.multiplexed import Models, multiplexed
 
 
 class Model:
@@ -123,6 +126,83 @@ def test_instances_have_models_of_their_own() -> None:
         assert await one.load("a") is not await other.load("a")
 
     asyncio.run(main())
+
+
+class Told:
+    """Hears which models a replica has."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def came(self, model_id: str) -> None:
+        self.heard.append(f"+{model_id}")
+
+    def went(self, model_id: str) -> None:
+        self.heard.append(f"-{model_id}")
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """This process is a replica, and this one hears of its models."""
+    told = Told()
+    who = context.ReplicaContext(app_name="shop", deployment="Model", replica_tag="Model#1")
+    context.enter_replica(context.Replica(context=who, max_ongoing=1, ongoing=lambda: 0, models=told))
+    yield told
+    context.enter_replica(None)
+
+
+def test_the_replica_hears_of_a_model_when_it_begins_to_load_and_when_it_goes(told: Told) -> None:
+    async def main() -> None:
+        host = Host()
+        first = asyncio.create_task(host.load("a"))
+        await asyncio.sleep(0)
+        assert told.heard == ["+a"]
+        await first
+        for model_id in ("b", "a", "c"):
+            await host.load(model_id)
+        assert told.heard == ["+a", "+b", "+c", "-b"]
+        del host
+        gc.collect()
+        assert told.heard[4:] == ["-a", "-c"]
+
+    asyncio.run(main())
+
+
+def test_a_model_that_could_not_be_loaded_is_not_there(told: Told) -> None:
+    @multiplexed
+    async def load(model_id: str) -> str:
+        raise OSError("no such file")
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(OSError, match="no such file"):
+                await load("a")
+        await asyncio.sleep(0)
+        assert told.heard == ["+a", "-a", "+a", "-a"]
+
+    asyncio.run(main())
+
+
+def test_code_that_travels_by_value_takes_no_models_along() -> None:
+    async def main() -> None:
+        models = Models(_load, 2)
+        await models.get("a")
+        there = pickle.loads(pickle.dumps(models))
+        assert await there.get("b") == "model b"
+        assert await there.get("a") == "model a"
+
+    asyncio.run(main())
+
+
+async def _load(model_id: str) -> str:
+    return f"model {model_id}"
+
+
+@pytest.mark.parametrize(("header", "model_id"), [("é".encode(), "é"), ("é".encode("latin-1"), "é")])
+def test_a_model_id_may_be_any_text(header: bytes, model_id: str) -> None:
+    context.request.set(context.Request([(context.MODEL_ID_HEADER, header)]))
+    assert context.get_multiplexed_model_id() == model_id
+    context.request.set(None)
 
 
 def test_the_model_id_is_the_request_s() -> None:

@@ -47,11 +47,11 @@ def test_ray_serve_s_samples_run_with_one_import_changed(cluster):
             async def __call__(self, numbers: List[int]) -> List[int]:
                 return [10 * number for number in numbers]
 
-        @serve.deployment
+        @serve.deployment(num_replicas=2)
         class Multiplexed:
             @serve.multiplexed(max_num_models_per_replica=2)
             async def get_model(self, model_id: str):
-                return model_id.upper()
+                return f"{model_id.upper()} {serve.get_replica_context().replica_tag}"
             async def __call__(self, request: Request):
                 return await self.get_model(serve.get_multiplexed_model_id())
             async def named(self):
@@ -101,7 +101,8 @@ def test_ray_serve_s_samples_run_with_one_import_changed(cluster):
         print([r.result() for r in [batched.remote(n) for n in range(3)]], asyncio.run(awaited(batched)))
 
         models = serve.run(Multiplexed.bind(), name="models", route_prefix="/models")
-        print(models.options(multiplexed_model_id="m1").named.remote().result())
+        found = [models.options(multiplexed_model_id="m1").named.remote().result() for _ in range(8)]
+        print(found[0][:2], len({*found}))
 
         handles = serve.run_many([
             serve.RunTarget(target=Streamer.bind(), name="streamer", route_prefix="/stream"),
@@ -125,7 +126,7 @@ def test_ray_serve_s_samples_run_with_one_import_changed(cluster):
         "a lon",
         "<respo>",
         "[0, 10, 20] [0, 10, 20, 30]",
-        "M1",
+        "M1 1",
         "[0, 1, 2]",
         "300004",
         "nothing to add",
@@ -133,7 +134,8 @@ def test_ray_serve_s_samples_run_with_one_import_changed(cluster):
         "Healthy ['Summarizer', 'Summarizer.Translator']",
     ]
     assert cluster.http.post("/pipeline", json="good morning").text == "<good >"
-    assert cluster.http.get("/models", headers={"serve_multiplexed_model_id": "m2"}).text == "M2"
+    named = [cluster.http.get("/models", headers={"serve_multiplexed_model_id": "m2"}).text for _ in range(8)]
+    assert named[0].startswith("M2 ") and len({*named}) == 1  # one of the two replicas has it
     assert cluster.http.get("/stream").text == "0;1;2;"
     assert cluster.get("/front/add?number=1") == 7
     assert cluster.http.get("/batched").status_code == 404

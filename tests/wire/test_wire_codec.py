@@ -22,6 +22,7 @@ from serveconf.wire.frames import (
     Limits,
     Memory,
     Message,
+    Models,
     Open,
     ProtocolError,
     Refused,
@@ -73,6 +74,7 @@ frames = st.one_of(
     st.builds(Room, numbers, counts),
     st.builds(Memory, numbers, counts, counts, counts, counts),
     st.builds(Free, numbers, st.lists(counts, max_size=3)),
+    st.builds(Models, numbers, st.lists(data, max_size=3), st.lists(data, max_size=3)),
 )
 
 
