@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
 import secrets
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from serveconf.backup_file import Backup, SavedStack
-from serveconf.credentials import is_proof
+from serveconf.credentials import AUTHOR_HEADER, is_proof
 from serveconf.errors import (
     AuthorError,
     Conflict,
@@ -48,7 +51,7 @@ class Client:
         self.token = token
         self.speaker = Speaker()  # what it has said of itself at ``healthy``
         self.proved = False  # whether what answers there has shown, at ``healthy``, that it knows the token
-        headers = {"authorization": f"Bearer {token}"}
+        headers = {"authorization": f"Bearer {token}", AUTHOR_HEADER: quote(author(), safe="@")}
         # the control API is reached directly, whatever proxy the environment names for the web
         # reading the authorities' certificates takes longer than a command's whole request: only where they are needed
         secure = self.address.startswith("https:")
@@ -226,9 +229,9 @@ class Client:
             raise self._misunderstood(_error(answer), "POST")
         return msgspec.msgpack.decode(answer.content, type=Backup)
 
-    def restore(self, saved: SavedStack, *, replaces: bool, author: str) -> str:
+    def restore(self, saved: SavedStack, *, replaces: bool) -> str:
         """Begin to serve what a backup says of a stack; returns the operation's id."""
-        body, params = msgspec.msgpack.encode(saved), {"replace": replaces, "author": author}
+        body, params = msgspec.msgpack.encode(saved), {"replace": replaces}
         path = f"/stacks/{saved.name}/restore"
         return str(self._json("POST", path, content=body, params=params, timeout=CODE_S)["operation"])
 
@@ -236,9 +239,9 @@ class Client:
         """Have the controller make way for the version that is installed by now; it comes back as that."""
         self._json("POST", "/upgrade/controller", json={"version": version}, timeout=120.0)
 
-    def upgrade(self, version: str, author: str) -> str:
+    def upgrade(self, version: str) -> str:
         """Begin to replace proxies and replicas of other versions; returns the operation's id."""
-        return str(self._json("POST", "/upgrade", json={"version": version, "author": author})["operation"])
+        return str(self._json("POST", "/upgrade", json={"version": version})["operation"])
 
     def shutdown(self) -> None:
         """Stop everything."""
@@ -264,6 +267,15 @@ class Client:
         return Unreachable(
             f"the control API at {self.address} does not answer: {error}", hint="'serveconf status' tells more"
         )
+
+
+def author() -> str:
+    """Who applies: user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under an id without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _given(**params: str | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ import hmac
 from enum import StrEnum
 
 _READ = "ro_"
+AUTHOR_HEADER = "x-serveconf-author"  # user@host, percent-encoded: who calls, as he says himself
 
 
 class Role(StrEnum):
@@ -30,6 +31,11 @@ def read_only(token: str) -> str:
 def role_of(token: str) -> Role:
     """What its owner may do."""
     return Role.READ if token.startswith(_READ) else Role.WRITE
+
+
+def fingerprint(secret: str) -> str:
+    """Names a token or a session to whoever reads what was done with it, and says nothing of it."""
+    return hmac.digest(secret.encode(), b"serveconf fingerprint", hashlib.sha256).hex()[:8]
 
 
 def prove(token: str, challenge: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -11,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serveconf.client import Client
+from serveconf.client import Client, author
 from serveconf.code.ignore import OUR_FILE
 from serveconf.code.package import Packed, listed, pack_as_it_is
 from serveconf.code.snapshot import Snapshot, take_snapshot
@@ -183,15 +181,6 @@ def _path_of(deployment: str | None, loaded: Loaded) -> str:
         if spec.name == deployment:
             return f"deployments[{index}].import_path"
     return ""
-
-
-def author() -> str:
-    """Who applies: user@host."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run under an id without a name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 def git_commit(file: Path) -> str | None:

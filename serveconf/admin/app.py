@@ -12,11 +12,13 @@ import msgspec
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from msgspec.structs import replace as changed
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from serveconf import __version__
 from serveconf.admin import models
+from serveconf.admin.callers import Calling
 from serveconf.admin.events import events_router
 from serveconf.admin.guard import LOOPBACK, ROLE, Guard
 from serveconf.admin.handles import Peering, handles_router
@@ -41,7 +43,7 @@ from serveconf.reconcile.packages import check_digest
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.pulse import Pulse
 from serveconf.reconcile.records import Revision
-from serveconf.reconcile.requests import ApplyRequest
+from serveconf.reconcile.requests import ApplyRequest, Caller
 from serveconf.reconcile.result import code_failures, problem_of
 from serveconf.reconcile.status import make_history, make_routes, make_status
 from serveconf.route_test import judge_request
@@ -88,7 +90,8 @@ def make_app(
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_fault)
     app.include_router(page_router())
-    app.include_router(sign_in_router(sessions, events.note if events is not None else unheard))
+    note = events.note if events is not None else unheard
+    app.include_router(sign_in_router(sessions, note))
     app.include_router(_measuring(plane, pulse))
     app.include_router(_looking(plane, address, token), prefix="/api/v1")
     app.include_router(logs_router(plane, events), prefix="/api/v1")
@@ -98,7 +101,7 @@ def make_app(
     if pulse is not None:
         app.include_router(live_router(pulse, lambda: _status(plane, address)), prefix="/api/v1")
     app.include_router(nodes_router(plane.cluster), prefix="/api/v1")
-    app.include_router(webhooks_router(token), prefix="/api/v1")
+    app.include_router(webhooks_router(token, note), prefix="/api/v1")
     if peering is not None:
         app.include_router(handles_router(plane.packages.store, peering), prefix="/api/v1")
     return app
@@ -219,44 +222,50 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown, on_upgrade: MakeWay | 
         return (await plane.plan(_request(stack, body), look=look)).as_json()
 
     @router.post("/stacks/{stack}/apply", status_code=202)
-    async def apply(stack: StackName, body: models.ApplyBody, if_match: IfMatch = None) -> models.Accepted:
+    async def apply(
+        stack: StackName, body: models.ApplyBody, caller: Calling, if_match: IfMatch = None
+    ) -> models.Accepted:
         """Make it so."""
-        request = _request(stack, body, if_match)
+        request = _asked_by(caller, _request(stack, body, if_match))
         plane.check_revision(stack, request.base_revision)
         return models.Accepted(operation=plane.apply(request).id)
 
     @router.post("/stacks/{stack}/rollback", status_code=202)
-    async def rollback(stack: StackName, body: models.RollbackBody, if_match: IfMatch = None) -> models.Accepted:
+    async def rollback(
+        stack: StackName, body: models.RollbackBody, caller: Calling, if_match: IfMatch = None
+    ) -> models.Accepted:
         """Go back to a kept revision, and pin it."""
-        request = _origin(stack, body, if_match)
+        request = _asked_by(caller, _origin(stack, body, if_match))
         plane.check_revision(stack, request.base_revision)
         return models.Accepted(operation=plane.rollback(stack, body.revision, request).id)
 
     @router.post("/stacks/{stack}/promote", status_code=202)
-    async def promote(stack: StackName, body: models.CanaryBody) -> models.Accepted:
+    async def promote(stack: StackName, body: models.CanaryBody, caller: Calling) -> models.Accepted:
         """End a canary at once: all of the requests to the new version. The operation is the apply that it belongs to."""
-        return models.Accepted(operation=(await plane.promote(stack, body.deployment)).id)
+        return models.Accepted(operation=(await plane.promote(stack, body.deployment, caller)).id)
 
     @router.post("/stacks/{stack}/abort", status_code=202)
-    async def abort(stack: StackName, body: models.CanaryBody) -> models.Accepted:
+    async def abort(stack: StackName, body: models.CanaryBody, caller: Calling) -> models.Accepted:
         """End a canary at once: all of the requests back to the old version. The operation is the apply that it belongs to."""
-        return models.Accepted(operation=(await plane.abort(stack, body.deployment)).id)
+        return models.Accepted(operation=(await plane.abort(stack, body.deployment, caller)).id)
 
     @router.post("/stacks/{stack}/resume", status_code=204)
-    async def resume(stack: StackName) -> None:
+    async def resume(stack: StackName, caller: Calling) -> None:
         """End the pin that a rollback left."""
-        await plane.resume(stack)
+        await plane.resume(stack, caller)
 
     @router.post("/stacks/{stack}/deployments/{deployment}/scale")
-    async def scale(stack: StackName, deployment: str, body: models.ScaleBody) -> models.ScaledModel:
+    async def scale(stack: StackName, deployment: str, body: models.ScaleBody, caller: Calling) -> models.ScaledModel:
         """Set a deployment's number of replicas until the next apply; where it follows the load, within its bounds."""
-        before = plane.scale(stack, deployment, body.replicas)
+        before = plane.scale(stack, deployment, body.replicas, caller)
         return models.ScaledModel(stack=stack, deployment=deployment, before=before, replicas=body.replicas)
 
     @router.post("/stacks/{stack}/delete", status_code=202)
-    async def delete(stack: StackName, body: models.DeleteBody, if_match: IfMatch = None) -> models.Accepted:
+    async def delete(
+        stack: StackName, body: models.DeleteBody, caller: Calling, if_match: IfMatch = None
+    ) -> models.Accepted:
         """Take deployments, or the whole stack, away, draining."""
-        request = _origin(stack, body, if_match)
+        request = _asked_by(caller, _origin(stack, body, if_match))
         plane.check_revision(stack, request.base_revision)
         return models.Accepted(operation=plane.delete(stack, body.deployments, request).id)
 
@@ -271,18 +280,20 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown, on_upgrade: MakeWay | 
         return StreamingResponse(_lines(followed.follow()), media_type=NDJSON)
 
     @router.delete("/operations/{operation}")
-    async def cancel(operation: str) -> models.CancelModel:
+    async def cancel(operation: str, caller: Calling) -> models.CancelModel:
         """Stop an apply: undone before the switch, completed after it."""
-        cancelled = await plane.cancel(operation)
+        cancelled = await plane.cancel(operation, caller)
         return models.CancelModel(undone=cancelled.undone, message=cancelled.message)
 
     @router.post("/backup", response_class=Response, responses={200: {"content": {MSGPACK: {}}}})
-    async def backup() -> Response:
+    async def backup(caller: Calling) -> Response:
         """All stacks with their revisions and code, as MessagePack. It holds secrets, so the token that may write is needed."""
-        return Response(msgspec.msgpack.encode(await plane.backup()), media_type=MSGPACK)
+        return Response(msgspec.msgpack.encode(await plane.backup(caller)), media_type=MSGPACK)
 
     @router.post("/stacks/{stack}/restore", status_code=202)
-    async def restore(stack: StackName, request: Request, replace: bool = False, author: str = "") -> models.Accepted:
+    async def restore(
+        stack: StackName, request: Request, caller: Calling, replace: bool = False, author: str = ""
+    ) -> models.Accepted:
         """Serve what a backup says of the stack, whose code packages were uploaded before. The body: its part of the backup."""
         try:
             saved = msgspec.msgpack.decode(await request.body(), type=SavedStack)
@@ -290,12 +301,13 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown, on_upgrade: MakeWay | 
             raise AuthorError(f"this is no stack of a backup: {error}", code="bad_backup") from error
         if saved.name != stack:
             raise AuthorError(f"the backup is of stack '{saved.name}', not '{stack}'", code="bad_backup")
-        return models.Accepted(operation=(await plane.restore(saved, replaces=replace, author=author)).id)
+        caller = _named(caller, author)
+        return models.Accepted(operation=(await plane.restore(saved, replaces=replace, caller=caller)).id)
 
     @router.post("/upgrade", status_code=202)
-    async def upgrade(body: models.UpgradeBody) -> models.Accepted:
+    async def upgrade(body: models.UpgradeBody, caller: Calling) -> models.Accepted:
         """Replace the proxies and replicas that run another version than the controller, old and new side by side."""
-        return models.Accepted(operation=plane.upgrade(body.version, body.author).id)
+        return models.Accepted(operation=plane.upgrade(body.version, _named(caller, body.author)).id)
 
     @router.post("/upgrade/controller", status_code=204)
     async def upgrade_controller(body: models.UpgradeBody) -> Response:
@@ -318,6 +330,16 @@ def _request(stack: str, body: models.ApplyBody, if_match: str | None = None) ->
     if body.spec.get("name", "default") != stack:
         raise AuthorError(f"the spec is of stack '{body.spec.get('name', 'default')}', not '{stack}'")
     return ApplyRequest(**body.model_dump(), base_revision=_base(if_match))
+
+
+def _named(caller: Caller, author: str) -> Caller:
+    """With the author that the body names, where it names one."""
+    return changed(caller, author=author) if author else caller
+
+
+def _asked_by(caller: Caller, request: ApplyRequest) -> ApplyRequest:
+    known = _named(caller, request.author)
+    return changed(request, author=known.author, token=known.token)
 
 
 def _origin(stack: str, body: models.Origin, if_match: str | None) -> ApplyRequest:

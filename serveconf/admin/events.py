@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
+from serveconf.admin.callers import Calling
 from serveconf.admin.models import EventModel, WatchedBody
 from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.journal import EventKind
@@ -40,9 +41,10 @@ def events_router(events: EventLog) -> APIRouter:
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     @router.post("/stacks/{stack}/events", status_code=204, tags=["change"])
-    async def tell(stack: OfWhich, body: WatchedBody) -> None:
+    async def tell(stack: OfWhich, body: WatchedBody, caller: Calling) -> None:
         """What a watcher has seen or done: it lives outside, and who asks later should find it here."""
-        events.note(kind=EventKind(body.kind), stack=stack, message=body.message, data=body.data)
+        data = {**caller.told(), **body.data, "token": caller.token}
+        events.note(kind=EventKind(body.kind), stack=stack, message=body.message, data=data)
 
     return router
 

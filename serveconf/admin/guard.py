@@ -16,13 +16,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serveconf.admin.sessions import KEY_HEADER, Sessions
-from serveconf.credentials import Role, read_only
+from serveconf.credentials import Role, fingerprint, read_only
 
 OPEN_PATHS = frozenset({"/", "/sign-in", "/api/v1/health"})
 WEBHOOK = re.compile(r"/api/v1/sync/[^/]+")  # a POST there brings a secret of its own
 OPEN_FOLDER = "/assets/"
 LOOKS = re.compile(r"/api/v1/(?:stacks/[^/]+/plan|sign-in|sign-out)")  # what changes nothing although it is no GET
 ROLE = "serveconf.role"  # the scope key of what the caller may do
+CREDENTIAL = "serveconf.credential"  # ... and of what let him in: its kind and its fingerprint
 CODE_PATH = "/api/v1/code/"
 MAX_BODY_BYTES = 16_000_000  # of a spec with its file list; code packages have a limit of their own
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -64,7 +65,8 @@ class Guard:
             or (scope["method"] == "POST" and WEBHOOK.fullmatch(path))
         ):
             return None
-        role = scope[ROLE] = self._role(headers)
+        role, scope[CREDENTIAL] = self._let_in(headers)
+        scope[ROLE] = role
         if role is None:
             hint = "give --token or SERVECONF_TOKEN; on the machine that started it the commands find it by themselves"
             return _error(401, "unauthorized", "the control API needs its token", hint)
@@ -72,16 +74,17 @@ class Guard:
             return _error(403, "read_only", "this token may look, and change nothing", "use the token that may write")
         return None
 
-    def _role(self, headers: Headers) -> Role | None:
-        """What the caller may do: by its token, or by its session."""
+    def _let_in(self, headers: Headers) -> tuple[Role | None, str]:
+        """What the caller may do, by its token or by its session, and the name of that."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             for role, token in self._tokens.items():
                 if secrets.compare_digest(given.strip().encode(), token):
-                    return role
+                    return role, f"{role.value}:{fingerprint(token.decode())}"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return None  # an app on another port of this host is the same site, and has the cookie
-        return self._sessions.role(headers.get("cookie", ""), headers.get(KEY_HEADER, ""))
+            return None, ""  # an app on another port of this host is the same site, and has the cookie
+        cookies = headers.get("cookie", "")
+        return self._sessions.role(cookies, headers.get(KEY_HEADER, "")), self._sessions.named(cookies)
 
 
 class _TooLarge(Exception):

@@ -383,6 +383,10 @@ class RevisionModel(BaseModel):
     stack: str
     time: str
     author: str
+    token: str
+    """What let the author in: its kind (write, browser) and its fingerprint; empty: not known."""
+    automatic: bool
+    """Whether it was applied by what follows the source."""
     source: str
     commit: str | None
     outcome: str

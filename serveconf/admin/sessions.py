@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from starlette.requests import cookie_parser
 
-from serveconf.credentials import Role
+from serveconf.credentials import Role, fingerprint
 
 INVITATION_S = 300.0
 SESSION_S = 12 * 3600.0
@@ -63,8 +63,17 @@ class Sessions:
         role, ends, _ = said.split(".")
         return Role(role) if self._now() < int(ends) else None
 
+    def named(self, cookies: str) -> str:
+        """The session that this Cookie header is of, as events name it."""
+        return called(cookie_parser(cookies).get(self.name, ""))
+
     def _sign(self, purpose: str, text: str) -> str:
         return hmac.new(self._secret, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()
+
+
+def called(session: str) -> str:
+    """Its name in events and history."""
+    return f"browser:{fingerprint(session)}"
 
 
 def _same(given: str, right: str) -> bool:

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from serveconf.admin import models
 from serveconf.admin.guard import ROLE
 from serveconf.admin.page import PAGE_HEADERS
-from serveconf.admin.sessions import SESSION_S, Sessions
+from serveconf.admin.sessions import SESSION_S, Sessions, called
 from serveconf.credentials import Role
 from serveconf.reconcile.journal import EventKind, Note, unheard
 
@@ -47,7 +47,11 @@ def sign_in_router(sessions: Sessions, note: Note = unheard) -> APIRouter:
             return HTMLResponse(_TOO_LATE, 403, headers=PAGE_HEADERS)
         role = Role(session.partition(".")[0])
         may = "may change things" if role is Role.WRITE else "may only look"
-        note(kind=EventKind.TOKEN, message=f"a browser was signed in to the dashboard, which {may}")
+        note(
+            kind=EventKind.TOKEN,
+            message=f"a browser was signed in to the dashboard, which {may}",
+            data={"token": called(session)},
+        )
         # No redirect: one that follows a link elsewhere would come without the cookie. The page goes on by itself.
         answer = HTMLResponse(_SIGNED_IN.format(key=html.escape(sessions.key(session))), headers=PAGE_HEADERS)
         answer.set_cookie(

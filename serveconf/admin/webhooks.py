@@ -12,7 +12,8 @@ from fastapi import APIRouter, Header, Path, Request
 from starlette.exceptions import HTTPException
 
 from serveconf.admin.models import CallsModel
-from serveconf.credentials import is_from_webhook
+from serveconf.credentials import fingerprint, is_from_webhook, webhook_secret
+from serveconf.reconcile.journal import EventKind, Note, unheard
 
 MOST = 1_000  # names that are remembered
 
@@ -21,8 +22,8 @@ Signature = Annotated[str, Header(alias="X-Hub-Signature-256", description="GitH
 Token = Annotated[str, Header(alias="X-Gitlab-Token", description="GitLab: the secret itself.")]
 
 
-def webhooks_router(token: str) -> APIRouter:
-    """Its two routes. ``token``: the control API's, which the secrets follow from."""
+def webhooks_router(token: str, note: Note = unheard) -> APIRouter:
+    """Its two routes. ``token``: the control API's, which the secrets follow from. Each call is noted."""
     router = APIRouter(tags=["sync"])
     calls: OrderedDict[str, int] = OrderedDict()
 
@@ -32,6 +33,12 @@ def webhooks_router(token: str) -> APIRouter:
         if not is_from_webhook(token, name, await request.body(), signature=signature, plain=plain):
             raise HTTPException(401, f"that is not signed with the secret of webhook {name}")
         calls[name] = calls.pop(name, 0) + 1
+        secret = f"webhook:{fingerprint(webhook_secret(token, name))}"
+        note(
+            kind=EventKind.TOKEN,
+            message=f"webhook {name} was called ({secret})",
+            data={"token": secret, "webhook": name},
+        )
         while len(calls) > MOST:
             calls.popitem(last=False)
         return CallsModel(calls=calls[name])

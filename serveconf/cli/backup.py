@@ -69,7 +69,6 @@ def restore(
     """
     from serveconf.backup_file import decode_backup
     from serveconf.launch import find_or_start
-    from serveconf.submit import author
 
     with errors_shown(output):
         try:
@@ -93,7 +92,7 @@ def restore(
         results: list[dict[str, Any]] = []
         for one in wanted:
             tell(f"stack {one.name}:")
-            results.append(watch_apply(client, client.restore(one, replaces=replace, author=author()), None))
+            results.append(watch_apply(client, client.restore(one, replaces=replace), None))
     if output is Output.JSON:
         print_json({"stacks": results})
     raise typer.Exit(max((exit_code_of(result) for result in results), default=0))

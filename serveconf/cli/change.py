@@ -69,8 +69,8 @@ def shutdown(output: OutputOption = Output.TEXT) -> None:
 
 
 def _change(stack: str | None, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    from serveconf.client import author
     from serveconf.launch import find
-    from serveconf.submit import author
 
     client = find(chosen.address, chosen.token)
     name = stack_meant(client, stack, deployments=body.get("deployments") or ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-COLUMNS = ("revision", "time", "outcome", "author", "summary")
+COLUMNS = ("revision", "time", "outcome", "author", "token", "summary")
 
 
 def render_history(revisions: list[dict[str, Any]]) -> str:
@@ -22,7 +22,8 @@ def render_revision(revision: dict[str, Any]) -> str:
     import yaml
 
     lines = [
-        f"{key}: {revision[key]}" for key in ("revision", "stack", "time", "author", "source", "commit", "outcome")
+        f"{key}: {revision.get(key, '')}"
+        for key in ("revision", "stack", "time", "author", "token", "source", "commit", "outcome")
     ]
     lines += [f"  {a['action']} {a['deployment'] or 'http'}: {a['reason']}" for a in revision["actions"]]
     if revision["failure"]:

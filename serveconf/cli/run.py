@@ -144,8 +144,9 @@ class _Running:
 
     def stop(self) -> None:
         """Take away what this run has started, and nothing else."""
+        from serveconf.client import author
         from serveconf.launch import shut_down
-        from serveconf.submit import author, follow
+        from serveconf.submit import follow
 
         if self._started:
             tell("stopping")

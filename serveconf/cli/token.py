@@ -35,10 +35,15 @@ def token(
             if credentials.role_of(client.token) is credentials.Role.READ:
                 raise Unauthorized("a webhook's secret follows from the token that may write")
             secret = credentials.webhook_secret(client.token, webhook)
-            print_json({"secret": secret, "webhook": webhook}) if output is Output.JSON else typer.echo(secret)
+            if output is Output.JSON:
+                name = f"webhook:{credentials.fingerprint(secret)}"
+                print_json({"secret": secret, "webhook": webhook, "name": name})
+            else:
+                typer.echo(secret)
             return
         found = credentials.read_only(client.token) if read_only else client.token
         if output is Output.JSON:
-            print_json({"token": found, "role": credentials.role_of(found).value})
+            role = credentials.role_of(found).value
+            print_json({"token": found, "role": role, "name": f"{role}:{credentials.fingerprint(found)}"})
         else:
             typer.echo(found)

@@ -30,7 +30,7 @@ def upgrade(
     The new version must be installed on every node first, in the environment that Ray's workers start from.
     """
     from serveconf.launch import find
-    from serveconf.submit import author, follow
+    from serveconf.submit import follow
 
     with errors_shown(output):
         client = find(chosen.address, chosen.token, upgrades=True)
@@ -43,7 +43,7 @@ def upgrade(
             first = [action for action in actions if action["action"] == "controller"]
             if first:
                 _replace_controller(client)
-            result = follow(client, client.upgrade(__version__, author()), _tell_event)
+            result = follow(client, client.upgrade(__version__), _tell_event)
             result["actions"] = [*first, *result["actions"]]
             if first and result["outcome"] == "unchanged":
                 result["outcome"] = "applied"

@@ -109,7 +109,7 @@ def _record(deps: Deps, operation: Operation, request: ApplyRequest, result: Eve
     revision = deps.ledger.revision(operation.stack, operation.revision)
     begun = revision is not None and revision.operation == operation.id
     if not begun and result["outcome"] != "unchanged":
-        deps.journal.tell(milestones.came_to_nothing(operation.stack, request.author, request.source, result))
+        deps.journal.tell(milestones.came_to_nothing(operation.stack, request, result))
 
 
 def cancelled(operation: Operation) -> Event:
@@ -128,7 +128,8 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
     if request.base_revision is not None and request.base_revision != (current.revision if current else 0):
         raise stale(stack, request.base_revision, current)
     if not request.automatic:
-        deps.reconciler.scaling.release(stack)  # what was set by hand holds until the next apply
+        if deps.reconciler.scaling.release(stack):  # what was set by hand holds until the next apply
+            deps.journal.tell(milestones.released(stack, request.caller))
         current = deps.ledger.current(stack)
     desired = await ask.desired(current, deps.ledger.next_number(stack))
     desired, plan = await fitted(deps, current, desired)
@@ -137,7 +138,7 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
     operation.tell({"event": "plan", **plan.as_json()})
     if not plan.changed and current is not None and not ask.deleting:
         await deps.stacks.note_invalid(stack, "")
-        await deps.stacks.pin(stack, pinned=ask.pin)
+        await deps.stacks.pin(stack, request.caller, pinned=ask.pin)
         return make_result(stack, outcome="unchanged", revision=current.revision)
     await _count(deps, operation, begin=True)
     await _begin(deps, operation, ask, desired, plan)
@@ -245,6 +246,8 @@ async def _begin(deps: Deps, operation: Operation, ask: Ask, desired: DesiredSta
         desired=desired,
         spec=ask.shown(before.spec if before else {}),
         author=ask.request.author,
+        token=ask.request.token,
+        automatic=ask.request.automatic and not ask.at_once,
         source=ask.request.source,
         commit=ask.request.commit,
         summary=summarise(actions),

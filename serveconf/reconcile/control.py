@@ -20,6 +20,7 @@ from serveconf.plan.actions import Plan
 from serveconf.plan.desired import as_running
 from serveconf.plan.processes import with_processes
 from serveconf.plan.state import DesiredStack
+from serveconf.reconcile import milestones
 from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see_through, stale
 from serveconf.reconcile.backup import make_backup, take_history
 from serveconf.reconcile.beside import warnings_of
@@ -33,7 +34,7 @@ from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Preflight
 from serveconf.reconcile.prepare import prepare
 from serveconf.reconcile.records import Failure, Revision, StackHead, code_of
-from serveconf.reconcile.requests import ApplyRequest, Cancelled
+from serveconf.reconcile.requests import NOBODY, ApplyRequest, Caller, Cancelled
 from serveconf.reconcile.result import masked
 from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.turns import Turns
@@ -121,7 +122,7 @@ class ControlPlane:
 
         return self._begin(stack, Ask(request=request, desired=desired, pin=True, instead=True, shown=shown))
 
-    def upgrade(self, version: str, author: str = "") -> Operation:
+    def upgrade(self, version: str, caller: Caller = NOBODY) -> Operation:
         """Begin to replace the proxies and replicas that run another version than this controller.
 
         Raises Conflict where this is not the version that the caller means, or an upgrade runs already.
@@ -136,18 +137,19 @@ class ControlPlane:
             raise Conflict("an upgrade is running already", hint="'serveconf events --follow' shows it", code="locked")
         operation = self._upgrading = Operation("")
         self._remember(operation)
-        upgrade = Upgrade(self._deps, operation, lambda stack: self._roll_anew(stack, author))
+        upgrade = Upgrade(self._deps, operation, lambda stack: self._roll_anew(stack, caller), caller)
         operation.task = self._tasks.start(upgrade.run(), name=f"upgrade {operation.id}")
         operation.task.add_done_callback(lambda _: self._see_finished(operation))
         return operation
 
-    async def _roll_anew(self, stack: str, author: str) -> Event:
+    async def _roll_anew(self, stack: str, caller: Caller) -> Event:
         """Roll the stack's replicas that run another version; nothing of it changes."""
         head = self.ledger.heads.get(stack)
         serving = self.ledger.revision(stack, head.current if head else None)
         request = ApplyRequest(
             spec={"name": stack},
-            author=author,
+            author=caller.author,
+            token=caller.token,
             source=serving.source if serving else "",
             commit=serving.commit if serving else None,
             automatic=True,
@@ -171,11 +173,12 @@ class ControlPlane:
                 return event
         raise AssertionError("unreachable")
 
-    async def backup(self) -> Backup:
-        """All stacks that serve, with their histories and packages."""
+    async def backup(self, caller: Caller = NOBODY) -> Backup:
+        """All stacks that serve, with their histories and packages. It holds what is secret, so it is told who has it."""
+        self._tell_who(EventKind.CONTROLLER, None, f"a backup was taken{caller}", caller)
         return await make_backup(self.ledger, self.packages.store)
 
-    async def restore(self, saved: SavedStack, *, replaces: bool, author: str = "") -> Operation:
+    async def restore(self, saved: SavedStack, *, replaces: bool, caller: Caller = NOBODY) -> Operation:
         """Begin to serve what a backup says of a stack. Its packages are here by now. Raises Conflict where the stack lives."""
         revision = await take_history(self._deps.stacks, saved, replaces=replaces)
 
@@ -185,7 +188,15 @@ class ControlPlane:
                     raise NotFound(f"code package {digest[:12]} is not in the backup", code="bad_backup")
             return as_running(replace(revision.desired, revision=number), current)
 
-        request = ApplyRequest(spec={"name": saved.name}, author=author, source=revision.source, commit=revision.commit)
+        message = f"is restored from a backup{caller}: what was revision {revision.number} there"
+        self._tell_who(EventKind.APPLY, saved.name, message, caller)
+        request = ApplyRequest(
+            spec={"name": saved.name},
+            author=caller.author,
+            token=caller.token,
+            source=revision.source,
+            commit=revision.commit,
+        )
         return self._begin(
             saved.name,
             Ask(
@@ -212,18 +223,20 @@ class ControlPlane:
         whole = deployments is None
         return self._begin(stack, Ask(request=request, desired=desired, deleting=whole, instead=whole, shown=shown))
 
-    async def resume(self, stack: str) -> bool:
+    async def resume(self, stack: str, caller: Caller = NOBODY) -> bool:
         """End the pin that a rollback left. False where there was none."""
-        return await self._deps.stacks.pin(stack, pinned=False)
+        return await self._deps.stacks.pin(stack, caller, pinned=False)
 
     @property
     def scaling(self) -> Scaling:
         """The numbers of replicas."""
         return self._deps.reconciler.scaling
 
-    def scale(self, stack: str, deployment: str, number: int) -> int:
+    def scale(self, stack: str, deployment: str, number: int, caller: Caller = NOBODY) -> int:
         """Set a number of replicas until the next apply; the one before. Raises NotFound, or Conflict outside of the bounds."""
-        return self.scaling.hold(stack, deployment, number)[0]
+        before, after = self.scaling.hold(stack, deployment, number)
+        self._deps.journal.tell(milestones.scaled(stack, deployment, before, after, caller))
+        return before
 
     def operation(self, operation_id: str) -> Operation:
         """A running or recent operation, also one that a former controller began."""
@@ -232,9 +245,12 @@ class ControlPlane:
             raise NotFound(f"there is no operation '{operation_id}'")
         return found
 
-    async def cancel(self, operation_id: str) -> Cancelled:
+    async def cancel(self, operation_id: str, caller: Caller = NOBODY) -> Cancelled:
         """Stop an apply: undone if it has not switched yet, else completed."""
         operation = self.operation(operation_id)
+        if operation.standing is not Standing.DONE:
+            which = f"revision {operation.revision}" if operation.revision else "an apply"
+            self._tell_who(EventKind.APPLY, operation.stack or None, f"{which} is to be stopped{caller}", caller)
         match operation.standing:
             case Standing.QUEUED | Standing.PREPARING:
                 assert operation.task is not None
@@ -250,28 +266,32 @@ class ControlPlane:
                     message = "the switch had been made; the apply is complete"
                 return Cancelled(undone=False, message=message)
 
-    async def promote(self, stack: str, deployment: str | None = None) -> Operation:
+    async def promote(self, stack: str, deployment: str | None = None, caller: Caller = NOBODY) -> Operation:
         """End the stack's canary at once: all of the requests to the new version. Returns its apply, to be followed."""
         revision, plan = self._canary(stack, deployment)
         if not await self._deps.stacks.promote(stack, revision.number, steps=plan.steps):
             raise _no_canary(stack, deployment)
-        message = f"promoted by hand: {', '.join(sorted(plan.rules))}"
-        self._tell_canary(stack, deployment, message)
+        message = f"promoted{str(caller) or ' by hand'}: {', '.join(sorted(plan.rules))}"
+        self._tell_canary(stack, deployment, message, caller)
         return self.operation(revision.operation)
 
-    async def abort(self, stack: str, deployment: str | None = None) -> Operation:
+    async def abort(self, stack: str, deployment: str | None = None, caller: Caller = NOBODY) -> Operation:
         """End the stack's canary at once: all of the requests back to the old version. Returns its apply, to be followed."""
         revision, _ = self._canary(stack, deployment)
         failure = Failure(code="canary_aborted", message="the canary was aborted", deployment=deployment)
         operation = self.operation(revision.operation)
         if not await self._deps.stacks.give_up(stack, revision.number, failure, unless_it_serves=True):
             raise _no_canary(stack, deployment)
-        self._tell_canary(stack, deployment, "aborted by hand")
+        self._tell_canary(stack, deployment, f"aborted{str(caller) or ' by hand'}", caller)
         return operation
 
-    def _tell_canary(self, stack: str, deployment: str | None, message: str) -> None:
-        happening = Happening(kind=EventKind.CANARY, stack=stack, deployment=deployment, message=message)
+    def _tell_canary(self, stack: str, deployment: str | None, message: str, caller: Caller = NOBODY) -> None:
+        data = caller.told() if caller != NOBODY else {}
+        happening = Happening(kind=EventKind.CANARY, stack=stack, deployment=deployment, message=message, data=data)
         self._deps.journal.tell(happening)
+
+    def _tell_who(self, kind: EventKind, stack: str | None, message: str, caller: Caller) -> None:
+        self._deps.journal.tell(Happening(kind=kind, stack=stack, message=message, data=caller.told()))
 
     def _canary(self, stack: str, deployment: str | None) -> tuple[Revision, CanaryPlan]:
         head = self.ledger.heads.get(stack)

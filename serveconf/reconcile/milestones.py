@@ -9,6 +9,7 @@ from typing import Any
 
 from serveconf.reconcile.journal import EventKind, Happening
 from serveconf.reconcile.records import Failure, Revision, StackHead
+from serveconf.reconcile.requests import NOBODY, ApplyRequest, Caller
 
 
 def begun(revision: Revision, head: StackHead) -> Happening:
@@ -16,8 +17,10 @@ def begun(revision: Revision, head: StackHead) -> Happening:
     what = "takes the stack away" if head.deleting else "is being applied"
     if head.pinned:
         what = "goes back to an older one"
-    who = f" by {revision.author}" if revision.author else ""
-    return _of(revision, head, f"revision {revision.number} {what}{who}: {revision.summary or 'nothing changed'}")
+    who = str(Caller(author=revision.author, token=revision.token))
+    follows = f", following {revision.source}" if revision.automatic and revision.source else ""
+    summary = revision.summary or "nothing changed"
+    return _of(revision, head, f"revision {revision.number} {what}{who}{follows}: {summary}")
 
 
 def watched(revision: Revision, head: StackHead) -> Happening:
@@ -41,31 +44,47 @@ def taken_back(revision: Revision, head: StackHead, failure: Failure) -> Happeni
     return Happening(**{**vars(happening), "kind": EventKind.ROLLBACK})  # nobody asked for it
 
 
-def came_to_nothing(stack: str, author: str, source: str, result: dict[str, Any]) -> Happening:
+def came_to_nothing(stack: str, request: ApplyRequest, result: dict[str, Any]) -> Happening:
     """An apply that was refused, or ended, before it was a revision."""
     problems = result["problems"]
     first = problems[0]["message"] if problems else result["outcome"]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    who = f" by {author}" if author else ""
     return Happening(
         kind=EventKind.APPLY,
         stack=stack,
-        message=f"an apply{who} changed nothing: {first}{more}",
+        message=f"an apply{request.caller} changed nothing: {first}{more}",
         data={
-            "author": author,
-            "source": source,
+            **request.caller.told(),
+            "source": request.source,
             "outcome": result["outcome"],
             "code": problems[0]["code"] if problems else "",
         },
     )
 
 
-def pin_changed(head: StackHead, *, pinned: bool) -> Happening | None:
+def pin_changed(head: StackHead, caller: Caller = NOBODY, *, pinned: bool) -> Happening | None:
     """``head``: as it was until now."""
     if head.pinned == pinned:
         return None
-    message = "pinned: what watches its files leaves it alone" if pinned else "the pin is ended"
-    return Happening(kind=EventKind.PIN, stack=head.name, message=message)
+    message = f"pinned{caller}: what watches its files leaves it alone" if pinned else f"the pin is ended{caller}"
+    return Happening(kind=EventKind.PIN, stack=head.name, message=message, data=caller.told())
+
+
+def scaled(stack: str, deployment: str, before: int, after: int, caller: Caller) -> Happening:
+    """By hand."""
+    return Happening(
+        kind=EventKind.SCALE,
+        stack=stack,
+        deployment=deployment,
+        message=f"{deployment} is set from {before} to {after} replicas{caller}, until the next apply",
+        data={"before": before, "after": after, "cause": "hand", **caller.told()},
+    )
+
+
+def released(stack: str, caller: Caller) -> Happening:
+    """An apply by hand has ended what was set by hand."""
+    message = f"numbers of replicas that were set by hand hold no more: applied{caller}"
+    return Happening(kind=EventKind.SCALE, stack=stack, message=message, data={"cause": "apply", **caller.told()})
 
 
 def gone(stack: str) -> Happening:
@@ -81,6 +100,7 @@ def _of(revision: Revision, head: StackHead, message: str, **more: Any) -> Happe
         data={
             "revision": revision.number,
             "author": revision.author,
+            "token": revision.token,
             "source": revision.source,
             "commit": revision.commit,
             "operation": revision.operation,

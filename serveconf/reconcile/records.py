@@ -57,6 +57,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     desired: DesiredStack
     spec: dict[str, Any] = {}  # what was said, values from variables masked
     author: str = ""
+    token: str = ""  # what let the author in: ``requests.Caller``
+    automatic: bool = False  # by what follows the source
     source: str = ""
     commit: str | None = None
     summary: str = ""

@@ -168,15 +168,17 @@ class Scaling:
             one.due = 0.0
             self._decide(stack, name, one)
 
-    def release(self, stack: str) -> None:
-        """An apply by hand ends what was set by hand."""
+    def release(self, stack: str) -> bool:
+        """An apply by hand ends what was set by hand. False where nothing was."""
         for one in self._stacks.get(stack, {}).values():
             one.held, one.due = None, 0.0
-        if self._numbers.release(stack):
+        held = self._numbers.release(stack)
+        if held:
             for one in self._stacks.get(stack, {}).values():
                 if one.rule is None or one.rule.dry_run:
                     one.number = one.said
             self.on_change(stack)
+        return held
 
     # -- what runs by itself -----------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from serveconf.reconcile import milestones
 from serveconf.reconcile.hidden import without_secrets
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.records import CanaryState, Failure, Ledger, Revision, StackHead
+from serveconf.reconcile.requests import NOBODY, Caller
 
 DIED = Failure(code="interrupted", message="the controller ended before the apply had begun to change anything")
 
@@ -104,7 +105,8 @@ class Stacks:
             )
             await self._write(following, revision)
             self._journal.tell(milestones.begun(revision, following))
-            self._journal.tell(milestones.pin_changed(head, pinned=pinned))
+            caller = Caller(author=revision.author, token=revision.token)
+            self._journal.tell(milestones.pin_changed(head, caller, pinned=pinned))
 
     @asynccontextmanager
     async def switching(
@@ -184,7 +186,7 @@ class Stacks:
             if revision is not None and revision.outcome == "applying":
                 await self._write(None, replace(revision, canary=told))
 
-    async def pin(self, name: str, *, pinned: bool) -> bool:
+    async def pin(self, name: str, caller: Caller = NOBODY, *, pinned: bool) -> bool:
         """Pin the stack, or end its pin. Returns whether it was pinned before. Raises NotFound."""
         async with self._locks[name]:
             head = self.ledger.heads.get(name)
@@ -192,7 +194,7 @@ class Stacks:
                 raise NotFound(f"there is no stack '{name}'", hint="'serveconf status' lists the stacks")
             if head.pinned != pinned:
                 await self._write(replace(head, pinned=pinned), None)
-                self._journal.tell(milestones.pin_changed(head, pinned=pinned))
+                self._journal.tell(milestones.pin_changed(head, caller, pinned=pinned))
             return head.pinned
 
     async def note_invalid(self, name: str, why: str) -> None:

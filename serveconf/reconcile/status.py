@@ -84,6 +84,8 @@ def make_history(revisions: Sequence[Revision]) -> list[dict[str, Any]]:
             "stack": r.stack,
             "time": _time(r.time),
             "author": r.author,
+            "token": r.token,
+            "automatic": r.automatic,
             "source": r.source,
             "commit": r.commit,
             "outcome": r.outcome,

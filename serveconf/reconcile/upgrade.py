@@ -24,6 +24,7 @@ from serveconf.reconcile.operation import Event, Operation, Standing
 from serveconf.reconcile.ports import Counters
 from serveconf.reconcile.receipt import add_up
 from serveconf.reconcile.records import Failure
+from serveconf.reconcile.requests import NOBODY, Caller
 from serveconf.reconcile.result import make_result
 
 Roll = Callable[[str], Awaitable[Event]]  # rolls a stack's replicas; the contract's apply JSON
@@ -55,10 +56,11 @@ def upgraded(stack: DesiredStack, observed: Observed, number: int) -> DesiredSta
 class Upgrade:
     """One of them, told to its operation as it goes."""
 
-    def __init__(self, deps: Deps, operation: Operation, roll: Roll) -> None:
+    def __init__(self, deps: Deps, operation: Operation, roll: Roll, caller: Caller = NOBODY) -> None:
         self._deps = deps
         self._operation = operation
         self._roll = roll
+        self._caller = caller
         self._counted: list[Counters] = []
         self._actions: list[dict[str, Any]] = []
 
@@ -146,8 +148,9 @@ class Upgrade:
         if outcome == "unchanged":
             return
         why = f": {failures[0].message}" if failures else ""
-        message = f"the upgrade to serveconf {__version__} is {outcome.replace('_', ' ')}{why}"
-        self._deps.journal.tell(Happening(kind=EventKind.CONTROLLER, message=message, data={"outcome": outcome}))
+        message = f"the upgrade to serveconf {__version__}{self._caller} is {outcome.replace('_', ' ')}{why}"
+        data = {"outcome": outcome, **self._caller.told()}
+        self._deps.journal.tell(Happening(kind=EventKind.CONTROLLER, message=message, data=data))
 
 
 def _failure(problem: dict[str, Any]) -> Failure:

@@ -11,13 +11,13 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from serveconf.client import Client
+from serveconf.client import Client, author
 from serveconf.cluster.here import connected_to, control_api
 from serveconf.errors import AuthorError, CodeFailed, Conflict, InternalError, OperatorError, ServeconfError
 from serveconf.home import Record, read_record, write_record
 from serveconf.ingress.importing import is_importing
 from serveconf.launch import Found, find_or_start, shut_down, start
-from serveconf.submit import author, follow
+from serveconf.submit import follow
 
 STACK = "default"  # the one that Python deployments are in
 

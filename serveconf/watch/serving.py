@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from serveconf.client import Client
+from serveconf.client import Client, author
 from serveconf.errors import OperatorError, ServeconfError, Unauthorized, Unreachable
-from serveconf.submit import author, follow, submit
+from serveconf.submit import follow, submit
 from serveconf.watch import quarantine
 from serveconf.watch.look import Look
 from serveconf.watch.memory import Fate, Outcome, outcome_of

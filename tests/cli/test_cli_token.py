@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from serveconf import __version__
 from serveconf.cli.main import app
-from serveconf.credentials import prove, read_only
+from serveconf.credentials import fingerprint, prove, read_only
 
 TOKEN = "the-token-of-this-cluster"
 Serve = Callable[[str], str]
@@ -91,10 +91,11 @@ def test_a_file_without_a_token_is_wrong_usage(tmp_path: Path) -> None:
 def test_the_read_only_token_follows_from_the_token_and_from_itself(serve: Serve) -> None:
     address = serve(TOKEN)
     done = call("--address", address, "--token", TOKEN, "token", "--read-only", "-o", "json")
-    assert json.loads(done.stdout) == {"token": read_only(TOKEN), "role": "read"}
+    named = f"read:{fingerprint(read_only(TOKEN))}"
+    assert json.loads(done.stdout) == {"token": read_only(TOKEN), "role": "read", "name": named}
     assert read_only(read_only(TOKEN)) == read_only(TOKEN) != TOKEN
     again = call("--address", address, "--token", read_only(TOKEN), "token", "-o", "json")
-    assert json.loads(again.stdout) == {"token": read_only(TOKEN), "role": "read"}
+    assert json.loads(again.stdout) == json.loads(done.stdout)
 
 
 def test_who_does_not_know_the_token_is_not_told_it(serve: Serve, heard: list[str]) -> None:

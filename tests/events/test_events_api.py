@@ -84,7 +84,11 @@ async def test_a_watcher_adds_what_it_has_seen_and_nothing_else(api: Api) -> Non
     answer = await api.http.post("/api/v1/stacks/shop/events", json=told)
     assert answer.status_code == 204, answer.text
     event = (await api.http.get("/api/v1/events", params={"stack": "shop"})).json()[-1]
-    assert (event["kind"], event["message"], event["data"]) == ("drift", told["message"], {"author": "a@b"})
+    assert (event["kind"], event["message"], event["data"]) == (
+        "drift",
+        told["message"],
+        {"author": "a@b", "token": ""},
+    )
     for wrong in ({"kind": "apply"}, {"message": ""}, {"message": "x" * 2_001}, {"stack": "other"}):
         assert (await api.http.post("/api/v1/stacks/shop/events", json={**told, **wrong})).status_code == 422
 
