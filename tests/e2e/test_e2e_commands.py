@@ -19,7 +19,7 @@ API = "name: api, import_path: 'web:app', route_prefix: /$/api"
 ACTION = {"action", "deployment", "cost", "reason", "before", "after"}
 RECEIPT = {"requests", "failed", "retried", "max_gap_ms", "streams_kept", "streams_closed", "duration_s"}
 APPLIED = {"stack", "revision", "changed", "outcome", "actions", "receipt", "problems"}
-REVISION = {"revision", "stack", "time", "author", "source", "commit", "outcome", "summary"}
+REVISION = {"revision", "stack", "time", "author", "token", "automatic", "source", "commit", "outcome", "summary"}
 
 
 @pytest.fixture(scope="module")
