@@ -52,6 +52,13 @@ class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
     percent: float = 100.0
 
 
+class SessionAffinity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a request says which session it belongs to. All of one session go to one replica."""
+
+    header: str | None = "x-session-id"
+    cookie: str | None = None
+
+
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything below ``prefix`` that fits ``match`` is answered by one deployment."""
 
@@ -71,6 +78,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     graceful_shutdown_timeout_s: float = 20.0
     match: Match | None = None
     mirror: Mirror | None = None
+    session_affinity: SessionAffinity | None = None
     share: float | None = None  # of a canary: the percentage of the deployment's requests that its new version gets
     sticky: str | None = None  # ... and the cookie that keeps a client on its side
 

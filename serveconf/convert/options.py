@@ -43,9 +43,11 @@ def deployment_options(
         note_rest(actor, _ACTOR, join(place, "ray_actor_options"), note)
     if log_lines := logging_options(given.get("logging_config"), join(place, "logging_config"), note):
         taken["logging"] = log_lines
+    taken |= _affinity(mapping(given.get("request_router_config")), join(place, "request_router_config"), note)
     _note_defaults(taken, actor, place, note, set_in_code)
     known = {
         "logging_config",
+        "request_router_config",
         "num_replicas",
         "autoscaling_config",
         "ray_actor_options",
@@ -55,6 +57,16 @@ def deployment_options(
     }
     note_rest(given, known, place, note)
     return taken
+
+
+def _affinity(given: Mapping[str, Any], place: str, note: Note) -> dict[str, Any]:
+    """``session_affinity`` where requests are routed by a consistent hash of their session; no other router has an equal."""
+    router = str(given.get("request_router_class") or "").replace(":", ".")
+    if not router.endswith(".ConsistentHashRouter"):
+        note_rest(given, (), place, note)
+        return {}
+    note_rest(given, {"request_router_class"}, place, note)
+    return {"session_affinity": {}}
 
 
 _LEVELS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}  # as numbers, in Python's logging

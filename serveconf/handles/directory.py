@@ -13,6 +13,8 @@ import logging
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from serveconf.errors import OperatorError
 from serveconf.handles.calls import Target
 from serveconf.handles.errors import DeploymentUnavailableError
@@ -63,7 +65,7 @@ class Directory:
         """Have a table ready beside the live one; what is called already is connected. An older one is no news."""
         if generation.number <= self._live.number:
             return
-        routes = (route for route in generation.routes if route.share is None)  # a canary is for requests from outside
+        routes = (_for_calls(route) for route in generation.routes if route.share is None)
         table = Table(generation.number, {Target(stack=r.stack, deployment=r.deployment): r for r in routes})
         for target, backend in self._live.backends.items():
             route = table.routes.get(target)
@@ -199,6 +201,11 @@ class Directory:
     async def close(self) -> None:
         """Drop every connection; the process ends."""
         await self._pool.close()
+
+
+def _for_calls(route: Route) -> Route:
+    """A route without what is for requests from outside, as canaries are: a call says itself which session it belongs to."""
+    return route if route.session_affinity is None else replace(route, session_affinity=None)
 
 
 def meant_by(target: Target, routes: Collection[Target]) -> Target | None:

@@ -45,6 +45,7 @@ class DeploymentOptions(TypedDict, total=False):
     ray_actor_options: dict[str, Any]
     rollout: dict[str, Any]
     match: dict[str, Any] | None
+    session_affinity: dict[str, Any] | None
     process: str | None
     mirror: dict[str, Any] | None
 

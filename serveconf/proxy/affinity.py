@@ -30,12 +30,12 @@ def wish_for(model: bytes, session: bytes) -> Wish | None:
     return Wish(model, session) if model or session else None
 
 
-def model_in(headers: Iterable[tuple[bytes, bytes]]) -> Wish | None:
-    """The wish of a request that says which model it is for."""
+def model_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The model that a request is for; empty where it does not say."""
     for name, value in headers:
         if name == MODEL_ID_HEADER:
-            return wish_for(value, b"")
-    return None
+            return value
+    return b""
 
 
 def hash_of(name: bytes) -> int:

@@ -12,9 +12,10 @@ import random
 from time import monotonic
 from typing import Any
 
-from serveconf.proxy.affinity import Wish, favourite, model_in
+from serveconf.proxy.affinity import Wish, favourite, model_in, wish_for
 from serveconf.proxy.call import Call, GiveUp, Gone, ResponseCut, error_response
 from serveconf.proxy.pool import Link, ReplicaPool
+from serveconf.proxy.sessions import Sessions
 from serveconf.proxy.tally import Reason
 from serveconf.proxy.traced import note_wait
 from serveconf.routing import Route
@@ -46,6 +47,7 @@ class Backend:
         self.in_flight = 0
         self.queued = 0  # of the requests in flight, those that wait for a replica
         self._limit = route.max_ongoing_requests
+        self._sessions = Sessions(route.session_affinity) if route.session_affinity else None
         self._line = pool.line(route.stack, route.deployment, is_canary=route.share is not None)
         self._places = self._line.places
         self._load = self._line.load
@@ -58,8 +60,8 @@ class Backend:
     async def __call__(self, scope: Any, receive: Any, send: Any, wish: Wish | None = None) -> None:
         self.requests += 1
         self.in_flight += 1
-        if wish is None and self._line.has_models:
-            wish = model_in(scope["headers"])
+        if wish is None and (self._line.has_models or self._sessions is not None):
+            wish, send = self._wish_of(scope, send)
         call = Call(scope, receive, send, wish)
         load, began = self._load, monotonic()
         load.arrive(began)
@@ -172,6 +174,15 @@ class Backend:
             return one or two
         clients = [client for client in map(self._room, links) if client is not None] if count > 2 else []
         return min(clients, key=_load) if clients else None
+
+    def _wish_of(self, scope: Any, send: Any) -> tuple[Wish | None, Any]:
+        """What a request's headers ask for, and how to answer it."""
+        headers, sessions = scope["headers"], self._sessions
+        model = model_in(headers) if self._line.has_models else b""
+        session = b"" if sessions is None else sessions.named_in(headers)
+        if sessions is not None and sessions.cookie and not session:
+            session, send = sessions.begin(scope, send)
+        return wish_for(model, session), send
 
     def _choose_for(self, wish: Wish) -> WireClient | None:
         """One that has the model, and of these, or where none has it, the one that all proxies think of first."""

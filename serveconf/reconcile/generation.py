@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from serveconf.plan.state import DesiredDeployment, DesiredStack, ReplicaState
 from serveconf.reconcile.front import HttpFront
-from serveconf.routing import Generation, Mirror, ReplicaAddress, Route, as_match
+from serveconf.routing import Generation, Mirror, ReplicaAddress, Route, SessionAffinity, as_match
 
 Serving = Mapping[str, tuple[ReplicaState, ...]]  # deployment -> the replicas that answer for it
 
@@ -84,7 +84,12 @@ def make_route(
         graceful_shutdown_timeout_s=spec.get("graceful_shutdown_timeout_s", 20.0),
         match=as_match(spec.get("match")),
         mirror=Mirror(**spec["mirror"]) if spec.get("mirror") else None,
+        session_affinity=_affinity(spec.get("session_affinity")),
     )
+
+
+def _affinity(said: Mapping[str, str | None] | None) -> SessionAffinity | None:
+    return None if said is None else SessionAffinity(**said)
 
 
 def canary_route(old: Route, canary: Canary, front: HttpFront) -> Route:

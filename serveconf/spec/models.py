@@ -35,7 +35,7 @@ from serveconf.spec.kinds import (
 from serveconf.spec.logs import LoggingSpec
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS, ROOM_OVER_TARGET, AutoscalingConfig, ScheduleSpec
 from serveconf.spec.tracing import TracingSpec
-from serveconf.spec.traffic import CanarySpec, MatchSpec, MirrorSpec
+from serveconf.spec.traffic import CanarySpec, MatchSpec, MirrorSpec, SessionAffinitySpec
 
 __all__ = [
     "SHARED",
@@ -53,6 +53,7 @@ __all__ = [
     "RayActorOptions",
     "RolloutSpec",
     "ScheduleSpec",
+    "SessionAffinitySpec",
     "SpecFile",
     "StackSpec",
     "Strict",
@@ -310,6 +311,10 @@ class DeploymentOptions(Strict):
         default=None, examples=[None, {"hosts": ["a.example"]}], json_schema_extra=costs(Cost.ROUTE)
     )
     """Takes only those of the requests below its prefix; null: all."""
+    session_affinity: SessionAffinitySpec | None = Field(
+        default=None, examples=[None, {"cookie": "replica"}], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Keeps the requests of a session on one replica; null: each goes to the less loaded of two."""
     health_check_path: UrlPath | None = Field(
         default=None, examples=[None, "/health"], json_schema_extra=costs(Cost.ROLL)
     )

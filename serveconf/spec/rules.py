@@ -46,6 +46,7 @@ def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
         yield from _scaling(path, entry)
         yield from _rollout(path, entry)
         yield from _canary(path, entry)
+        yield from _affinity(path, entry)
         yield from _timeouts(path, entry, front_timeout)
     yield from _processes(entries)
 
@@ -284,6 +285,23 @@ def _canary(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
         message = "has no effect without a route_prefix: calls by handle all go to one version"
         hint = "leave it out, or put it on the deployment that clients reach"
         yield Finding(path=here, message=message, code="conflict", hint=hint, severity="warning")
+
+
+def _affinity(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
+    """A session has a name somewhere, and its cookie is not the one that says on which side of a canary a client is."""
+    said = entry.get("session_affinity")
+    if not isinstance(said, dict):
+        return
+    here = f"{path}.session_affinity"
+    if "header" in said and said["header"] is None and said.get("cookie") is None:
+        message = "names neither a header nor a cookie that a session could be told by"
+        yield Finding(path=f"{here}.header", message=message, code="conflict", hint="leave header out: x-session-id")
+    rollout = entry.get("rollout")
+    canary = rollout.get("canary") if isinstance(rollout, dict) else None
+    if isinstance(canary, dict) and isinstance(said.get("cookie"), str) and canary.get("sticky") == said["cookie"]:
+        message = "the cookie is that of the canary at {first}"
+        first = f"{path}.rollout.canary.sticky"
+        yield Finding(path=f"{here}.cookie", message=message, code="conflict", hint="name another one", first=first)
 
 
 def _timeouts(path: str, entry: dict[str, Any], front: Any) -> Iterator[Finding]:

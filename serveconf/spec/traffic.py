@@ -1,4 +1,4 @@
-"""The part of the spec that says who gets which request: ``match``, ``mirror`` and ``canary``, as frozen pydantic models."""
+"""The part of the spec that says who gets which request, as frozen pydantic models: what fits, copies, sessions, canaries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serveconf.spec.checks import (
     check_method,
     check_steps,
 )
-from serveconf.spec.kinds import Cost, Name, PositiveSeconds, Strict, costs, pattern
+from serveconf.spec.kinds import Cost, FieldName, Name, PositiveSeconds, Strict, costs, pattern
 
 
 class MatchSpec(Strict):
@@ -49,6 +49,19 @@ class MirrorSpec(Strict):
         default=100.0, examples=[10, 100], json_schema_extra=costs(Cost.ROUTE)
     )
     """Share of the requests that is copied."""
+
+
+class SessionAffinitySpec(Strict):
+    """Requests of one session go to one replica: the same at every proxy, and another one only where that is full or gone."""
+
+    header: FieldName | None = Field(
+        default="x-session-id", examples=["x-session-id", "x-user", None], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Header whose value names the session; null: none does."""
+    cookie: Annotated[str, AfterValidator(check_cookie), pattern(COOKIE)] | None = Field(
+        default=None, examples=[None, "replica"], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Cookie that names the session where the header does not; the proxy gives one to a client that has none."""
 
 
 class CanarySpec(Strict):

@@ -158,6 +158,28 @@ def test_logging_config_of_a_deployment_is_its_logging(
     assert {key for key in noted if any(f"logging_config.{key}: has no equal" in note for note in notes)} == noted
 
 
+@pytest.mark.parametrize(
+    ("config", "affinity", "noted"),
+    [
+        ("{request_router_class: ray.serve.experimental.consistent_hash_router.ConsistentHashRouter}", {}, set()),
+        (
+            "{request_router_class: 'a:ConsistentHashRouter', request_router_kwargs: {n: 1}}",
+            {},
+            {"request_router_kwargs"},
+        ),
+        ("{request_router_class: 'a:Mine'}", None, {"request_router_class"}),
+    ],
+)
+def test_a_router_that_hashes_sessions_is_session_affinity(config: str, affinity: Any, noted: set[str]) -> None:
+    text = (
+        "applications:\n  - name: a\n    import_path: a:app\n"
+        f"    deployments: [{{name: A, request_router_config: {config}}}]\n"
+    )
+    spec, notes = converted(text)
+    assert spec["deployments"][0].get("session_affinity") == affinity
+    assert {note.split(":")[0].rpartition(".")[2] for note in notes if "request_router_config" in note} == noted
+
+
 RAY_SERVICE = """\
 apiVersion: ray.io/v1
 kind: RayService

@@ -62,7 +62,9 @@ async def node() -> AsyncIterator[Node]:
                 await server.close()
 
 
-def scope(method: str = "GET", path: str = "/", kind: str = "http", headers: Any = ()) -> dict[str, Any]:
+def scope(
+    method: str = "GET", path: str = "/", kind: str = "http", headers: Any = (), root_path: str = ""
+) -> dict[str, Any]:
     return {
         "type": kind,
         "http_version": "1.1",
@@ -71,7 +73,7 @@ def scope(method: str = "GET", path: str = "/", kind: str = "http", headers: Any
         "path": path,
         "raw_path": path.encode(),
         "query_string": b"",
-        "root_path": "",
+        "root_path": root_path,
         "headers": list(headers),
         "client": None,
         "server": None,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from serveconf.proxy.affinity import Wish, favourite, hash_of, wish_for
 from serveconf.proxy.dispatch import Backend
+from serveconf.routing import SessionAffinity
 
 KEYS = [b"session-%d" % number for number in range(20_000)]
 MODEL = b"serve_multiplexed_model_id"
@@ -174,3 +175,130 @@ async def test_the_header_means_nothing_where_no_replica_has_models() -> None:
         seen = set()
         while len(seen) < 2:
             seen.add(await where(backend, b"m"))
+
+
+class Named:
+    """Answers with its name, and perhaps with a cookie of the app's own."""
+
+    def __init__(self, name: str, cookie: bytes = b"") -> None:
+        self.name, self.cookie = name, cookie
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.go.wait()
+        headers = [(b"set-cookie", self.cookie)] if self.cookie else []
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept", "headers": headers, "subprotocol": self.name})
+            await send({"type": "websocket.close"})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": self.name.encode()})
+
+
+async def sessions(n: Node, affinity: SessionAffinity, cookie: bytes = b"", **route: Any) -> Backend:
+    addresses = [await n.start(name, Named(name, cookie)) for name in ("a", "b", "c")]
+    return await n.backend(*addresses, session_affinity=affinity, **route)
+
+
+async def served_by(backend: Backend, *headers: tuple[bytes, bytes], root_path: str = "") -> tuple[bytes, list[bytes]]:
+    """Which replica, and the cookies that were set."""
+    request = Request(backend, headers=headers, root_path=root_path)
+    assert await request.status() == 200
+    return request.body, [value for name, value in request.got[0]["headers"] if name == b"set-cookie"]
+
+
+@in_loop
+async def test_the_requests_of_a_session_go_to_one_replica_also_at_another_proxy() -> None:
+    async with node() as n, node() as other:
+        backend = await sessions(n, SessionAffinity())
+        elsewhere = await other.backend(*backend.route.replicas, session_affinity=SessionAffinity())
+        seen = set()
+        for key in KEYS[:30]:
+            name, cookies = await served_by(backend, (b"accept", b"*/*"), (b"x-session-id", key))
+            seen.add(name)
+            assert not cookies
+            for one in (backend, elsewhere):
+                assert (await served_by(one, (b"x-session-id", key)))[0] == name
+        assert seen == {b"a", b"b", b"c"}
+
+
+@in_loop
+async def test_requests_without_a_session_are_spread_as_ever() -> None:
+    async with node() as n:
+        backend = await sessions(n, SessionAffinity(header="X-User"))
+        seen = set()
+        while len(seen) < 3:
+            seen.add((await served_by(backend, (b"x-session-id", b"1"), (b"x-user", b"")))[0])
+
+
+@in_loop
+async def test_a_client_without_the_cookie_is_given_one_and_stays_where_it_was() -> None:
+    async with node() as n:
+        backend = await sessions(n, SessionAffinity(cookie="replica"))
+        for root_path, path in (("", b"/"), ("/shop", b"/shop")):
+            name, (cookie,) = await served_by(backend, root_path=root_path)
+            value, *rest = cookie.split(b"; ")
+            assert value.startswith(b"replica=") and rest == [b"Path=" + path, b"HttpOnly", b"SameSite=Lax"]
+            for _ in range(5):
+                assert await served_by(backend, (b"cookie", b"a=1; " + value + b"; b=2")) == (name, [])
+        both = (b"x-session-id", KEYS[0]), (b"cookie", value)
+        named, _ = await served_by(backend, (b"x-session-id", KEYS[0]))
+        assert await served_by(backend, *both) == await served_by(backend, *both[::-1]) == (named, [])
+
+
+@in_loop
+async def test_a_websocket_is_given_the_cookie_too() -> None:
+    async with node() as n:
+        backend = await sessions(n, SessionAffinity(cookie="replica"))
+        request = Request(backend, {"type": "websocket.connect"}, kind="websocket")
+        await request.task
+        (cookie,) = [value for name, value in request.got[0]["headers"] if name == b"set-cookie"]
+        again = Request(
+            backend, {"type": "websocket.connect"}, kind="websocket", headers=[(b"cookie", cookie.split(b";")[0])]
+        )
+        await again.task
+        assert again.got[0]["subprotocol"] == request.got[0]["subprotocol"]
+
+
+@in_loop
+async def test_a_cookie_that_the_app_sets_itself_is_left_to_it() -> None:
+    async with node() as n:
+        backend = await sessions(n, SessionAffinity(header=None, cookie="sid"), cookie=b"sid=own; Path=/")
+        assert (await served_by(backend, (b"x-session-id", b"1")))[1] == [b"sid=own; Path=/"]
+
+
+@in_loop
+async def test_a_session_whose_replica_is_full_or_gone_goes_to_the_next_one_and_comes_back() -> None:
+    async with node() as n:
+        backend = await sessions(n, SessionAffinity(), max_ongoing_requests=1)
+        header = (b"x-session-id", KEYS[0])
+        first, _ = await served_by(backend, header)
+        app: Any = n.servers[first.decode()].app
+        app.go.clear()
+        holding = Request(backend, headers=[header])
+        await until(lambda: n.servers[first.decode()].ongoing == 1)
+        second, _ = await served_by(backend, header)
+        assert second != first
+        app.go.set()
+        assert await holding.status() == 200
+        assert (await served_by(backend, header))[0] == first
+        await n.servers[first.decode()].close()
+        await until(lambda: any(link.client is None for link in backend.links))
+        assert (await served_by(backend, header))[0] == second
+
+
+@in_loop
+async def test_a_session_with_a_model_that_several_replicas_have_stays_on_one_of_them() -> None:
+    async with node() as n:
+        _, backend = await three(n, session_affinity=SessionAffinity())
+        for name in ("a", "b"):
+            n.servers[name].models.came("m")
+        await asyncio.sleep(0.01)
+        seen = set()
+        for key in KEYS[:20]:
+            name, _ = await served_by(backend, (MODEL, b"m"), (b"x-session-id", key))
+            assert (await served_by(backend, (MODEL, b"m"), (b"x-session-id", key)))[0] == name
+            seen.add(name)
+        assert seen == {b"a", b"b"}

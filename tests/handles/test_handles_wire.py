@@ -21,6 +21,7 @@ from serveconf.handles.errors import (
 )
 from serveconf.handles.handle import DeploymentHandle
 from serveconf.ingress.class_routes import ingress
+from serveconf.routing import SessionAffinity
 from serveconf.runtime.context import get_multiplexed_model_id
 
 
@@ -321,6 +322,31 @@ async def test_calls_for_a_model_go_where_it_is_and_spread_over_the_replicas_bef
         s.servers[where["model 7"]].models.went("model 7")
         await asyncio.sleep(0.01)
         assert await s.handle("m").options(multiplexed_model_id="model 7").remote() == other
+
+
+@in_loop
+async def test_the_calls_of_a_session_go_to_one_replica() -> None:
+    async with stack() as s:
+        replicas = [await s.replica(name, Named, init_args=(name,)) for name in ("a", "b", "c")]
+        said = SessionAffinity(cookie="replica")  # for requests from outside: what calls say is enough
+        await s.directory.take(generation(1, {"m": replicas}, session_affinity=said))
+        seen = set()
+        for number in range(20):
+            handle = s.handle("m").options(session_id=f"session {number}")
+            (where,) = {await handle.remote() for _ in range(4)}
+            seen.add(where)
+        assert seen == {"a", "b", "c"}
+        seen = set()
+        while len(seen) < 3:
+            seen.add(await s.handle("m").remote())
+
+
+class Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def __call__(self) -> str:
+        return self.name
 
 
 class Multiplexed:

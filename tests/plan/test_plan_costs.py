@@ -87,6 +87,7 @@ WITHOUT_DEFAULT: dict[str, dict[str, Any]] = {
     "match": {"hosts": ["z.example"]},
     "mirror": {"deployment": "z", "percent": 1},
     "rollout": {"canary": {}},
+    "session_affinity": {"cookie": "z"},
 }
 HTTP_WITHOUT_DEFAULT = {"tracing": {"endpoint": "http://z.example:4318", "sample": 0.5}}
 DEPLOYMENT_FIELDS = list(leaves(field_costs(DeploymentSpec), DeploymentSpec))

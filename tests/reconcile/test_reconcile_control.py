@@ -11,7 +11,7 @@ from world import World, request
 from serveconf.errors import CodeFailed, Conflict
 from serveconf.plan.state import ReplicaPhase
 from serveconf.reconcile.ports import NodeState, TargetReport
-from serveconf.routing import Tracing
+from serveconf.routing import SessionAffinity, Tracing
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +50,19 @@ async def test_moved_prefix_restarts_no_replica(world: World) -> None:
     await world.apply(A, {**B, "route_prefix": "/moved"})
     assert world.replicas() == before
     assert {route.prefix for route in world.live.routes} == {"/a", "/moved"}
+
+
+async def test_where_sessions_are_named_is_a_matter_of_the_table(world: World) -> None:
+    await world.apply(A, B)
+    before = world.replicas()
+    await world.apply({**A, "session_affinity": {}}, {**B, "session_affinity": {"header": None, "cookie": "replica"}})
+    assert world.replicas() == before
+    assert [route.session_affinity for route in world.live.routes] == [
+        SessionAffinity(header="x-session-id"),
+        SessionAffinity(header=None, cookie="replica"),
+    ]
+    await world.apply(A, B)
+    assert [route.session_affinity for route in world.live.routes] == [None, None]
 
 
 async def test_removed_deployment_leaves_the_table_before_its_replica_stops(world: World) -> None:
