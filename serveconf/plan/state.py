@@ -39,6 +39,9 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     operations: tuple[str, ...] = ()  # "GET /items/{id}", as preflight found them
     room: int | None = None  # how many new replicas fit beside the old ones, where that is fewer than max_surge
     bound: str = ""  # of a deployment inside a bound application: its name there; ``name`` is then "ENTRY.BOUND"
+    looked_among: str = (
+        ""  # a hash of which Python files there were when its code was looked at: with others it may import others
+    )
     installed: tuple[str, ...] = ()  # installed modules that its import brings, for standbys to import beforehand
     graph: tuple[
         dict[str, Any], ...

@@ -5,6 +5,7 @@ What was looked at for the revision that serves, and has not changed since, is n
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,12 +83,14 @@ async def prepare(
         operations={name: report.operations for name, report in looked.targets.items()},
         current=current,
     )
+    among = _python_paths(request.files)
     deployments = (
         replace(
             d,
             options=looked.targets[d.name].options,
             graph=looked.targets[d.name].graph,
             installed=looked.targets[d.name].installed,
+            looked_among=among,
             bound=inner[d.name].bound if d.name in inner else "",
         )
         for d in desired.deployments
@@ -160,9 +163,17 @@ async def _look(request: ApplyRequest, spec: StackSpec, current: DesiredStack | 
 
 
 def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | None) -> TargetReport | None:
-    """What is known of a deployment from the revision that serves, if nothing that matters has changed since."""
+    """What is known of a deployment from the revision that serves, if nothing that matters has changed since.
+
+    A file that is new may be one that it would import now, in the place of another or after all: then nothing is known.
+    """
     before = current.deployment(spec.name) if current else None
-    if current is None or before is None or current.code != request.code:
+    if before is None or before.looked_among != _python_paths(request.files):
+        return None
+    if (
+        relevant_files(Snapshot(digest=request.code, files=request.files, total_bytes=0), before.modules)
+        != before.modules
+    ):
         return None
     now = spec.model_dump(mode="json")
     same = all(now[key] == before.spec[key] for key in LOOKED_AT)
@@ -176,6 +187,11 @@ def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | 
         graph=before.graph,
         installed=before.installed,
     )
+
+
+def _python_paths(files: Mapping[str, str]) -> str:
+    """A short hash of which Python files there are, whatever is in them."""
+    return hashlib.sha256("\0".join(sorted(path for path in files if path.endswith(".py"))).encode()).hexdigest()[:16]
 
 
 def _known_middlewares(

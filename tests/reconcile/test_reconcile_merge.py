@@ -112,6 +112,26 @@ async def test_code_is_looked_at_again_after_a_merge(world: World) -> None:
     ]
 
 
+async def test_only_whose_own_files_have_changed_is_looked_at_again(world: World) -> None:
+    await world.apply(A, B, files={"a.py": "1", "b.py": "1"})
+    await world.apply(A, B, files={"a.py": "1", "b.py": "2"})
+    assert world.preflight.asked == ["a:app", "b:app", "b:app"]
+    await world.apply(A, B, files={"a.py": "1", "b.py": "2", "settings.json": "1"})  # nobody can tell who reads it
+    assert world.preflight.asked[3:] == ["a:app", "b:app"]
+
+
+async def test_where_a_file_is_new_or_gone_everybody_may_import_something_else(world: World) -> None:
+    await world.apply(A, B, files={"a.py": "1", "b.py": "1"})
+    await world.apply(A, B, files={"a.py": "1", "b.py": "1", "json.py": "1"})
+    assert world.preflight.asked[2:] == ["a:app", "b:app"]
+    await world.apply(A, B, files={"a.py": "1", "b.py": "2", "json.py": "1"})
+    assert world.preflight.asked[4:] == ["a:app", "b:app"]
+    await world.apply(A, B, files={"a.py": "1", "b.py": "3", "json.py": "1"})
+    assert world.preflight.asked[6:] == ["b:app"]
+    await world.apply(A, B, files={"a.py": "1", "b.py": "3"})
+    assert world.preflight.asked[7:] == ["a:app", "b:app"]
+
+
 async def test_each_deployment_keeps_the_folder_that_it_came_from(world: World) -> None:
     await world.apply(A)
     await world.run(world.plane.apply(_from("/other", B)))
