@@ -370,6 +370,16 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "app_dir holds more than 100 MB.",
         "Name data in .serveconfignore, or set app_dir to the folder with the code.",
     ),
+    "code_budget": (
+        "The packages of all kept revisions and this one have more bytes than the store may hold of them. Nothing was changed.",
+        "Name data in .serveconfignore, delete stacks that nobody needs, or start the controller with a larger SERVECONF_CODE_MB.",
+    ),
+    "uploads_full": ("Many code packages are being uploaded at once.", "Apply again in a moment."),
+    "applies_full": (
+        "So many applies wait that the controller takes no more of them.",
+        "Apply again when some are done; `serveconf events --follow` shows it.",
+    ),
+    "no_room": ("A budget of bytes is used up.", "The message says which one."),
     "code_changed": (
         "Files kept changing while they were packed.",
         "Apply again when they rest; name what an app writes in .serveconfignore.",

@@ -72,6 +72,12 @@ class Conflict(OperatorError):
     code = "conflict"
 
 
+class NoRoom(OperatorError):
+    """A budget of bytes is used up."""
+
+    code = "no_room"
+
+
 class NotFound(OperatorError):
     """No such stack, deployment or revision."""
 

@@ -29,10 +29,11 @@ from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import page_router
 from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
+from serveconf.admin.uploads import Uploads
 from serveconf.admin.webhooks import webhooks_router
 from serveconf.backup_file import SavedStack
 from serveconf.credentials import Role, prove, read_only
-from serveconf.errors import AuthorError, Conflict, InternalError, NotFound, ServeconfError
+from serveconf.errors import AuthorError, Conflict, InternalError, NoRoom, NotFound, ServeconfError
 from serveconf.reconcile.beside import warnings_of
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.data import all_data, data_of
@@ -49,7 +50,6 @@ from serveconf.reconcile.status import make_history, make_routes, make_status
 from serveconf.route_test import judge_request
 from serveconf.versions import API, OLDEST_API
 
-MAX_PACKAGE_BYTES = 120_000_000
 MSGPACK = "application/msgpack"
 
 StackName = Annotated[str, Path(description="Name of the stack.")]
@@ -60,7 +60,7 @@ Shutdown = Callable[[], Awaitable[None]]
 MakeWay = Callable[[str], Awaitable[None]]  # ends the controller for the version that is named
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": models.ErrorModel} for status in (401, 403, 404, 409, 412, 413, 422, 500)
+    status: {"model": models.ErrorModel} for status in (401, 403, 404, 409, 412, 413, 422, 500, 503, 507)
 }
 
 
@@ -197,6 +197,7 @@ def _looking(plane: ControlPlane, address: str, token: str) -> APIRouter:
 
 def _changing(plane: ControlPlane, on_shutdown: Shutdown, on_upgrade: MakeWay | None) -> APIRouter:
     router = APIRouter(tags=["change"])
+    uploads = Uploads()
 
     @router.get("/code/{digest}")
     async def has_code(digest: str) -> models.CodeModel:
@@ -207,12 +208,7 @@ def _changing(plane: ControlPlane, on_shutdown: Shutdown, on_upgrade: MakeWay | 
     async def put_code(digest: str, request: Request) -> models.CodeModel:
         """Upload a code package: the zip that the commands make. What does not hold what its digest says is refused."""
         check_digest(digest)
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > MAX_PACKAGE_BYTES:
-                raise AuthorError("the code package is larger than 100 MB", code="code_too_large")
-        await plane.packages.put(digest, bytes(data))
+        await plane.packages.put(digest, await uploads.take(request))
         return models.CodeModel(present=True)
 
     @router.post("/stacks/{stack}/plan", response_model=models.PlanModel, response_model_exclude_unset=True)
@@ -383,6 +379,8 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
             status = 412 if error.code == "stale" else 409
         case NotFound():
             status = 404
+        case NoRoom():
+            status = 507 if error.code == "code_budget" else 503
         case InternalError():
             status = 500
         case _:

@@ -7,16 +7,25 @@ one JSON line, Ray's address and the port that the proxies will want, and prints
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
 from serveconf.cluster.controller import find_controller, start_controller
 from serveconf.cluster.ray_engine import asks_for_no_token, connect, take_token
 from serveconf.cluster.settings import ControllerSettings
-from serveconf.errors import ServeconfError
+from serveconf.errors import OperatorError, ServeconfError
 from serveconf.proxy.ports import port_in_use, port_is_free
 
 TOKEN_HINT = "if the cluster asks for a token, set RAY_AUTH_MODE=token as it was set where the cluster was started"
+
+
+def _code_bytes() -> int | None:
+    """What ``SERVECONF_CODE_MB`` says of the store's budget for code packages."""
+    said = os.environ.get("SERVECONF_CODE_MB", "")
+    if said and not said.isdecimal():
+        raise OperatorError(f"SERVECONF_CODE_MB is a number of megabytes, not '{said}'")
+    return int(said) * 1_000_000 or None if said else None
 
 
 def main() -> None:
@@ -34,7 +43,7 @@ def main() -> None:
         started = find_controller() is None
         if started and http is not None and not port_is_free(*http):
             raise port_in_use(*http)
-        address = start_controller(ControllerSettings(host=host, port=int(port)))
+        address = start_controller(ControllerSettings(host=host, port=int(port), code_bytes=_code_bytes()))
         told = {"address": address.url, "token": address.token, "started": started, "open": asks_for_no_token()}
     except ServeconfError as error:
         told = {"error": error.message, "hint": error.hint or "", "code": error.code}

@@ -41,7 +41,7 @@ from serveconf.reconcile.generation import serving_ids
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.loop import Reconciler
-from serveconf.reconcile.packages import Packages, clear_node
+from serveconf.reconcile.packages import STORE_BYTES, Packages, clear_node
 from serveconf.reconcile.policies import Policies
 from serveconf.reconcile.pulse import Pulse
 from serveconf.reconcile.records import Ledger
@@ -120,7 +120,8 @@ class Controller:
         await cluster.refresh(serving_ids(stacks.ledger.generation))
         reconciler = self._reconciler = Reconciler(cluster, stacks, clock, journal)
         await reconciler.scaling.load()
-        packages = Packages(self._store, node_folder(identity.cluster_id) / "code")
+        folder = node_folder(identity.cluster_id) / "code"
+        packages = Packages(self._store, folder, store_bytes=self._settings.code_bytes or STORE_BYTES)
         policies = Policies(packages.folder)
         reconciler.scaling.ask_policy = policies.ask
         self._tasks.start(policies.run(), name="policies")

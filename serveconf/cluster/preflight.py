@@ -76,7 +76,10 @@ def _look(question: Question, folder: Path | None, look: Callable[..., Reports] 
 
 def _look_in_environment(cluster_id: str, question: Question) -> Any:
     packages = Packages(RayStore(), node_folder(cluster_id) / "code")
-    return _look(question, asyncio.run(packages.folder(question.code)) if question.code else None)
+    try:
+        return _look(question, asyncio.run(packages.folder(question.code)) if question.code else None)
+    finally:
+        packages.use_only(())
 
 
 def _shown(report: TargetReport, code: Path | None, app_dir: str | None) -> TargetReport:

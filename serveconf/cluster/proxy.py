@@ -44,6 +44,7 @@ class Proxy:
         self._alone = alone and not surroundings.restarted
         self._store = surroundings.store
         self._packages = Packages(self._store, node_folder(settings.cluster_id) / "code")
+        self._code: set[str] = set()  # packages of the middlewares of what was staged last
         self._settings = settings
         self._pool = ReplicaPool(node_id=order.node_id, secret=settings.secret)
         self._ready = asyncio.Event()
@@ -132,9 +133,11 @@ class Proxy:
                 *generation.front.middlewares,
                 *(m for route in generation.routes for m in route.middlewares),
             ]
-            for digest in {m.code for m in middlewares if m.code}:
+            before, self._code = self._code, {m.code for m in middlewares if m.code}
+            for digest in self._code:
                 await self._packages.folder(digest)
             await self._app.stage(generation, restoring=restoring)
+            self._packages.use_only(self._code | before)
         except CodeFailed as error:
             return error.message, error.traceback, True
         except ServeconfError as error:

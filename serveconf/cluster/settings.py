@@ -26,10 +26,11 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the control API listens."""
+    """Where the control API listens, and what the controller may keep."""
 
     host: str = "127.0.0.1"
     port: int = 8001
+    code_bytes: int | None = None  # of code packages; None: as ``Packages`` has it
 
 
 class ControllerAddress(msgspec.Struct, frozen=True, kw_only=True):

@@ -161,6 +161,15 @@ def _raise(error: OSError) -> None:
     raise error
 
 
+def unpacked_bytes(data: bytes) -> int:
+    """How much ``unpack`` would write. Raises ``BadPackage``."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return sum(entry.file_size for entry in _checked(archive))
+    except zipfile.BadZipFile as error:
+        raise BadPackage(f"not a code package: {error}") from error
+
+
 def verify(data: bytes, digest: str) -> None:
     """Whoever takes a package looks at it once before it is kept. Raises ``BadPackage`` where it is not what ``digest`` says."""
     _check_digest(_extract(data, None), digest)

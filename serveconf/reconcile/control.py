@@ -8,14 +8,16 @@ from __future__ import annotations
 import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from serveconf import __version__
 from serveconf.background import Tasks
 from serveconf.backup_file import Backup, SavedStack
-from serveconf.errors import Conflict, NotFound
+from serveconf.errors import Conflict, NoRoom, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.desired import as_running
 from serveconf.plan.processes import with_processes
@@ -42,8 +44,17 @@ from serveconf.reconcile.unseen import NOTE, Unseen
 from serveconf.reconcile.upgrade import Upgrade, upgraded
 
 KEPT_OPERATIONS = 100
+QUEUED_BYTES = 64_000_000  # of all requests that were not brought to an end yet
 SHUTDOWN_DRAIN_S = 10.0  # for requests that are being answered
 SHUTDOWN_GRACE_S = 10.0  # then whatever is left is stopped at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Queued:
+    """An apply that has not ended."""
+
+    size: int  # bytes of its request
+    code: str
 
 
 class ControlPlane:
@@ -57,6 +68,8 @@ class ControlPlane:
         self._preflight = preflight
         self._turns = Turns(deps.stacks, self._has_canary)
         self._operations: OrderedDict[str, Operation] = OrderedDict()
+        self._queued: dict[str, _Queued] = {}  # by the id of its operation
+        packages.needed = self._code_needed
         self._upgrading: Operation | None = None
         self._tasks = Tasks()
         deps.reconciler.on_event = self._tell
@@ -363,13 +376,25 @@ class ControlPlane:
 
     def _begin(self, stack: str, ask: Ask) -> Operation:
         operation = Operation(stack)
+        self._queue(operation, ask.request)
         self._remember(operation)
         operation.task = self._tasks.start(self._run(operation, ask), name=f"apply {operation.id}")
         operation.task.add_done_callback(lambda _: self._see_finished(operation))
         return operation
 
+    def _queue(self, operation: Operation, request: ApplyRequest) -> None:
+        size = len(msgspec.json.encode(request))
+        if self._queued and sum(one.size for one in self._queued.values()) + size > QUEUED_BYTES:
+            raise NoRoom(
+                f"{len(self._queued)} applies wait or run, and there is no room for another one",
+                hint="apply again when some of them are done; 'serveconf events --follow' shows it",
+                code="applies_full",
+            )
+        self._queued[operation.id] = _Queued(size=size, code=request.code)
+
     def _see_finished(self, operation: Operation) -> None:
         """A task that is cancelled before its first step runs nothing, not even a handler."""
+        self._queued.pop(operation.id, None)
         if operation.result is None:
             operation.finish(cancelled(operation))
 
@@ -383,7 +408,11 @@ class ControlPlane:
     async def _run(self, operation: Operation, ask: Ask) -> None:
         supersede = (lambda: self._supersede(operation, ask)) if ask.instead else None
         await perform(self._deps, operation, ask, lambda: self._turns.taken(operation, supersede))
-        await self.packages.collect(self.ledger.code_in_use())
+        await self._deps.stacks.forget_outlived(await self.packages.sizes(), self.packages.store_bytes // 2)
+        await self.packages.collect(self._code_needed(), self.ledger.code_live())
+
+    def _code_needed(self) -> set[str]:
+        return self.ledger.code_in_use() | {ask.code for ask in self._queued.values() if ask.code}
 
     async def _supersede(self, operation: Operation, ask: Ask) -> None:
         """What is newer takes the place of the stack's canary. Raises what it would not come to begin with."""

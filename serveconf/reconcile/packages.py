@@ -3,6 +3,9 @@ into an unpacked one is never removed.
 
 A digest becomes a key of the store and the name of a folder, so nothing else is taken for one; what is kept under it was
 looked at before, so that who names a package later gets what was sent under that name and nothing else.
+
+Both places have a budget in bytes. In the store what a kept revision names stays whatever comes: what would not fit beside it
+is refused. On a node what no process uses makes room, the longest unused first, and is unpacked again when it is needed.
 """
 
 from __future__ import annotations
@@ -10,20 +13,25 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import re
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from serveconf.code.package import unpack, verify, was_written_to
-from serveconf.errors import AuthorError, NotFound, OperatorError
+from serveconf.code.claims import Claims
+from serveconf.code.package import unpack, unpacked_bytes, verify, was_written_to
+from serveconf.errors import AuthorError, NoRoom, NotFound, OperatorError
 from serveconf.reconcile.ports import Store
 
 log = logging.getLogger("serveconf.code")
 
 FRESH_S = 600.0  # a package that was asked for or uploaded so recently may belong to an apply that is yet to come
+STORE_BYTES = 1_000_000_000  # of all packages in the store, as they are packed
+NODE_BYTES = 2_000_000_000  # of all that is unpacked on a node
+SIZE = "code-bytes/"  # beside each package how large it is: the store tells no sizes
 
 
 def check_digest(text: str) -> str:
@@ -34,12 +42,26 @@ def check_digest(text: str) -> str:
 
 
 class Packages:
-    """Packages of the store, unpacked below ``folder`` (of this node). ``now`` gives seconds."""
+    """Packages of the store, unpacked below ``folder`` (of this node). ``now`` gives seconds; budgets are in bytes."""
 
-    def __init__(self, store: Store, folder: Path, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        store_bytes: int = STORE_BYTES,
+        node_bytes: int = NODE_BYTES,
+    ) -> None:
         self._store = store
         self._folder = folder
         self._now = now
+        self.store_bytes = store_bytes
+        self._node_bytes = node_bytes
+        self.needed: Callable[[], Collection[str]] = tuple  # what must stay in the store: the controller knows
+        self._sizes: dict[str, int] | None = None  # of what is in the store
+        self._putting = asyncio.Lock()
+        self._claims = Claims(folder)
         self._written_to: set[str] = set()  # digests of which the folder is kept for good
         self._used: dict[str, float] = {}  # digest -> when somebody last asked for it here
 
@@ -55,10 +77,56 @@ class Packages:
         return key in await self._store.keys(key)
 
     async def put(self, digest: str, data: bytes) -> None:
-        """Keep a package. Raises BadPackage where it holds something else than its digest says."""
+        """Keep a package. Raises BadPackage where it holds something else than its digest says, NoRoom over the budget."""
         await asyncio.to_thread(verify, data, check_digest(digest))
         self._used[digest] = self._now()
-        await self._store.put(f"code/{digest}", data)
+        async with self._putting:
+            sizes = await self.sizes()
+            if digest not in sizes:
+                await self._make_room(len(data), sizes)
+            await self._store.put(f"{SIZE}{digest}", str(len(data)).encode())
+            await self._store.put(f"code/{digest}", data)
+            sizes[digest] = len(data)
+
+    async def sizes(self) -> dict[str, int]:
+        """Bytes of each package in the store."""
+        if self._sizes is None:
+            known = set(await self._store.keys(SIZE))
+            found = {}
+            for digest in [key.removeprefix("code/") for key in await self._store.keys("code/")]:
+                key = f"{SIZE}{digest}"
+                said = await self._store.get(key) if key in known else None
+                if said is None:  # of a version that knew no budget
+                    said = str(len(await self._store.get(f"code/{digest}") or b"")).encode()
+                    await self._store.put(key, said)
+                found[digest] = int(said)
+            if self._sizes is None:  # else another one was faster, and counts on by now
+                self._sizes = found
+        return self._sizes
+
+    async def _make_room(self, size: int, sizes: dict[str, int]) -> None:
+        """Forget what nothing needs, the longest unused first, until there is room for so many bytes."""
+        needed = set(self.needed())
+        idle = sorted((d for d in sizes if d not in needed), key=lambda digest: self._used.get(digest, 0.0))
+        for digest in idle:
+            if sum(sizes.values()) + size <= self.store_bytes:
+                return
+            await self._forget(digest)
+        kept = sum(sizes.values())
+        if kept + size > self.store_bytes:
+            raise NoRoom(
+                f"the code package has {size / 1e6:.1f} MB, and of the {self.store_bytes / 1e6:.0f} MB that the store has for "
+                f"packages {kept / 1e6:.1f} MB are named by revisions that are kept",
+                hint="name data in .serveconfignore, or delete stacks that nobody needs; SERVECONF_CODE_MB, where the "
+                "controller is started, sets another budget",
+                code="code_budget",
+            )
+
+    async def _forget(self, digest: str) -> None:
+        await self._store.delete(f"code/{digest}")
+        await self._store.delete(f"{SIZE}{digest}")
+        if self._sizes is not None:
+            self._sizes.pop(digest, None)
 
     def path(self, digest: str) -> Path:
         """The folder that ``folder`` unpacks a package to."""
@@ -72,6 +140,7 @@ class Packages:
         """
         path = self.path(digest)
         self._used[digest] = self._now()
+        await asyncio.to_thread(self._claims.take, digest)
         if not path.is_dir():
             data = await self._store.get(f"code/{digest}")
             if data is None:
@@ -84,6 +153,7 @@ class Packages:
 
     def _unpack(self, data: bytes, path: Path, digest: str) -> None:
         try:
+            self._make_room_here(unpacked_bytes(data))
             unpack(data, path, digest=digest)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -94,14 +164,22 @@ class Packages:
                 code="disk_full",
             ) from error
 
-    async def collect(self, needed: set[str]) -> None:
-        """Forget the packages that nothing needs and nobody has asked for lately, and what was unpacked of them here."""
+    def use_only(self, digests: Collection[str]) -> None:
+        """What else this process has asked for may be taken off the node again."""
+        self._claims.let_go(but=digests)
+
+    async def collect(self, needed: set[str], live: Collection[str] = ()) -> None:
+        """Forget the packages that nothing needs and nobody has asked for lately, and what was unpacked of them here.
+
+        ``live``: those that this process itself still uses.
+        """
         fresh = {digest for digest, used in self._used.items() if self._now() - used < FRESH_S}
         self._used = {digest: used for digest, used in self._used.items() if digest in fresh}
         kept = needed | fresh
+        self.use_only({*live, *fresh})
         for key in await self._store.keys("code/"):
             if key.removeprefix("code/") not in kept:
-                await self._store.delete(key)
+                await self._forget(key.removeprefix("code/"))
         await asyncio.to_thread(lambda: self._clear(kept, self._there()))
 
     def _there(self) -> list[Path]:
@@ -111,13 +189,46 @@ class Packages:
 
     def _clear(self, kept: set[str], there: list[Path]) -> None:
         for path in there:
-            if path.name in kept | self._written_to or not path.is_dir():
-                continue
+            if path.name not in kept:
+                self._take_away(path)
+
+    def _take_away(self, path: Path) -> bool:
+        """Off this node, unless a process uses it or has written to it. Whether it is gone."""
+        if path.name in self._written_to or not path.is_dir():
+            return False
+        with self._claims.alone(path.name) as unused:
+            if not unused:
+                return False
             if was_written_to(path, path.name):
                 self._written_to.add(path.name)
                 log.warning("an app has written beside its modules: %s is kept", path)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
+                return False
+            shutil.rmtree(path, ignore_errors=True)
+            return True
+
+    def _make_room_here(self, size: int) -> None:
+        there = {path: _bytes_below(path) for path in self._there()}
+        free = self._node_bytes - sum(there.values())
+        for path in sorted(there, key=lambda path: self._claims.last_taken(path.name)):
+            if free >= size:
+                return
+            if self._take_away(path):
+                free += there[path]
+        if free < size:
+            log.warning(
+                "unpacked code that is in use has more bytes than its budget: %d", self._node_bytes - free + size
+            )
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for here, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(here, name)).st_size
+            except OSError:  # another process takes it away just now
+                continue
+    return total
 
 
 def clear_node(folder: Path) -> None:

@@ -150,6 +150,11 @@ class Ledger:
         self.heads.pop(name, None)
         await self._thin_out(name, KEPT_OF_DELETED)
 
+    async def forget_revision(self, stack: str, number: int) -> None:
+        """Of the history."""
+        self.revisions.get(stack, {}).pop(number, None)
+        await self._store.delete(_revision_key(stack, number))
+
     async def _thin_out(self, stack: str, most: int) -> None:
         """The oldest revisions go, but never one that serves or is being applied."""
         kept = self.revisions.get(stack, {})
@@ -157,8 +162,7 @@ class Ledger:
         needed = {head.current, head.target} if head else set()
         for number in sorted(kept)[:-most]:
             if number not in needed:
-                kept.pop(number, None)
-                await self._store.delete(_revision_key(stack, number))
+                await self.forget_revision(stack, number)
 
     async def put_generation(self, generation: Generation) -> None:
         """Write the table that a restarted proxy begins with."""
@@ -185,6 +189,11 @@ class Ledger:
         """The number after every one that was ever given out for the stack."""
         head = self.heads.get(stack)
         return max([head.last if head else 0, *self.revisions.get(stack, {})], default=0) + 1
+
+    def code_live(self) -> set[str]:
+        """Digests of the packages of what serves, or is being applied."""
+        goals = [stack for name in self.heads for stack in (self.current(name), self.target(name)) if stack is not None]
+        return {digest for stack in goals for digest in code_of(stack)}
 
     def code_in_use(self) -> set[str]:
         """Digests of all code packages that a kept revision names."""

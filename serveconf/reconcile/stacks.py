@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ from serveconf.reconcile.hidden import without_secrets
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.records import CanaryState, Failure, Ledger, Revision, StackHead
 from serveconf.reconcile.requests import NOBODY, Caller
+from serveconf.reconcile.retention import outlived
 
 DIED = Failure(code="interrupted", message="the controller ended before the apply had begun to change anything")
 
@@ -217,6 +218,14 @@ class Stacks:
             if name not in self.ledger.heads and not self.ledger.revisions.get(name):
                 for revision in revisions:
                     await self._write(None, revision)
+
+    async def forget_outlived(self, sizes: Mapping[str, int], budget: int) -> None:
+        """Old revisions go whose packages, together with those of all others, have more bytes than the budget."""
+        for revision in outlived(self.ledger.revisions, self.ledger.heads, sizes, budget):
+            async with self._locks[revision.stack]:
+                head = self.ledger.heads.get(revision.stack)
+                if head is None or revision.number not in (head.current, head.target):
+                    await self.ledger.forget_revision(revision.stack, revision.number)
 
     async def forget(self, name: str) -> None:
         """A stack that ends is taken off the books. Nothing happens to one that does not."""

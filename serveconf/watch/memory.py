@@ -16,7 +16,19 @@ PINNED_S = 2.0  # a look whether the pin is gone costs next to nothing
 
 # codes of problems whose reason is the cluster, and may pass by itself
 CLUSTER_CODES = frozenset(
-    {"does_not_fit", "unreachable", "unauthorized", "port_in_use", "conflict", "stale", "locked", "no_answer"}
+    {
+        "does_not_fit",
+        "unreachable",
+        "unauthorized",
+        "port_in_use",
+        "conflict",
+        "stale",
+        "locked",
+        "no_answer",
+        "code_budget",
+        "uploads_full",
+        "applies_full",
+    }
     | {"proxy_failed", "controller_failed", "bootstrap_failed", "ray_unreachable", "operator", "internal", "cancelled"}
     | {"git_failed", "not_found", "read_only"}
 )

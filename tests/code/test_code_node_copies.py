@@ -25,6 +25,10 @@ async def put(store: MemoryStore, app: Path, text: str) -> str:
     return snapshot.digest
 
 
+def unpacked(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
 async def test_who_unpacks_a_package_takes_what_the_store_has_forgotten_off_the_node(tmp_path: Path) -> None:
     store, app = MemoryStore(), tmp_path / "app"
     node = Packages(store, tmp_path / "code")
@@ -33,7 +37,14 @@ async def test_who_unpacks_a_package_takes_what_the_store_has_forgotten_off_the_
         await node.folder(digest)
     await store.delete(f"code/{first}")
     await node.folder(third)
-    assert {path.name for path in (tmp_path / "code").iterdir()} == {second, third}
+    assert unpacked(tmp_path / "code") == {first, second, third}  # a process that lives uses them all
+    await node.collect({second, third}, live={second, third})
+    await node.folder(second)
+    assert unpacked(tmp_path / "code") == {first, second, third}  # it was asked for a moment ago
+    node.use_only({second})
+    other = Packages(store, tmp_path / "code")
+    await other.folder(await put(store, app, "four = 4"))
+    assert first not in unpacked(tmp_path / "code") >= {second, third}
 
 
 async def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
