@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from serveconf.errors import OperatorError
 from serveconf.home import LocalRay, home_folder, read_record
-from serveconf.private import own_folder, read_trusted
+from serveconf.private import ours_in, own_folder, read_trusted
 from serveconf.processes import listener_is_trusted, session, session_is_of, started_at
 from serveconf.ray_env import MARK, PASS, access, clean_environment, temp_folder
 
@@ -112,7 +112,7 @@ def _folder() -> Path:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OperatorError(f"Ray's files can't lie in {place}: {error.strerror}", hint="see RAY_TMPDIR") from error
-    return own_folder(place / f"serveconf-{os.getuid()}") / "ray"
+    return own_folder(ours_in(place)) / "ray"
 
 
 @contextlib.contextmanager

@@ -14,6 +14,11 @@ from serveconf.errors import OperatorError
 TRUSTED = frozenset({0, os.getuid()})  # root can do all that we can
 
 
+def ours_in(place: Path) -> Path:
+    """Where our folder is in one that everybody may write to."""
+    return place / f"serveconf-{os.getuid()}"
+
+
 def own_folder(path: Path) -> Path:
     """The folder, made where it is missing, ours alone (0700). Raises OperatorError where somebody else has put something there."""
     path.mkdir(mode=0o700, exist_ok=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 import msgspec
 
-from serveconf.private import own_folder
+from serveconf.private import ours_in, own_folder
 
 NAMESPACE = "serveconf"
 CONTROLLER = "controller"
@@ -44,6 +43,5 @@ class ControllerAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 def node_folder(cluster_id: str) -> Path:
     """This node's folder for sockets and unpacked code, ours alone (0700). Short, because a socket's path holds 107 bytes."""
-    root = Path(tempfile.gettempdir()) / f"serveconf-{os.getuid()}"
-    own_folder(root)
+    root = own_folder(ours_in(Path(tempfile.gettempdir())))
     return own_folder(root / cluster_id)

@@ -19,6 +19,7 @@ from serveconf.client import Client
 from serveconf.control_port import DEFAULT_ADDRESS, LOOPBACK, control_place
 from serveconf.home import read_record
 from serveconf.local_ray import is_running, ray_in_reach
+from serveconf.private import ours_in
 from serveconf.proxy.ports import find_listener, port_is_free
 from serveconf.ray_env import temp_folder
 
@@ -103,7 +104,7 @@ def look_at_machine(http: tuple[str, int], address: str | None = None) -> Machin
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         clock_ahead_s=max(path.stat().st_mtime for path in Path(__file__).parent.iterdir()) - time.time(),
         folders=tuple(_folders()),
-        temp_path=str(temp_folder() / f"serveconf-{os.getuid()}" / "ray"),
+        temp_path=str(ours_in(temp_folder()) / "ray"),
         ports=() if answers else tuple(_ports(address, http)),
         left=Left(
             address=record.address,
@@ -166,7 +167,7 @@ def _folders() -> Iterator[Folder]:
 
 
 def _ours_in_temp() -> Path:
-    return Path(tempfile.gettempdir()) / f"serveconf-{os.getuid()}"
+    return ours_in(Path(tempfile.gettempdir()))
 
 
 def _folder(path: Path, *, private: bool) -> Folder:

@@ -20,8 +20,8 @@ from serveconf.spec.checks import SCHEDULE_END, SCHEDULE_START
 from serveconf.spec.fields import SPEC_FILE, Shape
 from serveconf.spec.hints import explain_unknown_key, place_of
 from serveconf.spec.models import SpecFile
-from serveconf.spec.problems import Problem, join
-from serveconf.spec.reading import Broken, Reading
+from serveconf.spec.problems import Broken, Problem, join
+from serveconf.spec.reading import Reading
 from serveconf.spec.scalars import quoted
 
 _WHAT = {

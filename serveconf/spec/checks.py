@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
+from serveconf.spec.problems import Broken
+
 _ATTRIBUTES = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
 _MODULE = r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*"  # import_module takes the '-' of a folder's name too
 IMPORT_PATH = rf"^{_MODULE}:{_ATTRIBUTES}$"
@@ -233,7 +235,7 @@ def check_runtime_env(env: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(variables, dict):
         raise _inside("runtime_env", "must be a mapping", "env_vars")
     for key, value in variables.items():
-        if not isinstance(value, str):
+        if not isinstance(value, str | Broken):
             raise _inside("runtime_env", "must be a string, as environment variables are", "env_vars", key)
     return env
 

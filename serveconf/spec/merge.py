@@ -12,8 +12,8 @@ from typing import Any
 
 from serveconf.spec.fields import Shape, fields_of
 from serveconf.spec.models import DeploymentSpec
-from serveconf.spec.problems import Problem, join, parent
-from serveconf.spec.reading import Broken, Reading
+from serveconf.spec.problems import Broken, Problem, join, parent
+from serveconf.spec.reading import Reading
 from serveconf.spec.tree import MAX_NODES
 
 

@@ -14,6 +14,16 @@ from pathlib import Path
 from serveconf.errors import AuthorError
 
 
+class Broken:
+    """Stands where a value could not be read; whoever meets it says nothing more."""
+
+    def __repr__(self) -> str:
+        return "BROKEN"
+
+
+BROKEN = Broken()
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """A place in a file; line and column count characters from 1."""

@@ -15,22 +15,12 @@ from typing import Any
 from serveconf.spec.fields import SPEC_FILE, Shape
 from serveconf.spec.foreign import foreign_problem
 from serveconf.spec.interpolate import CannotFill, fill
-from serveconf.spec.problems import Position, Problem, join, parent
+from serveconf.spec.problems import BROKEN, Broken, Position, Problem, join, parent
 from serveconf.spec.scalars import Ambiguous, resolve_plain
 from serveconf.spec.source import Source
 from serveconf.spec.tree import MAX_DEPTH, Entries, Items, Node, Scalar, parse
 
 _MAX_FILLED = 8 * 1024 * 1024  # characters that variables may add to one file
-
-
-class Broken:
-    """Stands where a value could not be read; whoever meets it says nothing more."""
-
-    def __repr__(self) -> str:
-        return "BROKEN"
-
-
-BROKEN = Broken()
 
 
 @dataclass

@@ -345,3 +345,11 @@ def test_a_canary_needs_a_process_of_its_own(tmp_path: Path) -> None:
     said = "deployments: [{name: a, import_path: 'a:a', process: p, rollout: {canary: {steps: [5]}}}]"
     (problem,) = problems(tmp_path, said)
     assert problem.path == "deployments[0].rollout.canary"
+
+
+def test_an_unset_variable_is_one_problem_and_hides_no_other(tmp_path: Path) -> None:
+    text = ONE + '    ray_actor_options: {runtime_env: {env_vars: {A: "${NOPE}", B: 5}}}\n'
+    assert [(problem.code, problem.path.rpartition(".")[2]) for problem in problems(tmp_path, text)] == [
+        ("unset_variable", "A"),
+        ("runtime_env", "B"),
+    ]
