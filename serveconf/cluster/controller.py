@@ -25,9 +25,10 @@ from serveconf.cluster.engine import Place, Surroundings
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.orders import FOLDER
 from serveconf.cluster.preflight import EnginePreflight
-from serveconf.cluster.ray_engine import RayEngine, call_actor, find_actor, head_node, kill_actor, start_actor
+from serveconf.cluster.ray_engine import RayEngine, call_actor, find_actor, kill_actor, start_actor
 from serveconf.cluster.settings import (
     CONTROLLER,
+    HEAD_RESOURCE,
     ClusterSettings,
     ControllerAddress,
     ControllerSettings,
@@ -49,6 +50,7 @@ from serveconf.reconcile.stacks import Stacks
 
 log = get_logger("controller")
 
+LITTLE = 0.001  # of a resource of which a node has 1, to be there at all
 LAST_WORD_S = 0.2  # for the answer to a shutdown to be sent
 
 
@@ -230,7 +232,8 @@ def start_controller(settings: ControllerSettings, *, timeout_s: float = 60.0) -
     actor = find_controller()
     ours = actor is None
     if actor is None:
-        place = Place(node_id=head_node(), restarts=True)
+        # by the head's resource, not by its id: a head that is started anew, on the GCS of the old one, is another node
+        place = Place(resources={HEAD_RESOURCE: LITTLE}, restarts=True)
         actor = start_actor(CONTROLLER, "controller", (settings,), place, get_if_exists=True)
     address = cast(ControllerAddress, call_actor(actor, "address", timeout_s=timeout_s))
     if address.error:

@@ -214,14 +214,6 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
     )
 
 
-def head_node() -> str:
-    """The id of the cluster's head node."""
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"] and HEAD_RESOURCE in node["Resources"]:
-            return str(node["NodeID"])
-    raise OperatorError("the Ray cluster has no head node")
-
-
 def find_actor(name: str) -> Any | None:
     """The actor of that name, for who has no event loop."""
     try:

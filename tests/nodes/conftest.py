@@ -1,7 +1,11 @@
-"""Two nodes for all tests of this folder: a head node without a CPU, and one with CPUs, a label and resources."""
+"""Two nodes for all tests of this folder: a head node without a CPU, and one with CPUs, a label and resources.
+
+Where this machine has a redis-server, Ray's GCS keeps its state in one, as it does in production.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -41,6 +45,7 @@ APP = """
     """
 # Ray declares a node dead after 15 s; with these it takes about two
 SOON = '--system-config={"health_check_period_ms": 500, "health_check_failure_threshold": 3}'
+HEAD = ("--num-cpus=0", '--resources={"one": 8}', SOON)
 HERE = "name: here, import_path: 'told:app', ray_actor_options: {num_cpus: 0, resources: {one: 1}}"
 THERE = "name: there, import_path: 'told:app', ray_actor_options: {resources: {two: 1}}"
 
@@ -88,7 +93,9 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip(reason)
     machines = Machines()
     try:
-        machines.add("--num-cpus=0", '--resources={"one": 8}', SOON).joined()
+        if shutil.which("redis-server") is not None:
+            machines.keep_state_outside()
+        machines.add(*HEAD).joined()
         machines.add(
             "--num-cpus=2",
             "--num-gpus=2",

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,10 +60,11 @@ class Node:
         return self.number == 1
 
     def start(self, *options: str) -> None:
-        """Have Ray start, on a node that died anew; ``joined`` waits for it."""
-        if not self.folder.exists():
-            self.folder.mkdir()
+        """Have Ray start, on a node that died anew, on an empty disk; ``joined`` waits for it."""
+        if self._ray is None:
             self._machines.plug(self)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
         role = ["--head", f"--port={GCS_PORT}", "--include-dashboard=false"]
         if not self.is_head:
             role = [f"--address={self._machines.gcs}"]
@@ -140,9 +142,23 @@ class Machines:
         self.env = {**kept, "SERVECONF_HOME": str(self.root / "home"), "RAY_ADDRESS": self.gcs}
         self.env["RAY_AUTH_MODE"] = "disabled"  # whatever token lies in the home of who runs the tests
         self.nodes: list[Node] = []
+        self._redis: subprocess.Popen[bytes] | None = None
         _ip("link", "add", self.name, "type", "bridge")
         _ip("addr", "add", f"{self.subnet}.254/24", "dev", self.name)
         _ip("link", "set", self.name, "up")
+
+    def keep_state_outside(self) -> None:
+        """The heads that are started from now on have their GCS write to a Redis of ours, which no node's end ends."""
+        address = f"{self.subnet}.254"
+        self._redis = subprocess.Popen(
+            ["redis-server", "--bind", address, "--protected-mode", "no", "--port", str(GCS_PORT), "--save", ""],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self.root,
+        )
+        self.env["RAY_REDIS_ADDRESS"] = f"{address}:{GCS_PORT}"
+        until(lambda: socket.create_connection((address, GCS_PORT), timeout=1).close() is None, "Redis listens")
 
     @property
     def head(self) -> Node:
@@ -198,6 +214,9 @@ class Machines:
             ender.join()
         for node in self.nodes:
             _ip("netns", "del", node.space, check=False)
+        if self._redis is not None:
+            self._redis.kill()
+            self._redis.wait()
         _ip("link", "del", self.name, check=False)
         shutil.rmtree(self.root, ignore_errors=True)
 
