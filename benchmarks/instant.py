@@ -101,7 +101,17 @@ class Bench:
         """The stack's status."""
         done = subprocess.run([SERVECONF, "status", "-o", "json"], capture_output=True, text=True, check=True)
         whole = json.loads(done.stdout)
-        return {**next(s for s in whole["stacks"] if s["name"] == stack), "proxies": whole["proxies"]}
+        stack_status = next(s for s in whole["stacks"] if s["name"] == stack)
+        return {**stack_status, "proxies": whole["proxies"], "standbys": whole["standbys"]}
+
+    def rest(self, stack: str) -> None:
+        """Return when a standby of each sort has been there for two looks."""
+        looks = 0
+        while looks < 2:
+            time.sleep(0.5)
+            standbys = self.status(stack)["standbys"]
+            ready = {s["kind"] for s in standbys if s["state"] == "Ready"}
+            looks = looks + 1 if len(ready) >= 2 and all(s["state"] == "Ready" for s in standbys) else 0
 
     @contextlib.contextmanager
     def watching(self, file: Path) -> Iterator[None]:
@@ -165,15 +175,21 @@ def kills(bench: Bench) -> dict[str, float]:
     file = bench.stack("killed", "name: killed, import_path: 'web:app'")
     bench.code("killed", "web")
     bench.command("apply", str(file))
-    time.sleep(PAUSE_S)
+    bench.rest("killed")
     pid = bench.get("/killed/")["pid"]
     os.kill(pid, signal.SIGKILL)
     healed = bench.until("/killed/", lambda answer: answer["pid"] != pid)
-    time.sleep(PAUSE_S)
-    (proxy,) = bench.status("killed")["proxies"]
+    bench.rest("killed")
+    status = bench.status("killed")
+    (proxy,), (spare,) = status["proxies"], [s for s in status["standbys"] if s["kind"] == "proxy"]
+    memory = psutil.Process(spare["pid"]).memory_full_info().uss / 1e6
     os.kill(proxy["pid"], signal.SIGKILL)
     refused = bench.until("/killed/", lambda _: True)
-    return {"killed replica to the next answer": healed, "killed proxy to the next answer": refused}
+    return {
+        "killed replica to the next answer": healed,
+        "killed proxy to the next answer": refused,
+        "a proxy that stands by: memory (MB, USS)": memory,
+    }
 
 
 def scaling(bench: Bench) -> dict[str, float]:

@@ -355,7 +355,7 @@ class ControllerModel(BaseModel):
 
 
 class StandbyModel(BaseModel):
-    """A process that waits to become a replica."""
+    """A process that waits to become a replica, or to take a proxy's port when that one ends (``kind``: proxy)."""
 
     id: str
     node_id: str

@@ -32,7 +32,7 @@ def render_status(status: Json, *, color: bool = False) -> str:
     """The whole status for people, without a newline at its end."""
     controller = status["controller"]
     head = f"Generation {status['generation']}, controller {controller['address']} (pid {controller['pid']})"
-    blocks = ["\n".join([visible(head), *_proxies(status["proxies"], color), *_other_versions(status)])]
+    blocks = ["\n".join([visible(head), *_proxies(status, color), *_other_versions(status)])]
     blocks += ["\n".join(_stack(stack, color)) for stack in status["stacks"]]
     if not status["stacks"]:
         blocks.append("No stack has been applied.")
@@ -58,7 +58,8 @@ def render_verdict(verdict: Json, *, color: bool = False) -> str:
     return "\n".join([first, *(["", *_table(("NOT", "RULE", "WHY"), rows, color, indent=0)] if rows else [])])
 
 
-def _proxies(proxies: Sequence[Json], color: bool) -> list[str]:
+def _proxies(status: Json, color: bool) -> list[str]:
+    """Those that serve, and those that stand by for one of them."""
     rows = [
         [
             Cell(proxy["address"] or proxy["id"]),
@@ -67,7 +68,12 @@ def _proxies(proxies: Sequence[Json], color: bool) -> list[str]:
             Cell(_short(proxy["node_id"])),
             Cell(str(proxy["generation"])),
         ]
-        for proxy in proxies
+        for proxy in status["proxies"]
+    ]
+    rows += [
+        [Cell("(stands by)"), _state(one["state"]), Cell(str(one["pid"] or "")), Cell(_short(one["node_id"])), Cell("")]
+        for one in status.get("standbys", ())
+        if one["kind"] == "proxy"
     ]
     return _table(("PROXY", "STATE", "PID", "NODE", "GENERATION"), rows, color) if rows else ["  no proxy runs"]
 

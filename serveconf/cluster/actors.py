@@ -476,6 +476,7 @@ class ActorCluster:
             phase=Phase.STARTING,
             listener=order.listener,
             address=f"{order.host}:{order.port}",
+            stands_by=order.stands_by,
         )
         care = Care(
             ready_s=PROXY_START_S,

@@ -35,7 +35,10 @@ S = TypeVar("S", ReplicaState, ProxyState, StandbyState)
 
 @dataclass(kw_only=True)
 class Care:
-    """How an actor is looked after. ``question``: method and arguments asked each period; its answer is what is wrong."""
+    """How an actor is looked after.
+
+    ``question``: method and arguments asked each period; its answer is what is wrong, or what the actor is by now.
+    """
 
     ready_s: float  # how long it may take to get ready
     period_s: float
@@ -247,11 +250,15 @@ class Handle(Generic[S]):
     async def _how_it_is(self) -> tuple[str, bool]:
         """What is wrong with it, and whether it is silent."""
         try:
-            wrong: str = await self._call(*self.care.question, timeout_s=self.care.answer_s)
+            answer: str | ProxyState = await self._call(*self.care.question, timeout_s=self.care.answer_s)
         except Silent:
             return "it does not answer", True
         self._away_since = None
-        return wrong, False
+        if isinstance(answer, str):
+            return answer, False
+        if isinstance(self.state, ProxyState):
+            self._become(replace(self.state, stands_by=answer.stands_by))
+        return answer.message, False
 
     def _judge(self, wrong: str, failures: int) -> None:
         phase = self.state.phase

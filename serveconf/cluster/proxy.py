@@ -1,12 +1,14 @@
 """One proxy process: the HTTP edge on a loop of its own, serving one generation at a time.
 
 A plain class that is hosted: everything runs on its loop. It begins with the generation in the store, so that after a
-crash it serves again without being told.
+crash it serves again without being told. Where another one serves its port already it stands by: with the same
+generation, connected to the same replicas, and with the listener in its hands for the moment when that one ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import socket
 
@@ -25,8 +27,9 @@ from serveconf.proxy.dispatch import Backend
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.middleware import MiddlewareImporter
 from serveconf.proxy.pool import ReplicaPool
-from serveconf.proxy.ports import port_in_use, port_is_free
-from serveconf.proxy.server import ProxyServer
+from serveconf.proxy.ports import listen, port_in_use, port_is_free
+from serveconf.proxy.server import BACKLOG, ProxyServer
+from serveconf.proxy.shared_port import SharedPort
 from serveconf.proxy.tls import TlsFiles
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Answers, Counters, ProxyOrder, Totals
@@ -49,6 +52,9 @@ class Proxy:
         self._pool = ReplicaPool(node_id=order.node_id, secret=settings.secret)
         self._ready = asyncio.Event()
         self._draining: asyncio.Task[object] | None = None
+        self._standing_by: asyncio.Task[None] | None = None
+        folder = node_folder(settings.cluster_id)
+        self._port = SharedPort(folder / _place(order), self._listen) if order.shares_port else None
         self._state = ProxyState(
             id=order.id,
             node_id=order.node_id,
@@ -64,24 +70,42 @@ class Proxy:
         try:
             self._build()
             await self._restore()
-            if self._alone and not port_is_free(self._order.host, self._order.port):
-                raise port_in_use(self._order.host, self._order.port)
-            await self._server.start()
-            self._state = replace(self._state, phase=Phase.READY)
-            log.info("proxy listens", address=self._state.address)
+            if self._port is None or await self._port.enter():
+                await self._serve()
+            else:
+                self._standing_by = asyncio.create_task(self._stand_by(self._port))
+                self._state = replace(self._state, phase=Phase.READY, stands_by=True)
         except ServeconfError as error:
             self._fail(f"{error.message}; {error.hint}" if error.hint else error.message)
         except Exception as error:  # noqa: BLE001 - the controller must hear of it, whatever it is
             self._fail(f"{type(error).__name__}: {error}")
         self._ready.set()
 
+    async def _serve(self) -> None:
+        sock = self._port.listener if self._port is not None else None
+        await self._server.start(sock.dup() if sock is not None else self._listen())
+        self._state = replace(self._state, phase=Phase.READY, stands_by=False)
+        log.info("proxy listens", address=self._state.address)
+
+    def _listen(self) -> socket.socket:
+        host, port = self._order.host, self._order.port
+        if self._alone and not port_is_free(host, port):
+            raise port_in_use(host, port)
+        return listen(host, port, reuse_port=True, backlog=BACKLOG)
+
+    async def _stand_by(self, port: SharedPort) -> None:
+        try:
+            await port.wait(self._serve)
+        except Exception as error:  # noqa: BLE001 - the controller must hear of it, whatever it is
+            self._fail(f"{type(error).__name__}: {error}")
+
     async def describe(self) -> ProxyState:
         """What it is now."""
         return self._state
 
-    async def check(self) -> str:
-        """Nothing is wrong where this answers."""
-        return ""
+    async def check(self) -> ProxyState:
+        """Whether it serves or stands by changes without the controller."""
+        return self._state
 
     async def wait_ready(self) -> ProxyState:
         """Return when it listens or can't."""
@@ -191,12 +215,25 @@ class Proxy:
         """Stop listening, finish what was begun. Who asks again, another controller perhaps, waits too."""
         if self._draining is None:
             self._state = replace(self._state, phase=Phase.DRAINING)
-            self._draining = asyncio.create_task(self._server.drain(timeout_s))
+            self._draining = asyncio.create_task(self._drain(timeout_s))
         await asyncio.shield(self._draining)
+
+    async def _drain(self, timeout_s: float) -> None:
+        if self._state.stands_by and self._standing_by is not None:
+            self._standing_by.cancel()
+        if self._port is not None and self._state.stands_by:
+            self._port.leave()
+        goes_on = self._port is not None and await self._port.hand_over()
+        await self._server.drain(timeout_s, goes_on=goes_on)
 
     def _fail(self, message: str) -> None:
         log.error("proxy failed", proxy=self._order.id, reason=message)
         self._state = replace(self._state, phase=Phase.FAILED, message=message)
+
+
+def _place(order: ProxyOrder) -> str:
+    """What those that share a port call it: one listener of one node. Short, as a socket's path must be."""
+    return hashlib.sha256(f"{order.node_id}/{order.listener}".encode()).hexdigest()[:16]
 
 
 def _resource(order: ProxyOrder) -> dict[str, str]:

@@ -128,6 +128,7 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     message: str = ""
     serveconf: str = ""  # the version of serveconf that it runs; empty: not known yet
+    stands_by: bool = False  # another one serves the port; this one takes it when that one ends
 
 
 class StandbyState(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from serveconf.proxy.websocket import SERVICE_RESTART, WebSocketProtocol, make_c
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 2048
+BACKLOG = 2048
 _DRAIN_LOOK_S = 0.02  # how often a drain looks who is left
 _HANDSHAKES_S = 0.02  # between refusing new connections and closing the listener
 _LAST_WORDS_S = 1.0  # how long what was cut may take to end
@@ -66,14 +66,19 @@ class ProxyServer:
         self._listener: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
 
-    async def start(self) -> tuple[str, int]:
-        """Listen; the address and port it is. Raises PortInUse, or OperatorError for a host that is not ours."""
+    async def start(self, sock: socket.socket | None = None) -> tuple[str, int]:
+        """Listen, on ``sock`` where one is given; the address and port it is.
+
+        Raises PortInUse, or OperatorError for a host that is not ours.
+        """
         loop = asyncio.get_running_loop()
-        self._socket = self._given or listen(self._host, self._port, reuse_port=self._reuse_port, backlog=_BACKLOG)
+        self._socket = (
+            sock or self._given or listen(self._host, self._port, reuse_port=self._reuse_port, backlog=BACKLOG)
+        )
         self._listener = await loop.create_server(
             self._make_protocol,
             sock=self._socket.dup(),  # ours stays open when the listener closes, until its backlog is empty
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             ssl=self._ssl,
             ssl_handshake_timeout=self._handshake_timeout_s,
             ssl_shutdown_timeout=self._goodbye_timeout_s,
@@ -123,16 +128,25 @@ class ProxyServer:
         return min(1.0, max(0.02, self.edge.shortest_wait_s / 4))
 
     async def drain(
-        self, timeout_s: float, *, websocket_timeout_s: float = 0.0, websocket_code: int = SERVICE_RESTART
+        self,
+        timeout_s: float,
+        *,
+        websocket_timeout_s: float = 0.0,
+        websocket_code: int = SERVICE_RESTART,
+        goes_on: bool = False,
     ) -> None:
         """Stop listening and return when every connection has ended, or after ``timeout_s`` seconds, when all are cut.
 
         An answer that begins from now on ends its connection (``Connection: close``); idle connections are closed
         after a second, since a request may be on its way. WebSockets, which end by nobody's will, are closed with
         ``websocket_code`` after ``websocket_timeout_s`` seconds (1012: connect anew; 1001: nobody will be there).
+        ``goes_on``: another process serves the same listener, with all who wait in its queue.
         """
         self.edge.draining = True
-        await self._stop_listening()
+        if goes_on:
+            self._leave_listener()
+        else:
+            await self._stop_listening()
         for connection in list(self.edge.connections):
             connection.drain()
         began = monotonic()
@@ -174,6 +188,12 @@ class ProxyServer:
                 )
             except OSError:
                 sock.close()  # gone meanwhile, or no TLS
+        self._listener = self._socket = None
+
+    def _leave_listener(self) -> None:
+        if self._listener is not None and self._socket is not None:
+            self._listener.close()
+            self._socket.close()
         self._listener = self._socket = None
 
     def _close_websockets(self, code: int) -> None:

@@ -304,12 +304,14 @@ def _unsettled(deps: Deps, stack: str) -> bool:
 
 
 async def _count(deps: Deps, operation: Operation, *, begin: bool) -> tuple[list[Counters], int]:
-    """What the proxies that answer have counted, and how many proxies there are."""
+    """What the proxies that answer have counted, and how many should have: one that stands by has counted nothing."""
     proxies = [p for p in deps.cluster.observe().proxies if p.phase is not ProxyPhase.STARTING]
-    counted = await asyncio.gather(
+    answers = await asyncio.gather(
         *(deps.cluster.count(p.id, operation.id, begin=begin) for p in proxies), return_exceptions=True
     )
-    return [c for c in counted if isinstance(c, Counters)], len(proxies)
+    counted = [c for c in answers if isinstance(c, Counters)]
+    silent = sum(isinstance(c, BaseException) and not p.stands_by for p, c in zip(proxies, answers, strict=True))
+    return counted, len(counted) + silent
 
 
 def stale(stack: str, base: int, current: DesiredStack | None) -> Conflict:

@@ -7,7 +7,7 @@ Each stack's file sets some keys of ``http_options``; together they must not con
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ class HttpFront(msgspec.Struct, frozen=True, kw_only=True):
 
     options: dict[str, Any]
     middlewares: tuple[Middleware, ...] = ()
+    standbys: bool = False  # a proxy that is alone on its node has one
 
     @property
     def location(self) -> Location:
@@ -39,7 +40,7 @@ class HttpFront(msgspec.Struct, frozen=True, kw_only=True):
         return Front(**{**fields, "middlewares": self.middlewares, "tracing": tracing})
 
 
-def merge_fronts(stacks: Iterable[DesiredStack]) -> HttpFront:
+def merge_fronts(stacks: Collection[DesiredStack]) -> HttpFront:
     """The front that all stacks together ask for. Raises Conflict, naming both stacks, where two say different things."""
     said: dict[str, tuple[DesiredStack, Any]] = {}
     middlewares: tuple[Middleware, ...] = ()
@@ -54,7 +55,9 @@ def merge_fronts(stacks: Iterable[DesiredStack]) -> HttpFront:
             if key == "middlewares":
                 middlewares = stack.http_middlewares
     defaults = HttpOptions().model_dump(mode="json")
-    return HttpFront(options={**defaults, **{key: value for key, (_, value) in said.items()}}, middlewares=middlewares)
+    options = {**defaults, **{key: value for key, (_, value) in said.items()}}
+    standbys = options["workers"] == 1 and any(stack.standbys for stack in stacks)
+    return HttpFront(options=options, middlewares=middlewares, standbys=standbys)
 
 
 def _unlike(key: str, stack: DesiredStack, first: DesiredStack) -> str:
@@ -99,7 +102,7 @@ def listener_of(options: Mapping[str, Any]) -> str:
 
 
 def wanted_proxies(front: HttpFront, nodes: Sequence[NodeState]) -> tuple[ProxyOrder, ...]:
-    """The proxy processes that should run: on the head node, on every node, or none."""
+    """The proxy processes that should run: on the head node, on every node, or none. A standby comes last on its node."""
     match front.location:
         case Location.NO_SERVER:
             places: list[NodeState] = []
@@ -107,19 +110,21 @@ def wanted_proxies(front: HttpFront, nodes: Sequence[NodeState]) -> tuple[ProxyO
             places = [node for node in nodes if node.is_head]
         case Location.EVERY_NODE:
             places = list(nodes)
-    listener = listener_of(front.options)
+    listener, workers = listener_of(front.options), front.options["workers"]
     return tuple(
         ProxyOrder(
-            id=f"{node.id[:12]}-{listener}-{index}",
+            id=f"{node.id[:12]}-{listener}-{index if index < workers else 's'}",
             node_id=node.id,
             index=index,
             host=front.options["host"],
             port=front.options["port"],
             listener=listener,
+            shares_port=index in (0, workers),
+            stands_by=index == workers,
             **{key: front.options[key] for key in (*LISTENER_KEYS, *_LATER_KEYS) if key not in ("host", "port")},
         )
         for node in sorted(places, key=lambda node: node.id)
-        for index in range(front.options["workers"])
+        for index in range(workers + front.standbys)
     )
 
 

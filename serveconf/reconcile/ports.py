@@ -67,6 +67,8 @@ class ProxyOrder(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     ssl_keyfile_password: str | None = None
     ssl_ca_certs: str | None = None
     http2: bool = False
+    shares_port: bool = False  # with its standby, or as one: one of them serves, and the next when that one ends
+    stands_by: bool = False  # it is there for another one's end
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):

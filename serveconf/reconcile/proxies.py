@@ -98,7 +98,8 @@ class Proxies:
             return False
         ready = {slot_of(p.id) for p in observed.proxies if p.phase in (ProxyPhase.READY, ProxyPhase.UNHEALTHY)}
         leaving = self._leaving_nodes()
-        return all(order.id in ready for order in wanted if order.node_id not in leaving)
+        needed = (order for order in wanted if order.node_id not in leaving and not order.stands_by)
+        return all(order.id in ready for order in needed)
 
     async def once(self) -> float:
         """One look. Returns the seconds until the next one that nobody asks for."""
@@ -115,8 +116,8 @@ class Proxies:
         pause, leaving = IDLE_S, self._leaving_nodes()
         done = {p.id for p in observed.proxies if p.node_id in leaving and await self._has_been_told(p)}
         for order in wanted:
-            if order.node_id not in leaving:
-                pause = min(pause, await self._keep(order, there, new=order.id not in old))
+            if order.node_id not in leaving and not (order.stands_by and self._stacks.are_busy(observed)):
+                pause = min(pause, await self._keep(order, there, new=order.id not in old and not order.stands_by))
         needed = (old | {order.id for order in wanted}) - {slot_of(proxy_id) for proxy_id in done}
         if len(done) < sum(p.node_id in leaving and p.phase in ALIVE for p in observed.proxies):
             pause = min(pause, 1.0)

@@ -22,7 +22,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from serveconf.errors import Conflict, NotFound
-from serveconf.plan.state import DesiredStack
+from serveconf.plan.state import DesiredStack, Observed, ReplicaPhase
 from serveconf.reconcile import milestones
 from serveconf.reconcile.hidden import without_secrets
 from serveconf.reconcile.journal import Journal
@@ -67,6 +67,12 @@ class Stacks:
     def head(self, name: str) -> StackHead | None:
         """Where the stack stands."""
         return self.ledger.heads.get(name)
+
+    def are_busy(self, observed: Observed) -> bool:
+        """Whether an apply or a start is on: what only keeps something warm waits."""
+        heads = (self.head(name) for name in self.names())
+        applying = any(head is not None and head.target is not None and head.baking_until is None for head in heads)
+        return applying or any(replica.phase is ReplicaPhase.STARTING for replica in observed.replicas)
 
     def goal(self, name: str) -> DesiredStack | None:
         """What the stack is, or is being brought to."""

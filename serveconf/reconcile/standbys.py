@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serveconf import __version__
-from serveconf.plan.state import DesiredStack, Observed, Phase, ReplicaPhase, StandbyState
+from serveconf.plan.state import DesiredStack, Observed, Phase, StandbyState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.placement import KIND, asked_resources, has, kind_of
 from serveconf.reconcile.ports import Clock, Cluster, NodeState, StandbyOrder
@@ -44,7 +44,7 @@ class Standbys:
         kinds = kinds_of(goals)
         observed, nodes = self._cluster.observe(), [node for node in self._cluster.nodes() if not node.drains]
         await self._end_surplus(kinds, observed, nodes)
-        if self._is_busy(observed):
+        if self._stacks.are_busy(observed):
             return BUSY_S
         there = _by_node(observed.standbys)
         return min([IDLE_S, *[await self._look_at(node, there.get(node.id, []), kinds) for node in nodes]])
@@ -92,12 +92,6 @@ class Standbys:
             elif standby.phase is Phase.DRAINING or kept[key] <= wanted:
                 continue
             await self._cluster.stop_standby(standby.id)
-
-    def _is_busy(self, observed: Observed) -> bool:
-        heads = (self._stacks.head(name) for name in self._stacks.names())
-        applying = any(head is not None and head.target is not None and head.baking_until is None for head in heads)
-        starting = any(r.phase is ReplicaPhase.STARTING for r in observed.replicas)
-        return applying or starting
 
 
 def kinds_of(stacks: Iterable[DesiredStack]) -> dict[str, Kind]:

@@ -8,7 +8,15 @@ from typing import Any
 
 from serveconf import __version__
 from serveconf.matching import rule_texts
-from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.plan.state import (
+    DesiredDeployment,
+    DesiredStack,
+    Observed,
+    ProxyState,
+    ReplicaPhase,
+    ReplicaState,
+    StandbyState,
+)
 from serveconf.reconcile.canary import canary_of, told_by
 from serveconf.reconcile.origin import origin_of
 from serveconf.reconcile.records import Ledger, Revision, StackHead
@@ -29,6 +37,8 @@ def make_status(
 ) -> dict[str, Any]:
     """Stacks, deployments, replicas, proxies, their states and the generation. ``warnings`` and ``data`` (what its replicas
     were seen to write below app_dir): by stack."""
+    waiting: list[ProxyState | StandbyState] = [p for p in observed.proxies if p.stands_by]
+    waiting += sorted(observed.standbys, key=lambda s: s.id)
     return {
         "generation": ledger.generation.number,
         "controller": {"pid": pid, "address": address, "serveconf": __version__},
@@ -43,17 +53,18 @@ def make_status(
                 "serveconf": p.serveconf,
             }
             for p in sorted(observed.proxies, key=lambda p: p.id)
+            if not p.stands_by
         ],
         "standbys": [
             {
                 "id": s.id,
                 "node_id": s.node_id,
                 "pid": s.pid,
-                "kind": s.kind,
+                "kind": s.kind if isinstance(s, StandbyState) else "proxy",
                 "state": s.phase.value,
                 "serveconf": s.serveconf,
             }
-            for s in sorted(observed.standbys, key=lambda s: s.id)
+            for s in waiting
         ],
         "stacks": [
             {

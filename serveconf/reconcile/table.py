@@ -123,10 +123,10 @@ class Table:
                 await self._commit_at(generation, taken)
 
     def _those_that_answer(self) -> list[ProxyState]:
-        """Raises Silent where there are proxies, and none of them answers: what no client would see is no move."""
+        """Raises Silent where there are proxies, and none that serves answers: what no client would see is no move."""
         observed = self._cluster.observe()
-        ready = _ready(observed)
-        if not ready and any(p.phase is ProxyPhase.UNHEALTHY for p in observed.proxies):
+        ready, serving = _ready(observed), [p for p in observed.proxies if not p.stands_by]
+        if any(p.phase is ProxyPhase.UNHEALTHY for p in serving) and not any(p in ready for p in serving):
             raise Silent("no proxy answers")
         return ready
 
@@ -135,15 +135,18 @@ class Table:
         return self._number
 
     async def _stage(self, generation: Generation, proxies: Sequence[ProxyState]) -> list[ProxyState]:
-        """Who has taken it. Raises what a proxy says against it; then none has it staged."""
+        """Who has taken it. Raises what a proxy that serves says against it; then none has it staged."""
         answers = await self._ask(proxies, lambda p: self._cluster.stage(p.id, generation))
-        refused = [error for _, error in answers if error is not None and not _is_silence(error)]
+        refused = [(proxy, error) for proxy, error in answers if error is not None and not _is_silence(error)]
+        against = [error for proxy, error in refused if not proxy.stands_by]
         taken = [proxy for proxy, error in answers if error is None]
-        if refused:
+        if against:
             self._abort(generation, taken)
-            raise next((error for error in refused if isinstance(error, ServeconfError)), refused[0])
-        if proxies and not taken:
+            raise next((error for error in against if isinstance(error, ServeconfError)), against[0])
+        if proxies and not taken and not refused:
             raise Silent("no proxy answers")
+        for proxy, error in refused:  # a middleware that can be there but once on a node, say: it is asked again later
+            log.warning("a standby did not take the table", extra={"proxy": proxy.id, "reason": str(error)})
         return taken
 
     async def _commit(self, generation: Generation, taken: Sequence[ProxyState]) -> None:

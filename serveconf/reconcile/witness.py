@@ -148,13 +148,16 @@ def _what_a_proxy_does(old: ProxyState | None, new: ProxyState | None) -> str | 
         return "is gone" if old is not None and old.phase in SERVES else None
     served, was = old is not None and old.phase in SERVES, old.phase if old is not None else None
     if new.phase is was:
+        if served and old is not None and old.stands_by and not new.stands_by:
+            return "has taken the port, and serves"
         restarted = served and old is not None and old.pid and new.pid and old.pid != new.pid
         return "died and was restarted" if restarted else None
     match new.phase:
         case ProxyPhase.STARTING:
             return "died and is restarted" if served else None
         case ProxyPhase.READY:
-            return "answers again" if was is ProxyPhase.UNHEALTHY else f"listens on {new.address}"
+            listens = "stands by for" if new.stands_by else "listens on"
+            return "answers again" if was is ProxyPhase.UNHEALTHY else f"{listens} {new.address}"
         case ProxyPhase.UNHEALTHY:
             return "does not answer"
         case ProxyPhase.FAILED:

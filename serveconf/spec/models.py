@@ -387,7 +387,10 @@ class StackSpec(Strict):
     )
     """Folder where import paths start, relative to the file."""
     standbys: Annotated[int, Field(ge=0, le=16)] = Field(default=1, examples=[1, 0], json_schema_extra=costs(Cost.NONE))
-    """Processes kept warm per node and kind of replica (num_cpus, memory, resources, runtime_env), for all stacks; 0: none."""
+    """Processes kept warm per node and kind of replica (num_cpus, memory, resources, runtime_env), for all stacks; 0: none.
+
+    With it a proxy that is alone on its node has one standing by.
+    """
     http_options: HttpOptions = Field(
         default=HttpOptions.model_construct(), examples=[{"port": 8000}], json_schema_extra=costs(Cost.PROXY)
     )

@@ -101,8 +101,14 @@ class FakeCluster:
         self.on_change()
 
     def kill_proxy(self, proxy_id: str) -> None:
-        """The proxy's process ends; the engine is restarting it."""
-        self._proxies[proxy_id] = replace(self._proxies[proxy_id], phase=ProxyPhase.STARTING, generation=0)
+        """The proxy's process ends; the engine is restarting it. Where it has a standby that one serves now."""
+        killed = replace(self._proxies[proxy_id], phase=ProxyPhase.STARTING, generation=0)
+        for other in list(self._proxies.values()):
+            same = (other.node_id, other.listener) == (killed.node_id, killed.listener)
+            if same and other.stands_by and other.phase is ProxyPhase.READY and not killed.stands_by:
+                self._proxies[other.id] = replace(other, stands_by=False)
+                killed = replace(killed, stands_by=True)
+        self._proxies[proxy_id] = killed
         self.on_change()
 
     def set_nodes(self, *nodes: NodeState) -> None:
@@ -209,6 +215,7 @@ class FakeCluster:
             listener=order.listener,
             address=f"{order.host}:{order.port}",
             serveconf=self.serveconf,
+            stands_by=order.stands_by,
         )
         self.on_change()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -94,6 +96,34 @@ def test_killed_proxy_listens_on_the_same_port_again(live: Stack) -> None:
     again = live.place.status()["proxies"][0]
     assert (again["address"], again["state"]) == (proxy["address"], "Ready")
     assert live.pids("web") == before
+
+
+def test_killed_proxy_is_followed_by_the_one_that_stands_by_and_nobody_is_refused(live: Stack) -> None:
+    place = live.place
+
+    def standing_by() -> list[int]:
+        return [s["pid"] for s in place.status()["standbys"] if s["kind"] == "proxy" and s["state"] == "Ready"]
+
+    for _ in range(2):  # the second time it is the one that Ray has restarted
+        (spare,) = until(standing_by, "another one stands by")
+        (proxy,) = place.status()["proxies"]
+        kill(proxy["pid"])
+        outcomes = Counter(_connect(place.http_port) for _ in range(300))
+        assert outcomes["refused"] == 0 and outcomes["answered"] > 290, outcomes
+        until(lambda: [p["pid"] for p in place.status()["proxies"]] == [spare], "the controller has seen it")
+        assert ask(live.url) == (200, '"before"')
+
+
+def _connect(port: int) -> str:
+    """One connection; those that the dead process had in its hands may be cut."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"GET /-/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            return "answered" if client.recv(64).startswith(b"HTTP/1.1 200") else "cut"
+    except ConnectionRefusedError:
+        return "refused"
+    except ConnectionResetError:
+        return "cut"
 
 
 def test_controller_and_proxy_killed_together_come_back(live: Stack) -> None:

@@ -69,7 +69,7 @@ def test_kinds_differ_by_resources_and_environment() -> None:
 async def test_there_is_one_per_node_and_kind(tmp_path: Path) -> None:
     world = World(tmp_path, nodes=2)
     give(world, 64)
-    await world.apply(A, {**B, "ray_actor_options": {"num_cpus": 1}})
+    await world.apply(A, {**B, "ray_actor_options": {"num_cpus": 1}}, standbys=1)
     assert await rest(world, 12) == [
         ("node0", "num_cpus=0.1"), ("node0", "num_cpus=1"), ("node1", "num_cpus=0.1"), ("node1", "num_cpus=1"),
     ]  # fmt: skip
@@ -86,15 +86,15 @@ async def test_the_largest_number_counts_and_none_is_none(world: World) -> None:
 
 
 async def test_a_replica_takes_one_and_it_is_made_up_for_afterwards(world: World) -> None:
-    await world.apply(A)
+    await world.apply(A, standbys=1)
     assert len(await rest(world)) == 1
-    await world.apply(A, files=NEW)
+    await world.apply(A, files=NEW, standbys=1)
     assert [r.was_standby for r in world.cluster.observe().replicas] == [True]
     assert len(await rest(world)) == 1
 
 
 async def test_none_is_made_while_an_apply_is_on(world: World) -> None:
-    await world.apply(A)
+    await world.apply(A, standbys=1)
     await rest(world)
     world.cluster.unstageable = None
     baked = {**A, "init_args": [1]}
@@ -109,15 +109,15 @@ async def test_none_is_made_while_an_apply_is_on(world: World) -> None:
 
 
 async def test_one_that_is_not_wanted_any_more_goes(world: World) -> None:
-    await world.apply({**A, "ray_actor_options": {"num_cpus": 2}})
+    await world.apply({**A, "ray_actor_options": {"num_cpus": 2}}, standbys=1)
     assert await rest(world) == [("node0", "num_cpus=2")]
-    await world.apply(A)
+    await world.apply(A, standbys=1)
     assert await rest(world, 10) == [("node0", "num_cpus=0.1")]
 
 
 async def test_there_is_none_where_there_is_no_room(world: World) -> None:
     give(world, 0.05)
-    await world.apply(A)
+    await world.apply(A, standbys=1)
     assert await rest(world) == []
 
 
@@ -130,7 +130,7 @@ async def test_a_kind_that_does_not_start_holds_up_no_other(world: World) -> Non
             world.cluster.fail_standby(order.id)
 
     world.cluster.start_standby = start_standby  # type: ignore[method-assign]
-    await world.apply(A, {**B, "ray_actor_options": {"num_cpus": 1}})
+    await world.apply(A, {**B, "ray_actor_options": {"num_cpus": 1}}, standbys=1)
     assert await rest(world, 12) == [("node0", "num_cpus=1")]
 
 
@@ -138,7 +138,7 @@ async def test_it_imports_what_the_installed_part_of_the_code_imports(world: Wor
     for path, installed in (("a:app", ("numpy", "numpy.linalg")), ("b:app", ("yaml", "numpy"))):
         module = path.partition(":")[0] + ".py"
         world.preflight.reports[path] = TargetReport(ok=True, kind="asgi", modules=(module,), installed=installed)
-    await world.apply(A, B)
+    await world.apply(A, B, standbys=1)
     await rest(world)
     (order,) = world.cluster.standbys.values()
     assert order.modules == ("numpy", "numpy.linalg", "yaml")
@@ -147,14 +147,14 @@ async def test_it_imports_what_the_installed_part_of_the_code_imports(world: Wor
 async def test_those_on_a_node_that_is_gone_are_not_kept(tmp_path: Path) -> None:
     world = World(tmp_path, nodes=2)
     give(world, 64)
-    await world.apply(A)
+    await world.apply(A, standbys=1)
     assert len(await rest(world, 10)) == 2
     world.cluster.set_nodes(NodeState(id="node0", is_head=True, total={"CPU": 64.0}, available={"CPU": 64.0}))
     assert await rest(world) == [("node0", "num_cpus=0.1")]
 
 
 async def test_shutdown_ends_them(world: World) -> None:
-    await world.apply(A)
+    await world.apply(A, standbys=1)
     assert await rest(world)
     stopping = asyncio.create_task(world.plane.stop_everything())
     for _ in range(20):

@@ -91,13 +91,11 @@ class World:
 
 
 def request(*deployments: dict[str, Any], stack: str = "default", **more: Any) -> ApplyRequest:
-    """A request for a stack whose code is one file per deployment."""
+    """A request for a stack whose code is one file per deployment, and of which nothing is kept warm."""
     http = more.pop("http_options", None)
-    spec: dict[str, Any] = {"name": stack, "deployments": list(deployments)}
+    spec: dict[str, Any] = {"name": stack, "deployments": list(deployments), "standbys": more.pop("standbys", 0)}
     if http is not None:
         spec["http_options"] = http
-    if "standbys" in more:
-        spec["standbys"] = more.pop("standbys")
     files = more.pop("files", {"a.py": "1", "b.py": "1", "c.py": "1"})
     code = more.pop("code", "c0de" + "".join(files.values()))
     return ApplyRequest(spec=spec, code=code, files=files, app_dir="/app", **more)

@@ -59,6 +59,20 @@ Stack shop: Healthy, revision 3
   catalog-2  Ready       4242  a1b2c3d4  3        4f2a91c07be3"""
 
 
+def test_a_proxy_that_stands_by_is_shown_below_those_that_serve():
+    node = "a1b2c3d4e5f6"
+    standbys = [
+        {"id": f"{node}-0a1b2c3d-s", "node_id": node, "pid": 78, "kind": "proxy", "state": "Ready"},
+        {"id": "5eed", "node_id": node, "pid": 79, "kind": "num_cpus=0.1", "state": "Ready"},
+    ]
+    lines = render_status({**HEALTHY, "standbys": standbys}).splitlines()
+    assert lines[1:4] == [
+        "  PROXY           STATE  PID  NODE      GENERATION",
+        "  127.0.0.1:8000  Ready  77   a1b2c3d4  12",
+        "  (stands by)     Ready  78   a1b2c3d4",
+    ]
+
+
 def test_a_status_shows_proxies_stacks_deployments_and_replicas() -> None:
     assert render_status(HEALTHY) == HEALTHY_AS_TEXT
 
