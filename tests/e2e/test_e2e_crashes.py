@@ -110,7 +110,8 @@ def test_killed_proxy_is_followed_by_the_one_that_stands_by_and_nobody_is_refuse
         kill(proxy["pid"])
         outcomes = Counter(_connect(place.http_port) for _ in range(300))
         assert outcomes["refused"] == 0 and outcomes["answered"] > 290, outcomes
-        until(lambda: [p["pid"] for p in place.status()["proxies"]] == [spare], "the controller has seen it")
+        until(lambda: place.status()["proxies"][0]["pid"] != proxy["pid"], "the controller has seen it")
+        assert [p["pid"] for p in place.status()["proxies"]] == [spare]
         assert ask(live.url) == (200, '"before"')
 
 
