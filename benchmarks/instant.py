@@ -172,19 +172,20 @@ def edit_of_many(bench: Bench) -> dict[str, float]:
 
 def kills(bench: Bench) -> dict[str, float]:
     """The only replica, then the only proxy."""
-    file = bench.stack("killed", "name: killed, import_path: 'web:app'")
+    name = f"killed{next(bench.words)}"  # one that is killed again and again waits longer and longer
+    file = bench.stack("killed", f"name: {name}, import_path: 'web:app'")
     bench.code("killed", "web")
     bench.command("apply", str(file))
     bench.rest("killed")
-    pid = bench.get("/killed/")["pid"]
+    pid = bench.get(f"/{name}/")["pid"]
     os.kill(pid, signal.SIGKILL)
-    healed = bench.until("/killed/", lambda answer: answer["pid"] != pid)
+    healed = bench.until(f"/{name}/", lambda answer: answer["pid"] != pid)
     bench.rest("killed")
     status = bench.status("killed")
     (proxy,), (spare,) = status["proxies"], [s for s in status["standbys"] if s["kind"] == "proxy"]
     memory = psutil.Process(spare["pid"]).memory_full_info().uss / 1e6
     os.kill(proxy["pid"], signal.SIGKILL)
-    refused = bench.until("/killed/", lambda _: True)
+    refused = bench.until(f"/{name}/", lambda _: True)
     return {
         "killed replica to the next answer": healed,
         "killed proxy to the next answer": refused,

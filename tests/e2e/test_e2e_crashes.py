@@ -101,18 +101,22 @@ def test_killed_proxy_listens_on_the_same_port_again(live: Stack) -> None:
 def test_killed_proxy_is_followed_by_the_one_that_stands_by_and_nobody_is_refused(live: Stack) -> None:
     place = live.place
 
-    def standing_by() -> list[int]:
-        return [s["pid"] for s in place.status()["standbys"] if s["kind"] == "proxy" and s["state"] == "Ready"]
-
     for _ in range(2):  # the second time it is the one that Ray has restarted
-        (spare,) = until(standing_by, "another one stands by")
-        (proxy,) = place.status()["proxies"]
-        kill(proxy["pid"])
+        (spare,) = until(lambda: _standing_by(place), "another one stands by")
+        kill(place.status()["proxies"][0]["pid"])
         outcomes = Counter(_connect(place.http_port) for _ in range(300))
         assert outcomes["refused"] == 0 and outcomes["answered"] > 290, outcomes
-        until(lambda: place.status()["proxies"][0]["pid"] != proxy["pid"], "the controller has seen it")
-        assert [p["pid"] for p in place.status()["proxies"]] == [spare]
         assert ask(live.url) == (200, '"before"')
+        (after,) = until(lambda: _standing_by(place), "another one stands by again")
+        assert (after != spare, [p["pid"] for p in place.status()["proxies"]]) == (True, [spare])
+
+
+def _standing_by(place: Place) -> list[int]:
+    """Pids, where the controller has seen who serves."""
+    status = place.status()
+    serving = {proxy["pid"] for proxy in status["proxies"]}
+    pids = [s["pid"] for s in status["standbys"] if s["kind"] == "proxy" and s["state"] == "Ready"]
+    return pids if len(serving) == 1 and not serving & set(pids) else []
 
 
 def _connect(port: int) -> str:
