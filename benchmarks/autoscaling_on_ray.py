@@ -17,12 +17,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from serveconf.local_ray import free_port
 
@@ -47,14 +45,15 @@ deployments:
     autoscaling_config: {min_replicas: 0, max_replicas: %d, downscale_delay_s: 5, downscale_to_zero_delay_s: 4}
 """
 CLIENTS, MOST = 32, 16
+PAUSE_S = 10.0  # in which standbys come back
 Answer = tuple[float, int, int]  # when, status, pid
 
 
 class Served:
     """The app, applied."""
 
-    def __init__(self, url: str, environment: dict[str, str]) -> None:
-        self.url, self._environment = url, environment
+    def __init__(self, port: int, environment: dict[str, str]) -> None:
+        self.port, self._environment = port, environment
 
     def command(self, *args: str) -> Any:
         done = subprocess.run(
@@ -86,7 +85,7 @@ def served() -> Iterator[Served]:
         (Path(folder) / "app.py").write_text(APP)
         spec = Path(folder) / "serve.yaml"
         spec.write_text(SPEC % (port, MOST))
-        one = Served(f"http://127.0.0.1:{port}/", environment)
+        one = Served(port, environment)
         try:
             one.command("apply", str(spec))
             yield one
@@ -94,68 +93,102 @@ def served() -> Iterator[Served]:
             subprocess.run([SERVECONF, "shutdown"], env=environment, check=True, capture_output=True)
 
 
-async def ask(client: httpx.AsyncClient, url: str) -> Answer:
-    answer = await client.get(url)
-    return time.time(), answer.status_code, answer.json()["pid"] if answer.status_code == 200 else 0
+class Client:
+    """One connection. It does as little as it can, for it shares its CPU with those who answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def ask(self) -> Answer:
+        self._writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        body = await self._reader.readexactly(int(length))
+        status = int(head.split(b" ", 2)[1])
+        return time.time(), status, json.loads(body)["pid"] if status == 200 else 0
+
+    def close(self) -> None:
+        self._writer.close()
 
 
-async def busy(url: str, clients: int, seconds: float) -> list[Answer]:
-    """So many clients, for so long."""
+@asynccontextmanager
+async def connected(port: int, clients: int) -> AsyncIterator[list[Client]]:
+    """So many of them, which ask when they are told to."""
+    found = [Client(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(clients)]
+    try:
+        yield found
+    finally:
+        for one in found:
+            one.close()
+
+
+async def busy(port: int, clients: int, seconds: float) -> tuple[float, list[Answer]]:
+    """So many clients ask for so long: when they began, and what they were answered."""
     answers: list[Answer] = []
-    until = time.time() + seconds
 
-    async def one(client: httpx.AsyncClient) -> None:
+    async def one(client: Client, until: float) -> None:
         while time.time() < until:
-            answers.append(await ask(client, url))
+            answers.append(await client.ask())
 
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
-        await asyncio.gather(*(one(client) for _ in range(clients)))
-    return answers
+    async with connected(port, clients) as found:
+        began = time.time()
+        await asyncio.gather(*(one(client, began + seconds) for client in found))
+    return began, answers
+
+
+def told(one: Served, began: float) -> list[str]:
+    """How the number has changed since."""
+    lines = []
+    for event in one.command("events"):
+        since = datetime.datetime.fromisoformat(event["time"]).timestamp() - began
+        if event["kind"] == "scale" and since > 0:
+            lines.append(f"  {since:6.2f} s: {event['message']}")
+    return lines
+
+
+def failed(answers: list[Answer]) -> int:
+    return sum(status != 200 for _, status, _ in answers)
 
 
 async def step(one: Served) -> None:
     """From one client to 32."""
-    (_, _, alone), *_ = await busy(one.url, 1, 5.0)
-    began = time.time()
-    answers = await busy(one.url, CLIENTS, 25.0)
-    events = [e for e in one.command("events") if e["kind"] == "scale"]
-
-    print(f"step to {CLIENTS} clients: {len(answers)} answers, {sum(status != 200 for _, status, _ in answers)} failed")
+    _, ((_, _, alone), *_) = await busy(one.port, 1, 5.0)
+    began, answers = await busy(one.port, CLIENTS, 25.0)
+    print(f"step to {CLIENTS} clients: {len(answers)} answers, {failed(answers)} failed")
     first: dict[int, float] = {}
     for when, status, pid in answers:
         if status == 200 and pid != alone:
             first.setdefault(pid, when - began)
     print("  first answers of the others after", ", ".join(f"{when:.2f}" for when in sorted(first.values())), "s")
-    for event in events:
-        since = datetime.datetime.fromisoformat(event["time"]).timestamp() - began
-        if since > -1:
-            print(f"  {since:6.2f} s: {event['message']}")
+    print(*told(one, began), sep="\n")
 
 
 async def from_none(one: Served) -> None:
     """A thousand requests, in two seconds, where there is no replica."""
     while one.deployment()["replicas"]:
         await asyncio.sleep(0.5)
-    began = time.time()
-    limits = httpx.Limits(max_connections=1000)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+    await asyncio.sleep(PAUSE_S)  # for standbys
+    async with connected(one.port, 1000) as clients:
+        began = time.time()
 
-        async def later(delay_s: float) -> Answer:
+        async def later(client: Client, delay_s: float) -> Answer:
             await asyncio.sleep(delay_s)
-            return await ask(client, one.url)
+            return await client.ask()
 
-        answers = await asyncio.gather(*(later(2.0 * n / 1000) for n in range(1000)))
-    failed = sum(status != 200 for _, status, _ in answers)
-    first, last = min(when for when, _, _ in answers) - began, max(when for when, _, _ in answers) - began
-    print(f"1,000 requests at none: first answer after {first:.2f} s, all after {last:.2f} s, {failed} failed")
+        answers = await asyncio.gather(*(later(client, 2.0 * n / 1000) for n, client in enumerate(clients)))
+    after = sorted(when - began for when, _, _ in answers)
+    half, most = after[len(after) // 2], after[len(after) * 99 // 100]
+    print(f"1,000 requests at none: {failed(answers)} failed")
+    print(f"  answered after: first {after[0]:.2f} s, half {half:.2f} s, 99 % {most:.2f} s, all {after[-1]:.2f} s")
+    print(*told(one, began), sep="\n")
 
 
 async def down(one: Served) -> None:
     """A few clients go on while the others' replicas go."""
-    answers = await busy(one.url, 4, 20.0)
+    began, answers = await busy(one.port, 4, 20.0)
     left = one.deployment()["autoscaling"]["desired"]
-    print(f"down to {left}: {len(answers)} answers, {sum(status != 200 for _, status, _ in answers)} failed")
+    print(f"down to {left}: {len(answers)} answers, {failed(answers)} failed")
+    print(*told(one, began), sep="\n")
 
 
 async def main() -> None:
