@@ -18,6 +18,7 @@ BALANCE_S = 0.5  # over which arrivals and completions are compared
 SHORT_S = 1.0
 VIEWS_S = (SHORT_S, 4.0, 15.0)  # a small rise shows in a long view, a large one in a short one
 CALM_VIEWS_S = (4.0, 10.0)  # what replicas are kept for
+IDLE_S = 5.0  # longer than what lies between two samples that are kept of a time with requests
 DRAIN_S = 1.0  # in which a queue should be gone
 LONG_S = 4.0  # requests that take so long are there for as long as a replica needs to start
 NOISE = 1.0  # standard deviations of chance that are no rise
@@ -85,6 +86,8 @@ def span_of(window: Window, seconds: float) -> Span | None:
     last = window.last
     first = _first_of(window, last.time - seconds)
     length = last.time - first.time
+    if _is_idle(window, first):
+        length = min(length, seconds)
     if length <= 0:
         return None
     waiting_s = last.waiting_s - first.waiting_s
@@ -110,23 +113,33 @@ def rising(window: Window) -> float:
     return max(views[0], *(min(view, load) for view, load in zip(views[1:], loads, strict=False)))
 
 
-def queued(window: Window, *, settled: bool) -> float:
+def queued(window: Window) -> float:
     """What is asked for where a queue stands; never more than the requests that are there.
 
-    Where as many come as go, and replicas have not just come (``settled``), the queue is one of clients that wait for an
-    answer before they ask again: with room for them all of them would run. Else it is a backlog: what arrives, and what
-    works the queue off in a second.
+    Where as many come as go the queue is one of clients that wait for an answer before they ask again: with room for them
+    all of them would run. Else it is a backlog: what arrives, and what works the queue off in a second.
     """
     last, service_s = window.last, window.service_s
     balance, short = span_of(window, BALANCE_S), span_of(window, SHORT_S)
     if service_s is None or balance is None or short is None:
         return float(last.ongoing)
-    even = abs(balance.arrivals - balance.completions) <= 1 + max(balance.arrivals, balance.completions) / 20
     stands = 0.8 * balance.waiting <= last.waiting <= 1.25 * balance.waiting
-    if settled and even and stands:
+    if _is_even(window) and stands:
         return balance.running + balance.waiting
     backlog = last.waiting * service_s / DRAIN_S
     return min(short.arrivals / short.seconds * service_s + backlog, float(last.ongoing))
+
+
+def _is_even(window: Window) -> bool:
+    """Whether as many came as went, in each part of the last moment: once is chance where replicas get ready just then."""
+    last = window.last
+    middle = _first_of(window, last.time - BALANCE_S / 2)
+    parts = ((_first_of(window, last.time - BALANCE_S), middle), (middle, last))
+    return all(_are_even(b.arrivals - a.arrivals, b.completions - a.completions) for a, b in parts)
+
+
+def _are_even(arrivals: int, completions: int) -> bool:
+    return abs(arrivals - completions) <= 1 + max(arrivals, completions) / 20
 
 
 def present(window: Window) -> float:
@@ -175,6 +188,12 @@ def _first_of(window: Window, time: float) -> Sample:
             break
         found = sample
     return found
+
+
+def _is_idle(window: Window, sample: Sample) -> bool:
+    """Whether nothing happened for long after it: the first request is reported at once, and then each quarter of a second."""
+    following = next((one for one in window.samples if one.time > sample.time), sample)
+    return not sample.ongoing and following.time - sample.time > IDLE_S
 
 
 def _stretch(time: float, now: float) -> tuple[float, float]:

@@ -22,7 +22,6 @@ from serveconf.plan.state import DesiredStack
 TOLERANCE = 0.05  # so much more load than the target is no reason for another replica
 FOLLOWS = 0.1  # once the number falls, what it falls by next has to last for this share of downscale_delay_s
 FALLS = 0.5  # ... for this share of it after the last fall
-SETTLED_S = 0.5  # after replicas have come or gone what arrives and what is done do not tell much
 START_S = 2.0  # what a replica's start takes where none has started yet
 _PARTS = 64  # of downscale_delay_s, for each of which the largest load is remembered
 
@@ -134,8 +133,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     fell_at: float = -inf
     follows_until: float = -inf  # the number is falling: it may go on sooner
     ready: int = 0
-    ready_at: float = -inf  # when the number of ready replicas changed last
-    came_at: float = -inf  # when it last grew
+    came_at: float = -inf  # when a replica last got ready
 
 
 def rule_of(spec: Mapping[str, Any]) -> Rule | None:
@@ -212,9 +210,9 @@ def _by_policy(fleet: Fleet, answer: Answer | None) -> Verdict:
 def _up(rule: Rule, past: Past, fleet: Fleet) -> tuple[Verdict, Past]:
     """More replicas, or the number as it is; and whether the load asks for more than it gets."""
     window, now, number = past.window, past.window.last.time, fleet.number
-    stands = queue_stands(window) or (window.last.waiting > 0 and fleet.ready == 0)
+    stands = queue_stands(window) or (window.last.ongoing > 0 and fleet.ready == 0)
     if stands:
-        load = queued(window, settled=now - past.ready_at > SETTLED_S)
+        load = queued(window)
     else:
         load = rising(window)
     wanted = max(_replicas_for(load, rule), min(1, window.last.ongoing))
@@ -307,7 +305,6 @@ def _remember(rule: Rule, past: Past, sample: Sample, fleet: Fleet) -> Past:
         busy_at=sample.time if sample.ongoing or came else past.busy_at,
         asked=_with_load(past.asked, load, sample.time, rule.downscale_delay_s),
         ready=fleet.ready,
-        ready_at=past.ready_at if fleet.ready == past.ready else sample.time,
         came_at=sample.time if fleet.ready > past.ready else past.came_at,
     )
 

@@ -60,6 +60,28 @@ def test_clients_that_wait_for_their_answers_are_counted_one_by_one() -> None:
     assert (verdict.number, verdict.cause) == (16, Cause.QUEUE)
 
 
+def test_they_are_counted_also_while_replicas_get_ready() -> None:
+    """In the middle of what is compared the second one comes, and twice as many come and go."""
+    past = Past()
+    for tick in range(5):
+        time = tick * 0.25
+        done = 7 * tick + 7 * max(0, tick - 2)
+        fleet = Fleet(number=1, ready=1 if tick < 3 else 2, start_s=1.0)
+        waiting = 29 if tick < 3 else 26
+        sample = Sample(
+            time=time,
+            arrivals=32 + done,
+            completions=done,
+            ongoing_s=32 * time,
+            waiting_s=29 * time - 3 * max(0.0, time - 0.5),
+            ongoing=32,
+            waiting=waiting,
+            oldest_wait_s=time,
+        )
+        verdict, past = decide(RULE, past, sample, fleet, wall=0)
+    assert (verdict.number, verdict.cause) == (16, Cause.QUEUE)
+
+
 def test_a_little_over_the_target_is_no_reason() -> None:
     assert Scaled(RULE, number=10).run(50, PER_REPLICA * 10.8).number == 10
     assert Scaled(RULE, number=10).run(50, PER_REPLICA * 11.5).number == 12
@@ -192,6 +214,26 @@ def test_from_none_the_first_request_starts_one_and_many_start_many() -> None:
         sample = Sample(time=5.0, arrivals=requests, ongoing=requests, waiting=requests)
         verdict, _ = decide(ZERO, Past(), sample, Fleet(number=0, ready=0), wall=0)
         assert (verdict.number, verdict.cause in (Cause.QUEUE, Cause.BOUNDS)) == (number, True)
+
+
+def test_from_none_the_first_request_does_not_have_to_wait_in_line_before_it_counts() -> None:
+    """Its report says that it is there, before it has been found that there is nobody to take it."""
+    _, past = decide(ZERO, Past(), Sample(time=5.0), Fleet(number=0, ready=0), wall=0)
+    sample = Sample(time=15.0, arrivals=1, ongoing=1)
+    assert decide(ZERO, past, sample, Fleet(number=0, ready=0), wall=0)[0].number == 1
+
+
+def test_what_comes_after_a_quiet_time_is_no_average_over_it() -> None:
+    """53 requests in a tenth of a second, of 0.1 s each: five run at a time, and five more work the queue off in a second."""
+    past = Past()
+    for time, arrivals, ongoing in ((1.0, 0, 0), (1.25, 10, 1), (2.25, 20, 0), (50.0, 20, 0), (62.0, 21, 1)):
+        served_s = min(arrivals, 20) * 0.1
+        sample = Sample(
+            time=time, arrivals=arrivals, completions=min(arrivals, 20), ongoing_s=served_s, ongoing=ongoing
+        )
+        _, past = decide(ZERO, past, sample, Fleet(number=1, ready=1), wall=0)
+    burst = Sample(time=62.1, arrivals=73, completions=20, ongoing_s=4.0, waiting_s=2.0, ongoing=53, waiting=53)
+    assert decide(ZERO, past, burst, Fleet(number=1, ready=0, starting=1), wall=0)[0].number == 6
 
 
 # what else decides
