@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_plane_scale import resident_mib
@@ -73,6 +73,13 @@ def ray_serve(mode: str) -> Iterator[str]:
 @contextlib.contextmanager
 def serveconf() -> Iterator[str]:
     """The base URL of the app behind serveconf, while it runs."""
+    with applied(lambda port: SPEC.format(port=port, here=Path(__file__).parent)) as base:
+        yield base
+
+
+@contextlib.contextmanager
+def applied(spec_for: Callable[[int], str]) -> Iterator[str]:
+    """The base URL of what the spec for a port serves, while it runs."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
         environment = {
@@ -83,7 +90,7 @@ def serveconf() -> Iterator[str]:
         }
         _environment.update(environment)
         spec = Path(folder) / "serve.yaml"
-        spec.write_text(SPEC.format(port=port, here=Path(__file__).parent))
+        spec.write_text(spec_for(port))
         try:
             subprocess.run([SERVECONF, "apply", str(spec)], env=environment, check=True, capture_output=True)
             yield f"http://127.0.0.1:{port}"

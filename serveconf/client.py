@@ -6,6 +6,7 @@ import getpass
 import secrets
 import socket
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -58,10 +59,11 @@ class Client:
         self._http = httpx.Client(
             base_url=f"{self.address}/api/v1", headers=headers, timeout=ANSWER_S, trust_env=False, verify=secure
         )
+        self._end = weakref.finalize(self, self._http.close)  # a command holds it for as long as it runs
 
     def close(self) -> None:
-        """Close its connections."""
-        self._http.close()
+        """Close its connections, as happens when nobody holds it any more."""
+        self._end()
 
     def healthy(self) -> bool:
         """Whether a serveconf controller answers there. It is not told the token: somebody else may have the port by now."""

@@ -53,7 +53,7 @@ def resume(stack: StackOption = None, output: OutputOption = Output.TEXT) -> Non
     if output is Output.JSON:
         print_json({"stack": name, "pinned": False})
     else:
-        typer.echo(f"Stack {name} is not pinned.")
+        typer.echo(f"Stack {name} is pinned no longer.")
 
 
 def shutdown(output: OutputOption = Output.TEXT) -> None:

@@ -52,6 +52,7 @@ class Ask:
     deleting: bool = False  # the whole stack goes
     instead: bool = False  # of whatever is just being tried
     shown: Callable[[dict[str, Any]], dict[str, Any]]  # from the spec that the current revision shows to the new one's
+    why: Callable[[], str] = lambda: ""  # what the history says before what was done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +251,7 @@ async def _begin(deps: Deps, operation: Operation, ask: Ask, desired: DesiredSta
         automatic=ask.request.automatic and not ask.at_once,
         source=ask.request.source,
         commit=ask.request.commit,
-        summary=summarise(actions),
+        summary=ask.why() + summarise(actions),
         operation=operation.id,
         actions=actions,
         at_once=ask.pin or ask.at_once,

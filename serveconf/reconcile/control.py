@@ -133,7 +133,10 @@ class ControlPlane:
         def shown(before: dict[str, Any]) -> dict[str, Any]:
             return self._revision_before(stack, number).spec
 
-        return self._begin(stack, Ask(request=request, desired=desired, pin=True, instead=True, shown=shown))
+        def why() -> str:
+            return f"back to {self._revision_before(stack, number).number}: "
+
+        return self._begin(stack, Ask(request=request, desired=desired, pin=True, instead=True, shown=shown, why=why))
 
     def upgrade(self, version: str, caller: Caller = NOBODY) -> Operation:
         """Begin to replace the proxies and replicas that run another version than this controller.

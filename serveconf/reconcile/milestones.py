@@ -15,8 +15,6 @@ from serveconf.reconcile.requests import NOBODY, ApplyRequest, Caller
 def begun(revision: Revision, head: StackHead) -> Happening:
     """The revision is the stack's target. ``head``: as it is from now on."""
     what = "takes the stack away" if head.deleting else "is being applied"
-    if head.pinned:
-        what = "goes back to an older one"
     who = str(Caller(author=revision.author, token=revision.token))
     follows = f", following {revision.source}" if revision.automatic and revision.source else ""
     summary = revision.summary or "nothing changed"

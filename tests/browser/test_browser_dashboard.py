@@ -49,7 +49,7 @@ def test_a_rollout_is_watched_and_taken_back_after_a_look_at_its_plan(page: Any,
     assert stage.plane.ledger.heads["shop"].current == 3
     assert stage.plane.ledger.heads["shop"].pinned
     go_to(page, "Events")
-    expect(page.locator(".events")).to_contain_text("revision 3 goes back to an older one by dashboard")
+    expect(page.locator(".events")).to_contain_text("revision 3 is being applied by dashboard")
 
 
 def test_who_signs_in_is_told_in_the_events(page: Any, stage: Stage) -> None:

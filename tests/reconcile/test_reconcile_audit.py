@@ -123,8 +123,8 @@ async def test_a_rollback_its_pin_and_the_end_of_it_are_told(api: Api) -> None:
     await api.apply({**WEB, "num_replicas": 1})
     await api.post("/stacks/shop/rollback", {"revision": 1})
     assert api.last("pin")[0] == f"pinned{BY_ADA}: what watches its files leaves it alone"
-    back = [e.message for e in api.world.events.recent() if "goes back" in e.message]
-    assert back[0].startswith(f"revision 3 goes back to an older one{BY_ADA}: ")
+    back = [e.message for e in api.world.events.recent() if "back to" in e.message]
+    assert back[0].startswith(f"revision 3 is being applied{BY_ADA}: back to 1: ")
     await api.post("/stacks/shop/resume")
     message, data = api.last("pin")
     assert (message, data["token"]) == (f"the pin is ended{BY_ADA}", WRITE)

@@ -94,7 +94,7 @@ async def test_a_rollback_and_the_end_of_its_pin_are_told(world: World) -> None:
     await world.run(world.plane.rollback("default", 1, request(author="ada")))
     await world.plane.resume("default")
     assert told(world, "rollback", "pin") == [
-        "revision 3 goes back to an older one by ada: 1 rolled",
+        "revision 3 is being applied by ada: back to 1: 1 rolled",
         "pinned by ada: what watches its files leaves it alone",
         "revision 3 is applied",
         "the pin is ended",
