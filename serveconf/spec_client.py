@@ -34,6 +34,7 @@ from serveconf.proxy.middleware import Imported, MiddlewareImporter
 from serveconf.reconcile.front import merge_fronts
 from serveconf.reconcile.generation import with_stack
 from serveconf.routing import Generation, Middleware, Route
+from serveconf.runtime import context
 from serveconf.spec.load import Loaded, load_file, load_mapping
 from serveconf.spec.models import DeploymentSpec
 
@@ -193,6 +194,8 @@ class SpecApp:
         served = self.served[route.deployment]
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] in ("http", "websocket"):
+                context.request.set(context.Request(list(scope["headers"])))  # whose model id the code may ask for
             await served.app({**scope, "state": dict(served.state)}, receive, send)
 
         return serve

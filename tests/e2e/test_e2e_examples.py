@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ def example(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Ite
 
 def test_there_is_no_example_without_a_test() -> None:
     assert sorted(folder.name for folder in EXAMPLES.iterdir()) == [
-        "api-keys", "autoscaling", "blue-green", "canary", "composition", "hosts", "mirror", "package", "quickstart",
-        "streaming",
+        "api-keys", "autoscaling", "batching", "blue-green", "canary", "composition", "hosts", "mirror", "multiplexed",
+        "package", "quickstart", "streaming",
     ]  # fmt: skip
 
 
@@ -86,6 +87,45 @@ def test_composition_answers_through_the_deployments_that_it_calls(place: Place,
     code.write_text(code.read_text().replace("7 * len", "8 * len"))
     place.ok("apply", example)
     assert ask(f"{place.url}/shop/bread") == (200, '{"item":"bread","price":"5 EUR","count":40}')
+
+
+@pytest.mark.parametrize("example", ["batching"], indirect=True)
+def test_batching_answers_requests_together_and_takes_another_size_without_a_restart(
+    place: Place, example: Path
+) -> None:
+    place.ok("apply", example)
+    url = f"{place.url}/sentiment"
+    assert ask(f"{url}?text=a+lovely+day") == (200, '{"text":"a lovely day","mood":"good","batch":1}')
+
+    def sizes() -> set[int]:
+        with ThreadPoolExecutor(16) as pool:
+            answers = pool.map(lambda number: ask(f"{url}?text=bad+{number}"), range(64))
+            return {json.loads(text)["batch"] for _, text in answers}
+
+    until(lambda: max(sizes()) > 4, "a batch of more than four")
+    before = place.pids("batching", "sentiment")
+    example.write_text(example.read_text().replace("max_batch_size: 16", "max_batch_size: 4"))
+    done = place.ok("apply", example, "-o", "json").json
+    assert [action["cost"] for action in done["actions"]] == ["reconfigure"]
+    assert max(sizes()) <= 4
+    assert place.pids("batching", "sentiment") == before
+
+
+@pytest.mark.parametrize("example", ["multiplexed"], indirect=True)
+def test_multiplexed_sends_requests_where_their_model_is(place: Place, example: Path) -> None:
+    place.ok("apply", example)
+
+    def greet(model: str, **headers: str) -> dict[str, object]:
+        status, text = ask(f"{place.url}/greet?name=Ada", serve_multiplexed_model_id=model, **headers)
+        assert status == 200
+        return dict(json.loads(text))
+
+    for model, word in (("german", "Hallo"), ("french", "Bonjour")):
+        answers = [greet(model) for _ in range(6)]
+        assert {answer["text"] for answer in answers} == {f"{word}, Ada!"}
+        assert len({(answer["replica"], answer["loads"]) for answer in answers}) == 1  # loaded once, on one of the two
+    assert ask(f"{place.url}/greet", serve_multiplexed_model_id="klingon")[0] == 404
+    assert greet("")["text"] == "Hello, Ada!"
 
 
 @pytest.mark.parametrize("example", ["api-keys"], indirect=True)

@@ -255,3 +255,10 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "configs").glob("**/
 def test_every_example_starts_here_too(file: Path, serve_spec) -> None:
     client = serve_spec(file)
     assert client.get("/-/healthz").text == "success"
+
+
+def test_a_request_s_model_is_there_as_in_a_replica(serve_spec) -> None:
+    client = serve_spec(next(file for file in EXAMPLES if file.parent.name == "multiplexed"))
+    answers = [client.get("/greet", headers={"serve_multiplexed_model_id": one}).json() for one in ("german", "french")]
+    assert [answer["text"] for answer in answers] == ["Hallo, world!", "Bonjour, world!"]
+    assert client.get("/greet").json()["text"] == "Hello, world!"
