@@ -112,6 +112,10 @@ class Stage:
 
         self.do(begin())
 
+    async def note(self, **event: Any) -> None:
+        """Something happened."""
+        self.events.note(**event)
+
     def hold(self) -> None:
         """What starts stays Starting."""
         self._loop.call_soon_threadsafe(self.cluster.held.clear)

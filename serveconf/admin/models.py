@@ -313,7 +313,11 @@ class NodeModel(BaseModel):
     """One node."""
 
     id: str
+    name: str = ""
+    """Its host's, where something of ours runs there."""
     is_head: bool
+    drains: bool = False
+    """It will go soon: nothing new is placed there."""
     total: dict[str, float]
     """Its resources, by Ray's names; memory in bytes."""
     available: dict[str, float]

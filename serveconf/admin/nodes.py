@@ -19,7 +19,9 @@ def nodes_router(cluster: Cluster) -> APIRouter:
         return [
             models.NodeModel(
                 id=node.id,
+                name=next((r.host for r in observed.replicas if r.node_id == node.id and r.host), ""),
                 is_head=node.is_head,
+                drains=node.drains,
                 total=node.total,
                 available=node.available,
                 replicas=[

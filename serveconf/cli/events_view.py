@@ -27,7 +27,8 @@ def render_event(event: Mapping[str, Any], *, color: bool = False) -> str:
     today = moment.date() == datetime.datetime.now().astimezone().date()
     when = moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
     place = "/".join(visible(name) for name in (event["stack"], event["deployment"]) if name) or "-"
-    kind = paint(f"{event['kind']:<10}", _COLORS.get(event["kind"]), on=color)
+    failed = "red" if event["data"].get("code") else None  # an apply that came to nothing, or was taken back
+    kind = paint(f"{event['kind']:<10}", failed or _COLORS.get(event["kind"]), on=color)
     return f"{paint(when, dim=True, on=color)}  {kind}  {place}  {visible(event['message'])}{_repeats(event)}"
 
 

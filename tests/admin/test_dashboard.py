@@ -7,12 +7,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from test_admin_api import TOKEN, URL, Api
 
+from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import PAGE_HEADERS, parts
 from serveconf.admin.sessions import INVITATION_S, SESSION_S, Role, Sessions
 from serveconf.figures import DeploymentFigures, ProcessFigures, ProxyFigures
+from serveconf.plan.state import Observed, ReplicaPhase, ReplicaState
 from serveconf.reconcile.curves import IDLE, Curves, quantile_ms
+from serveconf.reconcile.ports import NodeState
+from serveconf.testing import FakeCluster
 
 pytestmark = pytest.mark.anyio
 
@@ -89,3 +94,25 @@ def test_a_curve_has_what_was_counted_in_between_also_past_a_proxys_end() -> Non
     assert curves.points()["s/d"][-1] == IDLE
     assert sum(curves.buckets("s/d")) == 5
     assert quantile_ms(curves.buckets("s/d"), 1.0) == 5.0
+
+
+async def test_a_node_is_named_by_its_host_and_says_when_it_drains() -> None:
+    replica = ReplicaState(
+        id="s.d.1", stack="s", deployment="d", version="v", node_id="a", host="gpu-1", phase=ReplicaPhase.READY
+    )
+
+    class TwoNodes(FakeCluster):
+        def nodes(self) -> tuple[NodeState, ...]:
+            return NodeState(id="a", is_head=True), NodeState(id="b", is_head=False, drains=True)
+
+        def observe(self) -> Observed:
+            return Observed(replicas=(replica,))
+
+    app = FastAPI()
+    app.include_router(nodes_router(TwoNodes()))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=URL) as http:
+        nodes = (await http.get("/nodes")).json()
+    assert [(node["name"], node["is_head"], node["drains"]) for node in nodes] == [
+        ("gpu-1", True, False),
+        ("", False, True),
+    ]

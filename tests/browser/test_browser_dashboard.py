@@ -9,6 +9,7 @@ import pytest
 from stage import Stage
 
 from serveconf.admin.sessions import Role, Sessions
+from serveconf.reconcile.journal import EventKind
 
 WEB = {"name": "web", "import_path": "web:app", "route_prefix": "/", "num_replicas": 3}
 BETA = {"name": "beta", "import_path": "beta:app", "route_prefix": "/", "match": {"headers": {"x-beta": "1"}}}
@@ -95,6 +96,43 @@ def test_the_log_of_a_deployment_is_followed(page: Any, stage: Stage) -> None:
     expect(log).to_contain_text("a second line")
     expect(log).to_contain_text(HOSTILE)
     expect(page).to_have_title("shop/web · serveconf")
+
+
+def test_a_deployment_s_page_says_why_it_is_as_it_is_and_one_that_is_not_there_is_empty(
+    page: Any, stage: Stage
+) -> None:
+    web = {key: value for key, value in WEB.items() if key != "num_replicas"}
+    stage.apply({**web, "autoscaling_config": {"min_replicas": 2, "max_replicas": 4}})
+    page.get_by_role("link", name="web", exact=True).click()
+    expect(page.locator(".told")).to_contain_text("2 of 2 to 4 replicas: ")
+    expect(page.locator(".events")).to_contain_text("revision 1 is applied")
+    expect(page.get_by_role("table").get_by_role("row")).to_have_count(3)
+    page.goto(f"{stage.url}/#/deployments/shop/other")
+    expect(page.locator("#page")).to_contain_text("There is no such deployment")
+    expect(page.locator(".card:visible")).to_have_count(0)
+
+
+def test_the_revisions_follow_an_apply_and_the_one_that_is_looked_at_stays(page: Any, stage: Stage) -> None:
+    stage.apply(WEB)
+    stage.apply(WEB, BETA)
+    go_to(page, "Revisions")
+    page.get_by_role("button", name="1", exact=True).click()
+    expect(page.get_by_role("heading", name="Revision 1")).to_be_visible()
+    stage.apply(WEB, code="2")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    expect(page.locator("tr.chosen")).to_contain_text("1 created")
+    expect(page.get_by_role("heading", name="Revision 1")).to_be_visible()
+    page.get_by_role("button", name="3", exact=True).click()
+    expect(page.get_by_role("group", name="Difference of the spec to revision 2")).to_contain_text("- name: beta")
+
+
+def test_an_apply_that_came_to_nothing_stands_out(page: Any, stage: Stage) -> None:
+    stage.apply(WEB)
+    failed = {"kind": EventKind.APPLY, "stack": "shop", "message": "revision 2 was taken back: it died"}
+    stage.do(stage.note(**failed, data={"code": "replica_failed"}))
+    go_to(page, "Events")
+    expect(page.locator(".events li", has_text="was taken back").locator(".badge.bad")).to_have_text("apply")
+    expect(page.locator(".events li", has_text="is applied").locator(".badge.good")).to_have_text("apply")
 
 
 def test_whoever_may_only_look_is_offered_no_way_back(browser: Any, stage: Stage) -> None:

@@ -49,6 +49,13 @@ def test_repeats_are_said_in_words():
     assert render_event(event(count=7, data={"first": "2026-01-30T10:58:00+00:00"})).endswith("(7 times in 1 d)")
 
 
+def test_an_apply_that_came_to_nothing_stands_out():
+    red, green = "\x1b[31m", "\x1b[32m"
+    failed = render_event(event("taken back", kind="apply", data={"code": "replica_failed"}), color=True)
+    assert red in failed and green not in failed
+    assert green in render_event(event("is applied", kind="apply"), color=True)
+
+
 def test_what_user_code_said_moves_no_cursor():
     assert "\x1b" not in render_event(event("\x1b[2Jgone"))
 

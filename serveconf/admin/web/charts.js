@@ -30,7 +30,7 @@ function frame(kind, ...parts) {
 // A small curve without axes. What it shows is said beside it in figures, so it is hidden from screen readers.
 export function sparkline(kind = "") {
   const line = svg("path", { class: `curve ${kind}` }), below = svg("path", { class: `area ${kind}` });
-  const element = frame("spark", below, line);
+  const element = frame("spark", svg("line", { class: "rule", x1: 0, x2: POINTS, y1: HIGH, y2: HIGH }), below, line);
   element.setAttribute("aria-hidden", "true");
   return {
     element,

@@ -1,29 +1,37 @@
 // One deployment: its curves, where its replicas are, how long requests take, and what its replicas write.
 import { get, lines } from "./api.js";
 import { chart, histogram } from "./charts.js";
-import { el, say, show } from "./dom.js";
-import { duration, rate } from "./format.js";
+import { el, keep, say, show } from "./dom.js";
+import { followEvents, keyOf, line as eventLine, merged } from "./events.js";
+import { duration, plural, rate, span } from "./format.js";
 import { ACTIVE, ERRORS, live, P50, P99, points, QUEUED, REQUESTS } from "./live.js";
-import { canaryText, errorBox, liveBadge, table, badge } from "./parts.js";
+import { badge, canaryText, errorBox, liveBadge, shortId, table } from "./parts.js";
 
 export const title = (stack, name) => `${stack}/${name}`;
 const MOST_LINES = 2000;
+const MOST_EVENTS = 8;
+const OF_ALL = ["apply", "rollback", "pin", "canary"]; // what is told of a stack and concerns each of its deployments
 
 export function mount(root, [stack, name]) {
-  const key = `${stack}/${name}`, state = liveBadge(), why = el("p", { class: "warn" }), facts = el("p", { class: "muted" });
+  const key = `${stack}/${name}`, state = liveBadge(), told = el("div", { class: "told" });
   const charts = [
-    chart("Requests", [{ name: "requests/s", of: (point) => point[REQUESTS] }, { name: "errors/s", kind: "third", of: (point) => point[ERRORS] }], rate),
+    chart("Requests/s", [{ name: "all", of: (point) => point[REQUESTS] }, { name: "errors", kind: "third", of: (point) => point[ERRORS] }], rate),
     chart("Duration", [{ name: "p50", of: (point) => point[P50] }, { name: "p99", kind: "second", of: (point) => point[P99] }], duration),
     chart("Load", [{ name: "in flight", of: (point) => point[ACTIVE] }, { name: "waiting", kind: "second", of: (point) => point[QUEUED] }], String),
   ];
-  const replicas = el("div", { class: "body" }), latency = el("div", { class: "body" });
+  const replicas = el("div", { class: "body" }), latency = el("div", { class: "body" }), happened = el("ol", { class: "events", reversed: true });
   const log = el("div", { class: "log", tabindex: "0", role: "log", "aria-live": "off", "aria-label": `Log of ${key}` });
   const part = (name, body) => el("section", { class: "card" }, el("header", {}, el("h2", {}, name)), body);
-  show(root, el("div", { class: "head" }, el("h1", { tabindex: "-1" }, key), state.element), why, facts,
-    el("div", { class: "grid" }, charts.map((one) => one.element)), part("Replicas", replicas),
-    part("How long requests took in the last five minutes", latency), part("Log", log));
+  const all = el("div", { hidden: true }, el("div", { class: "grid three" }, charts.map((one) => one.element)), part("Replicas", replicas),
+    part("How long requests took in the last five minutes", latency), part("What happened", happened), part("Log", log));
+  show(root, el("div", { class: "head" }, el("h1", { tabindex: "-1" }, key), state.element), told, all);
+  state.element.hidden = true;
   const end = new AbortController(), base = `/stacks/${encodeURIComponent(stack)}/deployments/${encodeURIComponent(name)}`;
-  followLog(`${base}/logs?follow=true&tail=100`, log, end.signal);
+  let events = [];
+  followEvents(`/events?follow=true&stack=${encodeURIComponent(stack)}`, end.signal, (news) => {
+    events = merged(events, news.filter((event) => event.deployment === name || (!event.deployment && OF_ALL.includes(event.kind)))).slice(0, MOST_EVENTS);
+    keep(happened, events, keyOf, eventLine);
+  }, (error) => show(happened, el("li", { class: "bad" }, error.message)));
   const look = async () => {
     try {
       const { bounds_s: bounds, buckets } = await get(`${base}/figures`, { signal: end.signal });
@@ -35,36 +43,52 @@ export function mount(root, [stack, name]) {
       if (!end.signal.aborted) show(latency, errorBox(error));
     }
   };
-  look();
-  const timer = setInterval(look, 5000);
-  let drawn = "";
+  let timer = 0, drawn = "";
+  const begin = () => {
+    look();
+    timer = setInterval(look, 5000);
+    followLog(`${base}/logs?follow=true&tail=100`, `${stack}.${name}.`, log, end.signal);
+  };
   return {
     update() {
       const found = live.status?.stacks.find((one) => one.name === stack)?.deployments.find((one) => one.name === name);
+      state.element.hidden = !found;
+      if (live.status) show(told, found ? sentences(found) : el("p", {}, "There is no such deployment. ", el("a", { href: "#/" }, "All of them")));
+      if (found && all.hidden && !timer) begin();
+      all.hidden = !found && !timer; // one that is taken away keeps what was seen of it
+      if (!found) return;
       for (const one of charts) one.update(points(key));
-      if (!found) { say(facts, live.status ? "There is no such deployment." : ""); return; }
       state.update(found.state);
-      say(why, found.message || canaryText(found));
-      say(facts, `${found.route_prefix ?? "no route"}, version ${found.version}`);
-      const text = JSON.stringify(found.replicas);
+      const rows = found.replicas.map((replica) => ({ ...replica, age: replica.started ? span((Date.now() - new Date(replica.started)) / 1000) : "" }));
+      const text = JSON.stringify(rows);
       if (text === drawn) return;
       drawn = text;
-      show(replicas, table(["Replica", "State", "Node", "Pid", "In flight", "Version"], found.replicas.map((replica) => [
-        el("code", {}, replica.id), badge(replica.state), el("code", {}, replica.node_id.slice(0, 12)), String(replica.pid || ""),
-        String(replica.ongoing), el("code", {}, replica.version)]), { numeric: [3, 4] }));
+      show(replicas, rows.length ? table(["Replica", "State", "Age", "Node", "Pid", "In flight", "Version"], rows.map((replica) => [
+        shortId(replica.id, stack, name), badge(replica.state), replica.age, replica.node ?? el("code", {}, replica.node_id.slice(0, 12)),
+        String(replica.pid || ""), String(replica.ongoing), el("code", {}, replica.version)]), { numeric: [4, 5] }) : el("p", { class: "muted" }, "None."));
     },
     unmount() { end.abort(); clearInterval(timer); },
   };
 }
 
-async function followLog(path, log, signal) {
+// Where it is reached, why it is in its state, and why it has as many replicas as it has.
+function sentences({ route_prefix: route, version, message, canary, autoscaling }) {
+  return [
+    el("p", { class: "muted" }, route ? el("code", {}, route) : "no route", ", version ", el("code", {}, version)),
+    message ? el("p", { class: "warn" }, message) : null,
+    canary ? el("p", { class: "busy" }, canaryText({ canary })) : null,
+    autoscaling ? el("p", { class: "muted" }, `${autoscaling.desired} of ${autoscaling.min} to ${plural(autoscaling.max, "replica")}: ${autoscaling.reason}`) : null,
+  ];
+}
+
+async function followLog(path, prefix, log, signal) {
   const known = new Map();
   try {
     for await (const news of lines(path, signal)) {
       const below = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
       for (const { replica, line } of news) {
         if (!known.has(replica)) known.set(replica, known.size % 6);
-        log.append(el("div", {}, el("span", { class: `who who${known.get(replica)}` }, replica), line));
+        log.append(el("div", {}, el("span", { class: `who who${known.get(replica)}`, title: replica }, replica.startsWith(prefix) ? replica.slice(prefix.length) : replica), line));
       }
       while (log.childElementCount > MOST_LINES) log.firstChild.remove();
       if (below) log.scrollTop = log.scrollHeight;

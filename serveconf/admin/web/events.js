@@ -11,7 +11,7 @@ const KINDS = ["apply", "rollback", "scale", "replace", "heal", "drift", "quaran
 export function mount(root) {
   const list = el("ol", { class: "events", reversed: true }), empty = el("p", { class: "empty" }, "Nothing has happened.");
   const kind = el("select", {}, el("option", { value: "" }, "all"), KINDS.map((name) => el("option", {}, name)));
-  const words = el("input", { type: "search", placeholder: "stack, deployment or text" });
+  const words = el("input", { type: "search", placeholder: "name or text" });
   show(root, el("div", { class: "head" }, el("h1", { tabindex: "-1" }, title),
     el("div", { class: "end fields" }, el("label", {}, "Kind", kind), el("label", {}, "Find", words))),
   el("section", { class: "card", "aria-label": "Events, the newest first" }, list, empty));
@@ -56,16 +56,17 @@ function sameKind(one, other) {
   return one.kind === other.kind && one.stack === other.stack && one.deployment === other.deployment;
 }
 
-const keyOf = (event) => [event.kind, event.stack, event.deployment, event.data.first ?? event.time, event.message, event.count].join("|");
+export const keyOf = (event) => [event.kind, event.stack, event.deployment, event.data.first ?? event.time, event.message, event.count].join("|");
 
 export function line(event) {
   const where = [event.stack, event.deployment].filter(Boolean).join("/");
   const seconds = event.data.first ? (new Date(event.time) - new Date(event.data.first)) / 1000 : 0;
+  const failed = event.data.code ? "bad" : null; // an apply that came to nothing, or was taken back
   const colors = { quarantine: "bad", heal: "warn", drift: "warn", rollback: "warn", apply: "good", pin: "pinned", scale: "busy", replace: "busy", canary: "busy" };
   return {
     element: el("li", {},
       el("time", { class: "muted small num", datetime: event.time }, clock(event.time)),
-      el("span", {}, el("span", { class: `badge ${colors[event.kind] ?? ""}` }, event.kind)),
+      el("span", {}, el("span", { class: `badge ${failed ?? colors[event.kind] ?? ""}` }, event.kind)),
       el("span", { class: "where small" }, event.deployment ? el("a", { href: deploymentLink(event.stack, event.deployment) }, where) : where || "cluster"),
       el("span", { class: "text" }, event.message),
       el("span", { class: "times" }, event.count > 1 ? `${event.count} times in ${span(seconds)}` : "")),

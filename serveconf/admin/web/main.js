@@ -24,7 +24,7 @@ function open() {
   const title = found.title instanceof Function ? found.title(...values) : found.title;
   document.title = `${title} · serveconf`;
   for (const anchor of document.querySelectorAll(".top nav a")) {
-    const here = anchor.hash.split("/")[1] === (found === deployment ? "" : name ?? "");
+    const here = PAGES[anchor.hash.split("/")[1]] === (found === deployment ? overview : found);
     if (here) anchor.setAttribute("aria-current", "page");
     else anchor.removeAttribute("aria-current");
   }

@@ -55,17 +55,19 @@ function share(element, count, all) {
 function stackCard(stack) {
   const state = liveBadge(), note = el("span", { class: "muted small" }), list = el("ul", { class: "rows" });
   const titles = ["Deployment", "State", "Replicas", "Requests", "Duration p50 / p99", "Errors", "Waiting"];
-  const id = `stack-${stack.name}`;
+  const id = `stack-${stack.name}`, warnings = el("p", { class: "why warn", hidden: true });
   const element = el("section", { class: "card", "aria-labelledby": id },
     el("header", {}, el("h2", { id }, stack.name), state.element, note,
-      el("a", { class: "end small", href: `#/revisions/${encodeURIComponent(stack.name)}` }, "Revisions")),
+      el("a", { class: "end small", href: `#/revisions/${encodeURIComponent(stack.name)}` }, "Revisions")), warnings,
     el("div", { class: "row titles", "aria-hidden": "true" }, titles.map((text) => el("span", {}, text))), list);
   return {
     element,
     update(now) {
       state.update(now.state);
       say(note, [now.revision === null ? null : `revision ${now.revision}`, plural(now.deployments.length, "deployment"),
-        now.source ? `${now.source.location}${now.source.branch ? ` (${now.source.branch})` : ""}` : null].filter(Boolean).join(", "));
+        now.source ? sourceText(now.source) : null].filter(Boolean).join(", "));
+      say(warnings, now.warnings.join("; "));
+      warnings.hidden = !now.warnings.length;
       keep(list, now.deployments, (deployment) => deployment.name, (deployment) => deploymentRow(now.name, deployment));
     },
     filter(wanted) {
@@ -76,9 +78,15 @@ function stackCard(stack) {
   };
 }
 
+// As `serveconf status` says it.
+function sourceText({ location, branch, commit, in_sync: inSync }) {
+  const what = [branch, commit?.slice(0, 12)].filter(Boolean).join(" ");
+  return `${location}${what ? ` (${what})` : ""}: ${inSync ? "in sync" : "not in sync"}`;
+}
+
 function deploymentRow(stack, { name }) {
   const key = `${stack}/${name}`, state = liveBadge(), route = el("span", { class: "mono small" });
-  const replicas = dots(), requests = sparkline(), slow = sparkline("second"), why = el("div", { class: "why", hidden: true });
+  const replicas = dots(), requests = sparkline(), slow = sparkline("second"), why = el("div", { hidden: true });
   const texts = { requests: el("b"), slow: el("b"), errors: el("b"), queued: el("b") };
   const cell = (label, ...parts) => el("div", { class: "cell" }, el("span", { class: "label" }, label), parts);
   const element = el("li", {}, el("div", { class: "row" },
@@ -100,9 +108,9 @@ function deploymentRow(stack, { name }) {
       say(texts.queued, String(now[QUEUED]));
       requests.update(curve.map((point) => point[REQUESTS]));
       slow.update(curve.map((point) => point[P99]));
-      const told = deployment.message || canaryText(deployment);
-      say(why, told);
-      why.hidden = !told;
+      say(why, deployment.message || canaryText(deployment));
+      why.className = `why ${deployment.message ? "warn" : "busy"}`;
+      why.hidden = !why.textContent;
       this.text = `${stack}/${name} ${deployment.route_prefix ?? ""}`.toLowerCase();
     },
     filter(wanted) {

@@ -4,11 +4,11 @@ import { el, keep, say, show } from "./dom.js";
 const KINDS = {
   Healthy: "good", Ready: "good", Pending: "busy", Progressing: "busy", Starting: "busy", Draining: "busy", Deleting: "busy",
   Pinned: "pinned", Degraded: "warn", Unhealthy: "warn", RolledBack: "warn", Failed: "bad", Invalid: "bad",
-  applied: "good", unchanged: "good", running: "busy", rolled_back: "warn", failed: "bad", timeout: "bad", conflict: "warn",
+  applied: "good", unchanged: "good", running: "busy", applying: "busy", rolled_back: "warn", failed: "bad", timeout: "bad", conflict: "warn",
 };
 
 export function badge(state) {
-  return el("span", { class: `badge ${KINDS[state] ?? ""}` }, state);
+  return el("span", { class: `badge ${KINDS[state] ?? ""}` }, state.replaceAll("_", " "));
 }
 
 export function liveBadge() {
@@ -30,14 +30,14 @@ export function dots() {
     element,
     update(deployment) {
       const replicas = deployment.replicas;
-      const ready = replicas.filter((replica) => replica.state === "Ready" && replica.version === deployment.version).length;
+      const ready = replicas.filter((replica) => replica.state === "Ready").length;
       say(words, `${ready}/${replicas.filter((replica) => replica.state !== "Draining").length} ready`);
       keep(row, replicas.slice(0, 60), (replica) => replica.id, () => {
         const element = el("span", { class: "dot" });
         return {
           element,
           update(replica) {
-            element.className = `dot ${replica.state} ${replica.version === deployment.version ? "" : "old"}`;
+            element.className = `dot ${replica.state} ${replica.version === deployment.version ? "" : "other"}`;
             element.title = `${replica.id}: ${replica.state}, version ${replica.version}`;
           },
         };
@@ -55,6 +55,12 @@ export function deploymentLink(stack, deployment) {
   return `#/deployments/${encodeURIComponent(stack)}/${encodeURIComponent(deployment)}`;
 }
 
+// An id without what the page says already.
+export function shortId(id, stack, deployment) {
+  const known = `${stack}.${deployment}.`;
+  return el("code", { title: id }, id.startsWith(known) ? id.slice(known.length) : id);
+}
+
 export function errorBox(error) {
   return el("div", { class: "card", role: "alert" }, el("div", { class: "body" },
     el("p", { class: "bad" }, error.message), error.hint ? el("p", { class: "muted" }, error.hint) : null));
@@ -62,9 +68,11 @@ export function errorBox(error) {
 
 export function table(titles, rows, { numeric = [] } = {}) {
   const kind = (index) => (numeric.includes(index) ? "num" : null);
-  return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": titles.filter(Boolean).join(", ") }, el("table", {},
-    el("thead", {}, el("tr", {}, titles.map((title, index) => el("th", { scope: "col", class: kind(index) }, title)))),
-    el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((cell, index) => el("td", { class: kind(index) }, cell)))))));
+  // roles in words: on a narrow screen a row becomes a block, which would be no table any more
+  const cell = (text, index) => el("td", { class: kind(index), role: "cell", "data-title": titles[index] }, text);
+  return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": titles.filter(Boolean).join(", ") }, el("table", { role: "table" },
+    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, titles.map((title, index) => el("th", { scope: "col", role: "columnheader", class: kind(index) }, title)))),
+    el("tbody", { role: "rowgroup" }, rows.map((cells) => el("tr", { role: "row" }, cells.map(cell))))));
 }
 
 export function openDialog(title, ...children) {

@@ -11,9 +11,11 @@ export const title = "Revisions";
 export function mount(root, [chosen], session) {
   const choice = el("select"), list = el("div"), detail = el("div");
   show(root, el("div", { class: "head" }, el("h1", { tabindex: "-1" }, title), el("div", { class: "end" }, el("label", {}, "Stack", choice))), list, detail);
-  let names = "", asked = 0;
+  let names = "", known = "", asked = 0, opened = null;
   const open = async (revisions, one) => {
     const mine = ++asked; // who clicks while another one loads sees what was clicked last
+    opened = one.revision;
+    list.querySelectorAll("tbody tr").forEach((row, index) => row.classList.toggle("chosen", revisions[index] === one));
     try {
       const shown = await look(revisions, one, session, load);
       if (mine === asked) show(detail, shown);
@@ -21,26 +23,35 @@ export function mount(root, [chosen], session) {
       if (mine === asked) show(detail, errorBox(error));
     }
   };
-  const load = async () => {
+  const load = async (wanted = null) => {
+    const stack = choice.value;
     try {
-      const revisions = await get(`/stacks/${encodeURIComponent(choice.value)}/revisions`);
+      const revisions = await get(`/stacks/${encodeURIComponent(stack)}/revisions`);
+      if (stack !== choice.value) return;
       show(list, el("section", { class: "card" }, el("div", { class: "body" }, table(["Revision", "When", "Who", "Outcome", "What"], revisions.map((one) => [
         el("button", { class: "link-like", type: "button", onclick: () => open(revisions, one) }, String(one.revision)),
         el("time", { datetime: one.time }, clock(one.time)), one.author, badge(one.outcome), one.summary])))));
-      if (revisions.length) await open(revisions, revisions[0]);
+      if (revisions.length) await open(revisions, revisions.find((one) => one.revision === wanted) ?? revisions[0]);
     } catch (error) {
       show(list, errorBox(error));
     }
   };
-  choice.addEventListener("change", load);
+  choice.addEventListener("change", () => load());
   return {
     update() {
-      const found = (live.status?.stacks ?? []).map((stack) => stack.name);
-      if (found.join() === names) return;
+      const stacks = live.status?.stacks ?? [], found = stacks.map((stack) => stack.name);
+      const { revision, state } = stacks.find((stack) => stack.name === choice.value) ?? {};
+      const now = `${choice.value} ${revision} ${state}`, moved = now !== known;
+      known = now;
+      if (found.join() === names) {
+        if (moved && choice.value) load(opened); // whoever looks at one goes on looking at it
+        return;
+      }
       names = found.join();
       const before = choice.value || chosen;
       show(choice, found.map((name) => el("option", {}, name)));
       if (found.includes(before)) choice.value = before;
+      known = "";
       if (found.length) load();
     },
   };
@@ -48,7 +59,8 @@ export function mount(root, [chosen], session) {
 
 async function look(revisions, one, session, reload) {
   const base = `/stacks/${encodeURIComponent(one.stack)}/revisions/`;
-  const now = await get(base + one.revision), older = revisions.find((other) => other.revision < one.revision);
+  const now = await get(base + one.revision);
+  const older = revisions.find((other) => other.revision < one.revision && other.outcome === "applied"); // what served before it
   const before = older ? await get(base + older.revision) : null;
   const files = Object.entries(now.packages).flatMap(([name, { files }]) => {
     const known = before?.packages[name]?.files ?? {};
@@ -62,6 +74,7 @@ async function look(revisions, one, session, reload) {
         .flatMap(([label, value]) => [el("dt", {}, label), el("dd", {}, value)])),
       now.failure ? el("p", { class: "bad" }, now.failure.message) : null,
       el("ul", { class: "steps" }, now.actions.map((action) => el("li", {}, el("b", {}, action.action), el("span", {}, action.deployment ?? "http"), el("span", { class: "muted" }, action.reason)))),
+      el("p", { class: "muted small" }, older ? `The spec, beside revision ${older.revision}:` : "The spec:"),
       showDifference(difference(before ? asLines(before.spec) : [], asLines(now.spec)), `Difference of the spec to revision ${older?.revision ?? "none"}`),
       files.length ? el("p", { class: "muted small" }, `Changed files: ${files.slice(0, 200).join(", ")}`) : null));
 }
@@ -70,7 +83,7 @@ async function look(revisions, one, session, reload) {
 function receipt({ requests, failed, retried, max_gap_ms: gap, streams_kept: kept, streams_closed: closed }) {
   if (requests === undefined) return {};
   return {
-    "Requests meanwhile": `${requests}: ${failed} failed, ${retried} tried again${requests ? `; the longest gap was ${duration(gap)}` : ""}`,
+    "Requests meanwhile": requests ? `${requests}, of which ${failed} failed and ${retried} were tried again; the longest gap was ${duration(gap)}` : "none",
     Streams: kept || closed ? `${kept} kept, ${closed} closed` : "",
   };
 }
