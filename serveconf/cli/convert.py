@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from serveconf.cli.common import colors
 from serveconf.cli.problems_view import text
 from serveconf.spec.problems import Problem
+
+if TYPE_CHECKING:
+    from serveconf.convert.reading import Config
 
 
 def convert(
@@ -25,18 +28,33 @@ def convert(
     or is no Ray Serve config.
     """
     from serveconf.convert.reading import Config, read_config
-    from serveconf.convert.spec import to_spec
 
     config = read_config(file)
     if not isinstance(config, Config):
         print(text(config, color=colors(sys.stderr)), file=sys.stderr)
         raise typer.Exit(1)
-    spec, notes = to_spec(config, [file.parent, Path()])
+    typer.echo(spec_text_of(config, [file.parent, Path()], file.name), nl=False)
+
+
+def spec_text_of(
+    config: Config, folders: list[Path], name: str, *, app_dir: str | None = None, notes: Sequence[str] = ()
+) -> str:
+    """The spec's text, what there is to know of it in comments. ``folders``: where the code may lie, the config's first.
+
+    ``app_dir``: where it does, None where the config says; ``notes``: what else there is to tell.
+    """
+    from serveconf.convert.spec import to_spec
+
+    spec, own = to_spec(config, folders)
+    if app_dir is not None:
+        rest = {key: value for key, value in spec.items() if key not in ("name", "app_dir")}
+        start = {"name": spec["name"]} if "name" in spec else {}
+        spec = start | ({"app_dir": app_dir} if app_dir != "." else {}) | rest
     body = to_yaml(spec)
-    notes += [f"{problem.path}: {problem.message}; mend this" for problem in problems_of(body)]
-    lines = [f"# A spec made of {file.name}. Read these notes, then try it: serveconf validate --import FILE"]
-    lines += [f"#  - {' '.join(note.split())}" for note in notes]
-    typer.echo("\n".join([*lines, "", body]), nl=False)
+    told = [*own, *notes, *(f"{problem.path}: {problem.message}; mend this" for problem in problems_of(body))]
+    lines = [f"# A spec made of {name}. Read these notes, then try it: serveconf validate --import FILE"]
+    lines += [f"#  - {' '.join(note.split())}" for note in told]
+    return "\n".join([*lines, "", body])
 
 
 def problems_of(body: str) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from serveconf.cli.import_roots import root_of
 
 _KINDS = ("FastAPI", "Starlette")
 _SKIPPED = {"node_modules", "__pycache__", "site-packages", "venv", "env", "build", "dist", "tests", "test"}
+_SAYS_APP = re.compile(rb"FastAPI|Starlette")
 _MOST_FILES = 2000
 _MOST_BYTES = 1024 * 1024
 
@@ -33,7 +34,7 @@ def find_apps(folder: Path) -> list[App]:
     """
     apps: list[App] = []
     makers: list[App] = []
-    for file in itertools.islice(_python_files(folder), _MOST_FILES):
+    for file in itertools.islice(files_below(folder, ".py"), _MOST_FILES):
         more, by_call = _looked_at(file, folder)
         apps += more
         makers += by_call
@@ -48,7 +49,7 @@ def apps_of(file: Path, folder: Path) -> list[App]:
 
 def _looked_at(file: Path, folder: Path) -> tuple[list[App], list[App]]:
     """The apps that a file defines, and the functions that make one."""
-    tree = _parsed(file)
+    tree = parsed_if(file, _SAYS_APP)
     if tree is None:
         return [], []
     root = root_of(file, folder, tree)
@@ -62,15 +63,16 @@ def _looked_at(file: Path, folder: Path) -> tuple[list[App], list[App]]:
     )
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path, *suffixes: str) -> Iterator[Path]:
+    """Those whose names end so, but for what is hidden, installed, built or a test."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED)
-        yield from (Path(root, name) for name in sorted(names) if name.endswith(".py"))
+        yield from (Path(root, name) for name in sorted(names) if name.endswith(suffixes))
 
 
 def python_folders(folder: Path) -> list[Path]:
     """The folders below with Python files, those near the top first."""
-    found = {place for file in itertools.islice(_python_files(folder), _MOST_FILES) for place in file.parents}
+    found = {place for file in itertools.islice(files_below(folder, ".py"), _MOST_FILES) for place in file.parents}
     return sorted(
         (place for place in found if place.is_relative_to(folder)), key=lambda place: (len(place.parts), place)
     )
@@ -84,12 +86,13 @@ def module_of(path: Path) -> str | None:
     return ".".join(parts) if parts and all(part.isidentifier() and part.isascii() for part in parts) else None
 
 
-def _parsed(file: Path) -> ast.Module | None:
+def parsed_if(file: Path, said: re.Pattern[bytes]) -> ast.Module | None:
+    """The file's code where that is in it."""
     try:
         if file.stat().st_size > _MOST_BYTES:
             return None
         source = file.read_bytes()
-        if not re.search(rb"FastAPI|Starlette", source):
+        if not said.search(source):
             return None
         return ast.parse(source)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):

@@ -35,15 +35,21 @@ def init(
         list[Path] | None,
         typer.Option("--env-file", help="File with NAME=value lines that the code needs; the spec then names them."),
     ] = None,
+    from_ray_serve: Annotated[
+        bool, typer.Option("--from-ray-serve", help="From the Ray Serve config, or the bound application, found here.")
+    ] = False,
 ) -> None:
     """Write a commented spec for the given import paths, or for the FastAPI apps found below the folder.
 
-    What an import path names is found out by importing it in a child process. Exit code 1: the file is there already,
-    or nothing was found.
+    What an import path names is found out by importing it in a child process. With --from-ray-serve it may be a Ray Serve
+    config file too, and nothing is imported. Exit code 1: the file is there already, or nothing was found.
     """
     folder = Path(os.path.abspath(file.parent))
     if file.exists() and not force:
         raise failed(f"{file} is there already", "give --force to write over it, or --file for another one")
+    if from_ray_serve:
+        _init_from_ray_serve(import_paths or [], folder, file)
+        return
     (kept, texts), values = _variables_of(file), _read(env_file or [])
     if import_paths:
         check_paths(import_paths)
@@ -60,6 +66,38 @@ def init(
     if not values and any("KeyError" in (outcome.error or "") for _, outcome in found):
         print("  hint: give it the variables that it needs with --env-file FILE", file=sys.stderr)
     typer.echo("next: " + " ".join(["serveconf run", str(file), *(f"--env-file {one}" for one in env_file or [])]))
+
+
+def _init_from_ray_serve(named: list[str], folder: Path, file: Path) -> None:
+    from serveconf.cli.from_ray_serve import lines_to_change, source_named, sources, text_for
+
+    if named:
+        check_paths([path for path in named if not path.endswith((".yaml", ".yml"))])
+        found = [source_named(path, folder) for path in named]
+    else:
+        found = [*sources(folder)]
+    if not found:
+        raise failed(
+            "neither a Ray Serve config nor a bound application was found below this folder",
+            "name one: serveconf init --from-ray-serve config.yaml, or … main:app",
+        )
+    if len(found) > 1:
+        what = ", ".join(one.name for one in found if one is not None)
+        raise failed(f"there is more than one: {what}", "name the one that is meant")
+    source = found[0]
+    if source is None:
+        raise failed(f"{named[0]} is no Ray Serve config", f"'serveconf convert {named[0]}' says why")
+    file.write_text(text_for(source, folder), encoding="utf-8")
+    typer.echo(f"wrote {file}, made of {source.name}")
+    lines = lines_to_change(folder)
+    if lines:
+        typer.echo("these lines name Ray Serve:" if len(lines) > 1 else "this line names Ray Serve:")
+    for line in lines:
+        typer.echo(f"  {os.path.relpath(line.file, folder)}:{line.number}: {line.text}")
+        typer.echo(
+            f"    {f'write: {line.instead}' if line.instead else 'has no equal here: see docs/from-ray-serve.md'}"
+        )
+    typer.echo(f"next: serveconf run {file}")
 
 
 def failed(message: str, hint: str) -> typer.Exit:

@@ -18,7 +18,7 @@ from serveconf.spec.problems import Problem
 from serveconf.spec.tree import parse
 
 _DOCUMENT = re.compile(r"^---(?:[ \t].*)?$", re.MULTILINE)
-_OURS = re.compile(r"RayService|serveConfigV2|^(applications|import_path|deployments)[ \t]*:", re.MULTILINE)
+OURS = re.compile(r"RayService|serveConfigV2|^(applications|import_path|deployments)[ \t]*:", re.MULTILINE)
 _OPTIONS = {"proxy_location", "http_options", "grpc_options", "logging_config"}
 _CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
@@ -81,7 +81,7 @@ def _documents(data: bytes, file: Path) -> tuple[list[Any], list[Problem]]:
     found: list[Any] = []
     for start, end in pieces:
         piece = text[start:end]
-        if len(pieces) > 1 and not _OURS.search(piece):
+        if len(pieces) > 1 and not OURS.search(piece):
             continue  # a Service, a ConfigMap: whatever is in it is not for us
         # blank lines before it keep the places right
         parsed = parse(("\n" * text.count("\n", 0, start) + piece).encode(), str(file))
