@@ -153,6 +153,10 @@ _FILE: dict[str, tuple[str, str]] = {
     ),
     "duplicate_match": ("Two deployments ask for exactly the same requests.", "Make one of them more specific."),
     "mirror": ("A mirror names no other deployment of the stack.", "Name one of those that the hint lists."),
+    "moved": (
+        "An item of `moved` has a new name that is not declared, an old one that still is, or goes in a circle.",
+        "Declare the deployment under its new name only, and move each name once.",
+    ),
     "port_conflict": (
         "The spec wants the port that the control API has for HTTP.",
         "Set http_options.port to another one; or stop all (`serveconf shutdown`) and apply again without an address: "

@@ -31,6 +31,11 @@ class Tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", exc_info=error, extra={"task": task.get_name()})
 
+    def cancel(self) -> None:
+        """End what still runs; nobody waits for it."""
+        for task in self._tasks:
+            task.cancel()
+
     async def close(self) -> None:
         """Cancel what still runs and wait until it has ended; but not for the task that asks."""
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]

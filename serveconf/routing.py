@@ -79,6 +79,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     match: Match | None = None
     mirror: Mirror | None = None
     session_affinity: SessionAffinity | None = None
+    formerly: tuple[str, ...] = ()  # names that the deployment had: who waits, or calls it, under one of them finds it
     share: float | None = None  # of a canary: the percentage of the deployment's requests that its new version gets
     sticky: str | None = None  # ... and the cookie that keeps a client on its side
 

@@ -222,7 +222,7 @@ class _NoPool:
     def release(self, ids: Any, /) -> None:
         """Nothing to let go."""
 
-    def lead(self, leaders: Mapping[tuple[str, str, bool], Any], /) -> None:
+    def lead(self, leaders: Any, former: Any = ..., /) -> None:
         """Nobody waits."""
 
 

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 import msgspec
 from msgspec.structs import replace
 
-from serveconf.background import keep
+from serveconf.background import Tasks, keep
 from serveconf.cluster.engine import Away, Engine, Gone, Place, Refused, Remote, Silent
 from serveconf.cluster.handle import ANSWER_S, Care, Ends, Handle
 from serveconf.cluster.logs import get_logger
@@ -26,6 +26,7 @@ from serveconf.cluster.spread import best_node
 from serveconf.cluster.standby_pool import StandbyPool
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
+from serveconf.plan.moving import named
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.ports import (
@@ -53,6 +54,7 @@ PROXY_PERIOD_S = 1.0
 PROXY_ANSWER_S = 2.0  # a proxy's loop answers in a millisecond; one that does not is not waited for any more
 LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minute
 PROXY_END_S = 15.0  # ... and one that stays so is ended
+RENAME_AGAIN_S = 1.0
 REPLICA_ANSWER_S = 1.0  # with figures: one whose loop the user's code blocks is left out
 
 
@@ -68,6 +70,8 @@ class ActorCluster:
         self._proxies: dict[str, Handle[ProxyState]] = {}
         self._orders = Orders(engine.store)
         self._standbys = StandbyPool(engine, self._orders, self._has_changed)
+        self._names: dict[str, str] = {}  # of each replica that is alone in its process: its actor's
+        self._tasks = Tasks()
         self._starting: dict[str, ReplicaOrder | ProcessOrder] = {}  # by the engine, which has to find a place for each
         self._ports: dict[str, tuple[str, int]] = {}  # of each proxy: its node and its port
         self._nodes: tuple[NodeState, ...] = ()
@@ -102,6 +106,7 @@ class ActorCluster:
 
     def close(self) -> None:
         """Watch nothing any more; the actors go on."""
+        self._tasks.cancel()
         for replica in self._replicas.values():
             replica.let_go()
         for proxy in self._proxies.values():
@@ -282,6 +287,28 @@ class ActorCluster:
         if handle is not None:
             handle.stop(self._drain_s(handle, drain_s))
 
+    async def rename_replica(self, replica_id: str, deployment: str) -> None:
+        """See the port. Its order first: a controller that comes back knows it by that name, or sees that it was not told."""
+        handle, name = self._replicas.get(replica_id), self._names.get(replica_id)
+        order = await self._orders.find(name) if name is not None else None
+        if handle is None or name is None or not isinstance(order, ReplicaOrder):
+            return
+        await self._orders.keep(name, replace(order, deployment=named(order.deployment, deployment)))
+        handle.note(deployment=deployment)
+        self._tasks.start(self._tell_name(handle, deployment), name=f"rename {replica_id}")
+
+    async def _tell_name(self, handle: Handle[ReplicaState], deployment: str) -> None:
+        """Again and again, where user code keeps it from answering just now."""
+        while handle.state.deployment == deployment and handle.state.phase not in (Phase.DRAINING, Phase.FAILED):
+            try:
+                await handle.ask("rename", deployment)
+                return
+            except OperatorError:
+                await asyncio.sleep(RENAME_AGAIN_S)
+            except Exception as error:  # noqa: BLE001 - one of another version, say: it serves on, and logs as before
+                log.warning("a replica did not take its new name", actor=handle.state.id, reason=repr(error))
+                return
+
     async def take_back(self, replica_id: str) -> bool:
         """See the port."""
         handle = self._replicas.get(replica_id)
@@ -360,6 +387,8 @@ class ActorCluster:
         ends: Ends | None = None,
         gone: Callable[[str], None] | None = None,
     ) -> Handle[ReplicaState]:
+        if ends is None:
+            self._names[order.id] = name
         state = ReplicaState(
             id=order.id,
             stack=order.stack,
@@ -506,4 +535,5 @@ class ActorCluster:
     def _forget(self, known: dict[str, Any], name: str, actor_id: str) -> None:
         known.pop(actor_id, None)
         self._ports.pop(actor_id, None)
+        self._names.pop(actor_id, None)
         self._orders.forget(name)

@@ -41,6 +41,7 @@ from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
 from serveconf.own_metrics import own_families
 from serveconf.plan.hiding import hide, secrets_of_deployment
+from serveconf.plan.moving import named
 from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
@@ -189,6 +190,16 @@ class Replica:
         self._draining = None
         self._state = replace(self._state, phase=Phase.READY)
         return True
+
+    async def rename(self, name: str) -> None:
+        """Its deployment has another name from now on. What was handed out under the old one leads there still."""
+        before = self._order.deployment
+        self._order = replace(self._order, deployment=named(before, name))
+        self._state = replace(self._state, deployment=name)
+        self.room.name = name
+        self.room.context = self._context(self.room.context.servable_object)
+        if self._following is not None:
+            self._following.directory.rename_application(self._order.stack, before.entry, self._order.deployment.entry)
 
     async def load_report(self, seen: int, slower: float) -> LoadReport:
         """What its calls ask of other deployments, when there is something new since report ``seen``."""

@@ -38,6 +38,19 @@ class Table:
     backends: dict[Target, Backend] = field(default_factory=dict)
     requests: int = 0
     lingers: bool = False
+    former: dict[Target, Target] = field(default_factory=dict)  # what a deployment was called → what it is called
+
+    def now(self, target: Target) -> Target:
+        """What is meant by it: its name now, where it has had another one."""
+        return target if target in self.routes else self.former.get(target, target)
+
+    def meant(self, target: Target) -> Target | None:
+        """The deployment that is meant by it, by a name of now or a former one; None where there is none."""
+        found = meant_by(self.now(target), self.routes)
+        if found is None and not target.deployment:
+            former = (new for old, new in self.former.items() if old.deployment == target.stack)
+            found = next(former, None)
+        return found
 
 
 class Directory:
@@ -50,6 +63,7 @@ class Directory:
         self._opened: dict[str, ReplicaAddress] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._renamed: dict[tuple[str, str], str] = {}  # stack and application → what that is called now
 
     @property
     def generation(self) -> int:
@@ -67,7 +81,13 @@ class Directory:
             return
         routes = (_for_calls(route) for route in generation.routes if route.share is None)
         table = Table(generation.number, {Target(stack=r.stack, deployment=r.deployment): r for r in routes})
-        for target, backend in self._live.backends.items():
+        table.former = {
+            Target(stack=stack, deployment=old): target
+            for target, route in table.routes.items()
+            for stack, old in ((route.stack, old) for old in route.formerly)
+        }
+        for called, backend in self._live.backends.items():
+            target = table.now(called)
             route = table.routes.get(target)
             if route is not None:
                 table.backends[target] = backend if route == backend.route else self._backend(route)
@@ -79,7 +99,7 @@ class Directory:
         if number <= self._live.number or number not in self._tables:
             return
         old, self._live = self._live, self._tables[number]
-        for target in old.backends:  # first called between the two steps
+        for target in map(self._live.now, old.backends):  # first called between the two steps
             if target not in self._live.backends and target in self._live.routes:
                 self._live.backends[target] = self._backend(self._live.routes[target])
         self._connect(r for b in self._live.backends.values() for r in b.route.replicas)
@@ -121,7 +141,7 @@ class Directory:
     async def find(self, target: Target, generation: int) -> Backend:
         """Who takes calls of a deployment. Raises DeploymentUnavailableError where nothing of that name appears in time."""
         table = self._tables.get(generation) if generation else None
-        meant = meant_by(target, table.routes) if table is not None else None
+        meant = self._meant(target, table) if table is not None else None
         if table is None or meant is None:
             table, meant = await self._table_with(target)
         target = meant
@@ -137,12 +157,25 @@ class Directory:
     async def _table_with(self, target: Target) -> tuple[Table, Target]:
         try:
             async with asyncio.timeout(APPEAR_S):
-                while (meant := meant_by(target, self._live.routes)) is None:
+                while (meant := self._meant(target, self._live)) is None:
                     await self._changed.wait()
         except TimeoutError:
             what = f"deployment '{target.deployment}' in stack" if target.deployment else "application"
             raise DeploymentUnavailableError(f"there is no {what} '{target.stack}'") from None
         return self._live, meant
+
+    def rename_application(self, stack: str, old: str, new: str) -> None:
+        """The application that this process is part of has another name: what it was given to call goes with it."""
+        self._renamed = {(stack, old): new} | {key: new if name == old else name for key, name in self._renamed.items()}
+        self._renamed.pop((stack, new), None)
+
+    def _meant(self, target: Target, table: Table) -> Target | None:
+        meant = table.meant(target)
+        entry, dot, rest = target.deployment.partition(".")
+        new = self._renamed.get((target.stack, entry))
+        if meant is None and new is not None:
+            return table.meant(Target(stack=target.stack, deployment=f"{new}{dot}{rest}"))
+        return meant
 
     # connections
 
@@ -152,7 +185,8 @@ class Directory:
     def _lead(self) -> None:
         """Those who wait for a deployment are served by its newest replicas."""
         backends = self._live.backends.items()
-        self._pool.lead({(target.stack, target.deployment, False): backend for target, backend in backends})
+        former = {(old.stack, old.deployment): new.deployment for old, new in self._live.former.items()}
+        self._pool.lead({(target.stack, target.deployment, False): backend for target, backend in backends}, former)
 
     async def _open(self, replicas: Iterable[ReplicaAddress]) -> None:
         """Connect to those that are new, and wait for it."""

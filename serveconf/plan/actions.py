@@ -14,6 +14,7 @@ class Reason(StrEnum):
     """Why something is done."""
 
     NEW = "new deployment"
+    MOVED = "moved"
     GONE = "no longer in the spec"
     SPEC_CHANGED = "spec changed"
     CODE_CHANGED = "code changed"

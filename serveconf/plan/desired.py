@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from serveconf.code.versions import base_of, version_of
 from serveconf.plan.costs import canonical, field_costs, roll_fields, same
+from serveconf.plan.moving import moves_of, with_names
 from serveconf.plan.processes import with_processes
 from serveconf.plan.scaling import rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack
@@ -187,7 +188,8 @@ def _keep(made: DesiredStack, current: DesiredStack, *, middlewares: bool) -> De
 
 def as_running(made: DesiredStack, current: DesiredStack | None) -> DesiredStack:
     """The stack with the editions that its unchanged deployments have by now: an upgrade is nothing to go back from."""
-    versions = {d.name: d.version for d in current.deployments} if current is not None else {}
+    served = with_names(current, moves_of(current, made))
+    versions = {d.name: d.version for d in served.deployments} if served is not None else {}
     return replace(
         made,
         deployments=tuple(

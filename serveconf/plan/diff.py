@@ -19,6 +19,7 @@ from serveconf.plan.desired import same_middlewares, same_policy
 from serveconf.plan.fields import field_action, fields_changed, files_changed, values_after, values_before
 from serveconf.plan.front import diff_front
 from serveconf.plan.masks import shown
+from serveconf.plan.moving import moves_of, seen_with_names, with_names
 from serveconf.plan.processes import others_changed
 from serveconf.plan.scaling import rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
@@ -40,6 +41,9 @@ def make_plan(
     ``listener``: what the cluster's proxies should listen on (``ProxyState.listener``), to find those that do not;
     None: nobody asks. ``shared``: the http_options that the cluster's other stacks set, which hold for this one too.
     """
+    moves, as_it_was = moves_of(current, desired), current
+    current, observed = with_names(current, moves), seen_with_names(observed, desired.name, moves)
+    old_names = {new: old for old, new in moves.items()}
     before = {deployment.name: deployment for deployment in current.deployments} if current else {}
     after = {deployment.name: deployment for deployment in desired.deployments}
     moved = current is not None and current.said_app_dir != desired.said_app_dir
@@ -50,7 +54,9 @@ def make_plan(
         if known is None:
             actions.append(_create(after[name]))
         else:
-            beside = others_changed(current, desired, after[name])
+            if (old := old_names.get(name)) is not None:
+                actions.append(_move(old, name))
+            beside = others_changed(as_it_was, desired, after[name])
             actions += _change(known, after[name], live.get(name, ()), moved=moved, beside=beside)
     if current is not None and current.standbys != desired.standbys:
         actions.append(_standbys(current, desired))
@@ -79,6 +85,17 @@ def _create(deployment: DesiredDeployment) -> Action:
         cost=Cost.SCALE,
         why=(Why(Reason.NEW),),
         after=_settings(deployment) | _operations(deployment.operations),
+    )
+
+
+def _move(old: str, name: str) -> Action:
+    return Action(
+        action=ActionKind.ROUTE,
+        deployment=name,
+        cost=Cost.ROUTE,
+        why=(Why(Reason.MOVED, (f"{old} → {name}",)),),
+        before={"name": old},
+        after={"name": name},
     )
 
 

@@ -46,6 +46,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
     graph: tuple[
         dict[str, Any], ...
     ] = ()  # of a bound application's ingress: what the others are (name, options, calls)
+    formerly: tuple[str, ...] = ()  # names under which it was served, the latest first: see ``moving``
     options: dict[str, Any] = {}  # defaults that the imported deployment object brings, under the file's own keys
 
     @property

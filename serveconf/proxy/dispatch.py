@@ -14,6 +14,7 @@ from typing import Any
 
 from serveconf.proxy.affinity import Wish, favourite, model_in, wish_for
 from serveconf.proxy.call import Call, GiveUp, Gone, ResponseCut, error_response
+from serveconf.proxy.line import Line
 from serveconf.proxy.pool import Link, ReplicaPool
 from serveconf.proxy.sessions import Sessions
 from serveconf.proxy.tally import Reason
@@ -48,14 +49,18 @@ class Backend:
         self.queued = 0  # of the requests in flight, those that wait for a replica
         self._limit = route.max_ongoing_requests
         self._sessions = Sessions(route.session_affinity) if route.session_affinity else None
-        self._line = pool.line(route.stack, route.deployment, is_canary=route.share is not None)
-        self._places = self._line.places
-        self._load = self._line.load
         self.links = [pool.link(address) for address in route.replicas]
-        for link in self.links:
-            link.serve(self._line)
+        self.join(pool.line(route.stack, route.deployment, is_canary=route.share is not None))
         if self._line.leader is None:
             self._line.turn_to(self)
+
+    def join(self, line: Line) -> None:
+        """Who waits for a replica waits in this line."""
+        self._line = line
+        self._places = line.places
+        self._load = line.load
+        for link in self.links:
+            link.serve(line)
 
     async def __call__(self, scope: Any, receive: Any, send: Any, wish: Wish | None = None) -> None:
         self.requests += 1

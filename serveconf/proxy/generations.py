@@ -35,7 +35,9 @@ class Pool(Protocol):
     def release(self, ids: Iterable[str], /) -> None:
         """No request will go to these replicas any more."""
 
-    def lead(self, leaders: Mapping[tuple[str, str, bool], Any], /) -> None:
+    def lead(
+        self, leaders: Mapping[tuple[str, str, bool], Any], former: Mapping[tuple[str, str], str] = ..., /
+    ) -> None:
         """New requests go to these backends from now on, by stack, deployment and whether it is a canary: those that wait too."""
 
 
@@ -48,6 +50,7 @@ class Staged:
     root_path: str
     stack: ASGIApp | None  # the front's middlewares, None where it has none
     mounts: tuple[Mount, ...]
+    former: tuple[Mount, ...]  # those of the same deployments under former names: nothing new comes to them
     table: Table[tuple[str, ASGIApp]]
 
     @property
@@ -100,6 +103,7 @@ class Builder:
         """
         opened = {replica.id: replica for route in generation.public for replica in route.replicas}
         held: list[Mount] = []
+        former: list[Mount] = []
         try:
             stack = live.stack
             if generation.front.middlewares != live.front.middlewares:
@@ -109,14 +113,18 @@ class Builder:
                 mount.hold(generation.number)
                 self._mounts.add(mount)
                 held.append(mount)
+                for one in mount.former:
+                    if one.requests or one in live.mounts:
+                        one.hold(generation.number)
+                        former.append(one)
             open_replicas = self._pool.open_behind if restoring else self._pool.open
             await open_replicas(list(opened.values()))
         except BaseException:  # a cancel too: what was held for it is let go
-            for mount in held:
+            for mount in (*held, *former):
                 mount.let_go(generation.number)
             self._release(opened)
             raise
-        return self._assemble(generation, stack, held)
+        return self._assemble(generation, stack, held, former)
 
     def lead(self, staged: Staged) -> None:
         """A generation is live: requests that wait in an older one are served by its replicas."""
@@ -136,7 +144,8 @@ class Builder:
             self._forget_sides(name, {side_key(mount.route) for mount in counted})
             for side in counted:
                 side.side = self.sides.setdefault(side_key(side.route), SideAnswers())
-        self._pool.lead(leaders)  # who waits for a canary that is over is served by what came of it
+        former = {(m.route.stack, name): m.route.deployment for m in old for name in m.route.formerly}
+        self._pool.lead(leaders, former)  # who waits for a canary that is over is served by what came of it
 
     def _forget_sides(self, name: tuple[str, str], running: set[str]) -> None:
         """What versions of former canaries of a deployment have answered."""
@@ -146,10 +155,12 @@ class Builder:
 
     def let_go(self, staged: Staged) -> None:
         """A generation is served no more, or never will be. What its requests still use stays until they end."""
-        for mount in staged.mounts:
+        for mount in (*staged.mounts, *staged.former):
             mount.let_go(staged.number)
 
-    def _assemble(self, generation: Generation, stack: ASGIApp | None, mounts: Sequence[Mount]) -> Staged:
+    def _assemble(
+        self, generation: Generation, stack: ASGIApp | None, mounts: Sequence[Mount], former: Sequence[Mount] = ()
+    ) -> Staged:
         root_path = generation.front.root_path.rstrip("/")
         rules: list[Rule[tuple[str, ASGIApp]]] = []
         canaries = {(m.route.stack, m.route.deployment): m for m in mounts if m.route.share is not None}
@@ -168,6 +179,7 @@ class Builder:
             root_path=root_path,
             stack=stack,
             mounts=tuple(mounts),
+            former=tuple(former),
             table=table_of(rules, {path: (root_path, app) for path, app in self._system.items()}),
         )
 
@@ -195,7 +207,10 @@ class Builder:
         key = f"{route.stack}/{route.deployment}"
         answers = self.answers.setdefault(key, Answers())
         figures = self._figures.setdefault(key, DeploymentFigures())
-        return Mount(route, self._make_backend(route), stack, self._on_free, answers, figures)
+        made = Mount(route, self._make_backend(route), stack, self._on_free, answers, figures)
+        renamed = [mount for mount in self._mounts if _is_but_renamed(mount.route, route) and not mount.over]
+        made.former = tuple({one: None for mount in renamed for one in (mount, *mount.former)})
+        return made
 
     def _same_mount(self, route: Route) -> Mount | None:
         return next((mount for mount in self._mounts if mount.route == route and not mount.over), None)
@@ -242,7 +257,15 @@ def side_key(route: Route) -> str:
 
 
 def _is_same_deployment(one: Route, other: Route) -> bool:
-    return one.deployment == other.deployment and one.stack == other.stack and one.prefix == other.prefix
+    is_named_so = one.deployment == other.deployment or one.deployment in other.formerly
+    return is_named_so and one.stack == other.stack and one.prefix == other.prefix
+
+
+def _is_but_renamed(one: Route, other: Route) -> bool:
+    """Whether a route is the same but for its name: what runs in it has all the time it wants."""
+    return (
+        one.deployment in other.formerly and replace(one, deployment=other.deployment, formerly=other.formerly) == other
+    )
 
 
 def _retried(mount: Mount) -> int:

@@ -33,6 +33,9 @@ class Leader(Protocol):
     def choose(self, wish: Wish | None = None) -> WireClient | None:
         """A replica with room, the one that the request would rather have before others."""
 
+    def join(self, line: Line) -> None:
+        """Who waits for the deployment waits here: the line that it had under another name."""
+
 
 class Line:
     """First come, first served. Nothing is polled: whoever makes room, comes or goes says ``look_again``."""

@@ -107,6 +107,12 @@ class Reporter:
             found = self._loads[name] = Load(name, self)
         return found
 
+    def rename(self, load: Load, name: str) -> None:
+        """Its deployment has another name from now on; its sums go on."""
+        self._loads.pop(load.name, None)
+        load.name = name
+        self._loads[name] = load
+
     def note(self, load: Load, *, at_once: bool) -> None:
         """There is something to say of it."""
         if load.told:

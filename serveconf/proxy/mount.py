@@ -40,6 +40,7 @@ class Mount:
         self.stack = stack
         self.generations: set[int] = set()
         self.requests = 0
+        self.former: tuple[Mount, ...] = ()  # the same under another name: what runs in them stays as long as this one
         self.side: SideAnswers | None = None  # while a canary runs, and this is one side of it
         self._on_free = on_free
         self._websockets: set[Send] = set()

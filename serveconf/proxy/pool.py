@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -29,6 +30,7 @@ OPEN_TIMEOUT_S = 5.0  # for all of a generation's new replicas to be reached, wh
 FIRST_BACK_OFF_S = 0.05
 LONGEST_BACK_OFF_S = 2.0
 BEHIND_S = 0.5
+NONE_MOVED: Mapping[tuple[str, str], str] = MappingProxyType({})
 
 
 class ReplicaUnreachable(OperatorError):
@@ -203,14 +205,30 @@ class ReplicaPool:
             line = self._lines[key] = Line(self.reporter.load(name))
         return line
 
-    def lead(self, leaders: Mapping[tuple[str, str, bool], Leader]) -> None:
-        """A generation is live: these serve its deployments, by stack, name and side. Others have no route any more."""
+    def lead(
+        self, leaders: Mapping[tuple[str, str, bool], Leader], former: Mapping[tuple[str, str], str] = NONE_MOVED
+    ) -> None:
+        """A generation is live: these serve its deployments, by stack, name and side. Others have no route any more.
+
+        ``former``: stack and name that a deployment had → the name that it has now: its line goes on under that.
+        """
+        for (stack, old), new in former.items():
+            if (stack, old, False) not in leaders:
+                self._rename_line(f"{stack}/{old}", f"{stack}/{new}", leaders.get((stack, new, False)))
         led = {self.line(*name): leader for name, leader in leaders.items()}
         for line in list(self._lines.values()):
             if line in led:
                 line.turn_to(led[line])
             else:
                 line.close()
+
+    def _rename_line(self, old: str, new: str, leader: Leader | None) -> None:
+        line = self._lines.pop(old, None)
+        if line is None or leader is None:
+            return
+        self._lines[new] = line
+        self.reporter.rename(line.load, new)
+        leader.join(line)
 
     def where(self, address: ReplicaAddress) -> str:
         """How to reach a replica from this node."""

@@ -15,11 +15,12 @@ from msgspec.structs import replace
 from serveconf.errors import AuthorError, Conflict, ServeconfError
 from serveconf.plan.actions import Plan
 from serveconf.plan.diff import make_plan
+from serveconf.plan.moving import moves_of, seen_with_names, with_names
 from serveconf.plan.shadow import shadowed
 from serveconf.plan.state import DesiredStack, ProxyPhase
 from serveconf.plan.summary import summarise
 from serveconf.reconcile import milestones
-from serveconf.reconcile.canary import with_canaries
+from serveconf.reconcile.canary import untried, with_canaries
 from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, said_by, slot_of, wanted_proxies
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.loop import Reconciler
@@ -201,16 +202,19 @@ async def fitted(deps: Deps, current: DesiredStack | None, desired: DesiredStack
     plan = make_plan(
         current, desired, deps.cluster.observe(), listener=listener, shared=said_by(other_goals(deps, desired.name))
     )
-    return desired, replace(plan, warnings=(*shadowed(desired), *waves))
+    return desired, replace(plan, warnings=(*shadowed(desired), *waves, *untried(current, desired)))
 
 
 async def _fit(deps: Deps, current: DesiredStack | None, desired: DesiredStack) -> tuple[DesiredStack, tuple[str, ...]]:
     """``fit_in``; where room is short it looks again for a moment, as what has just ended may still be counted."""
     deadline = deps.clock.now() + FREED_S
+    moves = moves_of(current, desired)
+    current = with_names(current, moves)
     while True:
         late = deps.clock.now() >= deadline
         try:
-            made, waves = fit_in(desired, current, deps.cluster.observe(), deps.cluster.nodes())
+            observed = seen_with_names(deps.cluster.observe(), desired.name, moves)
+            made, waves = fit_in(desired, current, observed, deps.cluster.nodes())
         except DoesNotFit:
             if late or _fits_nowhere(desired, deps.cluster.nodes()):
                 raise

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from serveconf.plan.moving import moves_of, with_names
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.reconcile.ports import Answers, Clock, Cluster, Totals
 from serveconf.reconcile.records import Failure, StackHead
@@ -37,6 +38,7 @@ def bake_of(current: DesiredStack | None, target: DesiredStack) -> Bake:
     if current is None:
         return Bake(seconds=0.0)
     seconds, limits = 0.0, {}
+    current = with_names(current, moves_of(current, target)) or current
     known = {deployment.name: deployment for deployment in current.deployments}
     for deployment in target.deployments:
         rollout = deployment.spec.get("rollout", {})

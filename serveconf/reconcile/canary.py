@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from serveconf.figures import Side
 from serveconf.plan.actions import Action, ActionKind, Plan
 from serveconf.plan.canary import CanaryRule, Evidence, look, p95, rule_of, why_worse
+from serveconf.plan.moving import moves_of, with_names
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.reconcile.placement import DoesNotFit
 from serveconf.reconcile.records import CanaryState, Failure
@@ -111,6 +112,15 @@ def with_canaries(plan: Plan, current: DesiredStack | None, target: DesiredStack
         return replace(action, after={**(action.after or {}), "canary": {"steps": rule.steps, "step_s": rule.step_s}})
 
     return replace(plan, actions=tuple(map(told, plan.actions)))
+
+
+def untried(current: DesiredStack | None, target: DesiredStack) -> tuple[str, ...]:
+    """A line for each deployment that would be tried on a share of the requests, were it not renamed in the same change."""
+    moved = with_names(current, moves_of(current, target))
+    rules = canary_of(moved, target)
+    names = rules.rules.keys() - {d.name for d in current.deployments} if rules and current else ()
+    why = "a canary needs the version before it under the same name; apply the new name by itself first"
+    return tuple(f"'{name}' is rolled at once: {why}" for name in sorted(names))
 
 
 def replicas_for(share: float, deployment: DesiredDeployment) -> int:

@@ -20,6 +20,7 @@ from serveconf.backup_file import Backup, SavedStack
 from serveconf.errors import Conflict, NoRoom, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.desired import as_running
+from serveconf.plan.moving import with_way_back
 from serveconf.plan.processes import with_processes
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile import milestones
@@ -93,8 +94,9 @@ class ControlPlane:
 
     async def plan_rollback(self, stack: str, number: int | None) -> Plan:
         """What going back to a kept revision would do."""
-        desired = replace(self._revision_before(stack, number).desired, revision=self.ledger.next_number(stack))
-        return (await fitted(self._deps, self.ledger.current(stack), desired))[1]
+        current = self.ledger.current(stack)
+        desired = self._way_back(self._revision_before(stack, number), current, self.ledger.next_number(stack))
+        return (await fitted(self._deps, current, desired))[1]
 
     def apply(self, request: ApplyRequest) -> Operation:
         """Begin to make the request so."""
@@ -128,7 +130,7 @@ class ControlPlane:
                     hint="'serveconf abort' takes it back; to go further back name the revision",
                     code="canary_runs",
                 )
-            return as_running(replace(self._revision_before(stack, number).desired, revision=new), current)
+            return self._way_back(self._revision_before(stack, number), current, new)
 
         def shown(before: dict[str, Any]) -> dict[str, Any]:
             return self._revision_before(stack, number).spec
@@ -456,6 +458,12 @@ class ControlPlane:
         operation = self._turns.running(stack)
         if operation is not None:
             operation.tell(event)
+
+    def _way_back(self, earlier: Revision, current: DesiredStack | None, number: int) -> DesiredStack:
+        """What an earlier revision says, as the one of this number; what was moved since is moved back."""
+        served = (r for r in self.ledger.revisions.get(earlier.stack, {}).values() if r.outcome == "applied")
+        between = [r.desired for r in served if r.number > earlier.number]
+        return as_running(with_way_back(replace(earlier.desired, revision=number), current, between), current)
 
     def _revision_before(self, stack: str, number: int | None) -> Revision:
         revisions = self.history(stack)

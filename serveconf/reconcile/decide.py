@@ -5,8 +5,9 @@ The loop performs a ``Decision`` and looks again; running it twice on the same v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from serveconf.plan.moving import Moves
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 from serveconf.reconcile.generation import Canary
 from serveconf.reconcile.records import Failure
@@ -77,6 +78,13 @@ def decide(view: StackView) -> Decision:
         wanted=_wanted(view, deployments, serve) | _spared(view, reached=switching and final),
         failed=failed,
     )
+
+
+def as_served(decision: Decision, current: DesiredStack | None, moves: Moves) -> Decision:
+    """A decision that leaves the routes as they are: what is to be moved is served under the name that it still has."""
+    old_names = {new: old for old, new in moves.items()}
+    serve = tuple((old_names.get(name, name), replicas) for name, replicas in decision.serve)
+    return replace(decision, routes=current, serve=serve)
 
 
 def target_failure(view: StackView, failed: tuple[ReplicaState, ...]) -> Failure | None:

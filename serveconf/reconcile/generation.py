@@ -85,6 +85,7 @@ def make_route(
         match=as_match(spec.get("match")),
         mirror=Mirror(**spec["mirror"]) if spec.get("mirror") else None,
         session_affinity=_affinity(spec.get("session_affinity")),
+        formerly=deployment.formerly,
     )
 
 

@@ -84,6 +84,8 @@ class KeptFigures:
             return
         if before is not None and _is_another(before.figures.process, figures.process):
             self._end_replica(replica_id)
+        elif before is not None:
+            deployment = before.deployment  # renamed meanwhile: what it has counted goes on where it began
         self._book.replicas[replica_id] = _Replica(deployment=deployment, figures=figures)
 
     def keep_only(self, proxies: Iterable[str], replicas: Iterable[str]) -> None:

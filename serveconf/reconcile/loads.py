@@ -43,6 +43,9 @@ class Loads:
     def __init__(self) -> None:
         self._sources: dict[str, _Source] = {}
         self._sums: defaultdict[str, _Sums] = defaultdict(_Sums)
+        self._now: dict[
+            str, str
+        ] = {}  # the name that a deployment is still reported under → the one that it is to have
         self._busy: defaultdict[str, set[str]] = defaultdict(set)  # deployment -> processes that have requests for it
 
     def expect(self, source: str) -> None:
@@ -56,7 +59,8 @@ class Loads:
         """
         its = self._sources.setdefault(source, _Source())
         first = its.heard < 0
-        for name, load in report.loads.items():
+        loads = {self._now.get(name, name): load for name, load in report.loads.items()}
+        for name, load in loads.items():
             before = its.loads.get(name, load if first else NOTHING)
             if load.arrivals < before.arrivals:  # it counts anew
                 before = NOTHING
@@ -69,7 +73,23 @@ class Loads:
             busy = self._busy[name]
             (busy.add if load.ongoing else busy.discard)(source)
         its.heard, its.slower = now, slower
-        return list(report.loads)
+        return list(loads)
+
+    def move(self, old: str, new: str) -> None:
+        """A deployment gets another name: what is reported under the old one is of the new one from now on."""
+        former = {reported: new if name == old else name for reported, name in self._now.items() if reported != new}
+        self._now = former | {old: new}
+        if old in self._sums:
+            self._sums[new] = self._sums.pop(old)
+        if old in self._busy:
+            self._busy[new] = self._busy.pop(old)
+        for source in self._sources.values():
+            if old in source.loads:
+                source.loads[new] = source.loads.pop(old)
+
+    def own(self, name: str) -> None:
+        """A deployment of this name is there: what is reported under it is its own."""
+        self._now.pop(name, None)
 
     def lose(self, source: str) -> list[str]:
         """A process has ended; the deployments that it had requests for."""
@@ -81,6 +101,7 @@ class Loads:
 
     def forget(self, name: str) -> None:
         """The deployment is gone."""
+        self._now = {old: new for old, new in self._now.items() if new != name}
         self._sums.pop(name, None)
         self._busy.pop(name, None)
         for source in self._sources.values():

@@ -184,6 +184,9 @@ class Cluster(Protocol):
     async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
         """Begin to drain and then stop a replica; it is observed as Draining, then no more. The shortest time counts."""
 
+    async def rename_replica(self, replica_id: str, deployment: str) -> None:
+        """It serves a deployment of this name from now on; it is told so when it can be. Nothing of what runs in it stops."""
+
     async def take_back(self, replica_id: str) -> bool:
         """Have a replica that drains serve on: it is observed as Ready again. False where it was not well, or it is too late."""
 

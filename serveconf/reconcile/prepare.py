@@ -20,6 +20,7 @@ from serveconf.errors import AuthorError
 from serveconf.plan.desired import make_desired
 from serveconf.plan.graph import expand
 from serveconf.plan.hiding import Secrets, hide, secrets_of
+from serveconf.plan.moving import entry_moves, former_names, with_former_names, with_names
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.ports import Preflight, Question, TargetReport
 from serveconf.reconcile.requests import ApplyRequest
@@ -61,6 +62,8 @@ async def prepare(
         raise AuthorError(f"the spec is not valid: {wrong}", code="invalid_spec") from error
     if spec.http_options.tracing is not None and not is_installed():
         raise CodeRefused([CodeProblem(path="http_options.tracing", message=MISSING, hint=MISSING_HINT)])
+    former = former_names(spec.moved, {d.name for d in spec.deployments})
+    current = with_names(current, entry_moves(current, former))  # what goes on under another name is known already
     looked = await _look(request, spec, current, preflight)
     snapshot = Snapshot(digest=request.code, files=request.files, total_bytes=0)
     graphs = {name: report.graph for name, report in looked.targets.items()}
@@ -95,7 +98,7 @@ async def prepare(
         )
         for d in desired.deployments
     )
-    return replace(desired, deployments=tuple(deployments))
+    return with_former_names(replace(desired, deployments=tuple(deployments)), former)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from typing import Any
 from serveconf.background import Tasks
 from serveconf.errors import Conflict, NotFound
 from serveconf.figures import LoadReport
+from serveconf.plan.moving import NO_MOVES, Moves, left_behind
 from serveconf.plan.processes import process_of
 from serveconf.plan.scaling import START_S, Answer, Fleet, Past, Rule, Verdict, decide, rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaState
@@ -67,6 +68,7 @@ class Scaling:
         self.note: Note = unheard
         self.ask_policy: AskPolicy | None = None
         self._loads = Loads()
+        self._moved: dict[str, dict[str, str]] = {}  # of each stack the moves that are on their way
         self._stacks: dict[str, dict[str, _Deployment]] = {}
         self._numbers = Numbers(store, clock)
         self._callers: dict[str, frozenset[str]] = {}  # stack -> its replicas that call others by handle
@@ -92,10 +94,19 @@ class Scaling:
         return self._numbers.scaled(stack, held=held)
 
     def look(
-        self, stack: str, goal: DesiredStack | None, observed: Observed, failing: frozenset[str] = frozenset()
+        self,
+        stack: str,
+        goal: DesiredStack | None,
+        observed: Observed,
+        failing: frozenset[str] = frozenset(),
+        moves: Moves = NO_MOVES,
     ) -> None:
-        """What a pass sees of its stack. ``failing``: deployments whose replicas do not start, for now."""
+        """What a pass sees of its stack. ``failing``: deployments whose replicas do not start, for now.
+
+        ``moves``: deployments that are on their way to another name: their load is that of the new one from now on.
+        """
         followed = self._stacks.setdefault(stack, {})
+        self._move(stack, goal, followed, moves)
         for deployment in goal.deployments if goal else ():
             replicas = observed.of(stack, deployment.name)
             one = self._follow(stack, followed, deployment)
@@ -111,8 +122,24 @@ class Scaling:
         self._callers[stack] = _callers(goal, observed) if goal else frozenset()
         self._listen(observed)
 
+    def _move(self, stack: str, goal: DesiredStack | None, followed: dict[str, _Deployment], moves: Moves) -> None:
+        """Whoever changes its name takes along what is known of its load; and back, where it comes to nothing."""
+        on_the_way = self._moved.get(stack, {})
+        taken_back = {new: old for old, new in on_the_way.items() if goal and goal.deployment(old)}
+        for old, new in {**taken_back, **moves}.items():
+            if old in followed and new not in followed:
+                followed[new] = followed.pop(old)
+                self._loads.move(f"{stack}/{old}", f"{stack}/{new}")
+        if moves:
+            self._moved[stack] = dict(moves)
+        else:  # one way or the other it is over
+            self._moved.pop(stack, None)
+            for old in left_behind(goal):
+                self._numbers.forget(stack, old)
+
     def forget(self, stack: str) -> None:
         """The stack is gone."""
+        self._moved.pop(stack, None)
         self._callers.pop(stack, None)
         for name in self._stacks.pop(stack, {}):
             self._loads.forget(f"{stack}/{name}")
@@ -317,6 +344,8 @@ class Scaling:
         rule, kept = rule_of(deployment.spec), self._numbers.of(stack)
         number = self._numbers.scaled_deployment(stack, deployment, held=True).num_replicas
         held = kept.held.get(deployment.name)
+        if one is None:
+            self._loads.own(f"{stack}/{deployment.name}")
         if one is None or one.rule is None or rule is None:
             one = _Deployment(rule=rule, desired=deployment, said=_said(rule, deployment), number=number, held=held)
         else:

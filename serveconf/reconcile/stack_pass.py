@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from serveconf.background import Tasks
 from serveconf.errors import CodeFailed, Conflict, ServeconfError
 from serveconf.plan.hiding import hide, secrets_of_deployment
+from serveconf.plan.moving import left_behind, moves_of, seen_on_the_way, with_names
 from serveconf.plan.processes import beside, members, process_of, seen_together
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
@@ -25,7 +26,7 @@ from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
 from serveconf.reconcile.canary_decide import Trial, decide_trial
 from serveconf.reconcile.canary_pass import LOOK_S as CANARY_LOOK_S
 from serveconf.reconcile.canary_pass import Canaries
-from serveconf.reconcile.decide import Decision, StackView, decide
+from serveconf.reconcile.decide import Decision, StackView, as_served, decide
 from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ProcessOrder, ReplicaOrder
 from serveconf.reconcile.proxies import Proxies
@@ -91,14 +92,16 @@ class StackPass:
         if head.baking_until is not None and (failure := await self._baking.look(head, self._bake(head))) is not None:
             await self._give_up(head, failure)
             return 0.0
-        observed = self._cluster.observe()
+        observed = self._observe(head)
         self._tell_phases(observed)
-        goal = self._desired(head.target) or self._desired(head.current)
+        current, target = self._desired(head.current), self._desired(head.target)
+        goal = target or current
         self._failing = frozenset(d.name for d in goal.deployments if self._is_failing(d.name)) if goal else frozenset()
-        self._scaling.look(self.name, goal, observed, self._failing)
+        moves = moves_of(current, target) if target is not None else {}
+        self._scaling.look(self.name, goal, observed, self._failing, moves)
         if goal is not None and _too_many(goal, observed):  # the least busy ones go
             await self._cluster.refresh_load()
-            observed = self._cluster.observe()
+            observed = self._observe(head)
         there, observed = observed, seen_together(observed)
         trial = self._canaries.trial(head, self._table.generation)
         if trial is not None:
@@ -116,14 +119,17 @@ class StackPass:
         if not await self._switch(head, decision, observed, trial):
             return 0.0
         await self._drain_surplus(decision, there)
+        await self._give_names()
         return pause
 
     def _decide(self, head: StackHead, observed: Observed, trial: Trial | None) -> Decision:
         drains = {node.id for node in self._cluster.nodes() if node.drains}
+        current, target = self._desired(head.current), self._desired(head.target)
+        moves = moves_of(current, target) if target is not None else {}
         view = StackView(
             name=self.name,
-            current=self._desired(head.current),
-            target=self._desired(head.target),
+            current=with_names(current, moves),
+            target=target,
             observed=observed,
             served=self._table.serving(),
             front_ready=head.target is None or self._proxies.are_ready(observed),
@@ -131,7 +137,8 @@ class StackPass:
             bakes=bool(self._bake(head).limits),
             baking=head.baking_until is not None,
         )
-        return decide(view) if trial is None else decide_trial(view, trial)
+        decision = decide(view) if trial is None else decide_trial(view, trial)
+        return decision if decision.routes is not view.current else as_served(decision, current, moves)
 
     async def _give_up(self, head: StackHead, failure: Failure) -> None:
         """What served before goes on, and the next pass removes what was started for the target."""
@@ -228,6 +235,16 @@ class StackPass:
             for replica in observed.of(self.name, deployment.name):
                 if replica.version == deployment.version:
                     self._cluster.tend_replica(replica.id, deployment.spec)
+
+    async def _give_names(self) -> None:
+        """What has settled under another name than before: its replicas get that name."""
+        head = self._stacks.head(self.name)
+        if head is None or head.target is not None:
+            return
+        names = left_behind(self._desired(head.current))
+        for replica in self._cluster.observe().of_stack(self.name) if names else ():
+            if replica.deployment in names and replica.phase in (Phase.STARTING, Phase.READY, Phase.UNHEALTHY):
+                await self._cluster.rename_replica(replica.id, names[replica.deployment])
 
     def _order(self, deployment: DesiredDeployment, mark: str) -> ReplicaOrder:
         return ReplicaOrder(
@@ -366,6 +383,11 @@ class StackPass:
             self._scaling.forget(self.name)
 
     # -- looking things up ----------------------------------------------------------------------------------------
+
+    def _observe(self, head: StackHead) -> Observed:
+        """What is there; what goes on under another name has that already."""
+        current, target = self._desired(head.current), self._desired(head.target)
+        return seen_on_the_way(self._cluster.observe(), self.name, current, target)
 
     def _desired(self, number: int | None) -> DesiredStack | None:
         revision = self._stacks.ledger.revision(self.name, number)

@@ -8,6 +8,7 @@ from typing import Any
 
 from serveconf import __version__
 from serveconf.matching import rule_texts
+from serveconf.plan.moving import moves_of, seen_on_the_way, with_names
 from serveconf.plan.state import (
     DesiredDeployment,
     DesiredStack,
@@ -108,6 +109,8 @@ def make_history(revisions: Sequence[Revision]) -> list[dict[str, Any]]:
 
 def _stack(ledger: Ledger, head: StackHead, observed: Observed, autoscaling: Autoscaling) -> dict[str, Any]:
     current, target = ledger.current(head.name), ledger.target(head.name)
+    observed = seen_on_the_way(observed, head.name, current, target)
+    current = with_names(current, moves_of(current, target)) if target is not None else current
     shown = {d.name: d for stack in (target, current) if stack is not None for d in stack.deployments}
     failed = _last_failure(head, ledger)
     canaries = _canaries(head, current, target)

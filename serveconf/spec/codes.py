@@ -57,6 +57,7 @@ CODES: dict[str, str] = {
     "duplicate_match": "Two deployments that ask for exactly the same requests.",
     "unreachable": "A deployment, or a part of its match, that no request can reach: another always comes first.",
     "mirror": "A mirror that names no other deployment of the stack.",
+    "moved": "An item of moved that leads nowhere, in a circle, or from a name that is still declared.",
     "conflict": "Values that contradict each other.",
     "port_conflict": "The HTTP port is the one that the control API has.",
     "too_many_problems": "Stands for the problems past the first 200.",

@@ -158,7 +158,7 @@ def _finish(
             found += check(reading)
         found += not_supported(reading, unsupported)
     for reading in readings[1:]:
-        for key in ("name", "app_dir"):
+        for key in ("name", "app_dir", "standbys", "moved"):  # what would not be read there
             if key in reading.data:
                 message = f"'{key}' does not belong in an included file"
                 found.append(reading.problem(key, message, "misplaced_key", "set it in the including file", key=True))

@@ -50,6 +50,7 @@ __all__ = [
     "MatchSpec",
     "MiddlewareSpec",
     "MirrorSpec",
+    "MovedSpec",
     "RayActorOptions",
     "RolloutSpec",
     "ScheduleSpec",
@@ -377,6 +378,15 @@ class DeploymentSpec(DeploymentOptions, Identity):
         return math.ceil(ROOM_OVER_TARGET * self.scaling.target_ongoing_requests)
 
 
+class MovedSpec(Strict):
+    """A deployment that has another name than before: its replicas stay, and only routes change."""
+
+    from_: Name = Field(alias="from", examples=["goods"], json_schema_extra=costs(Cost.ROUTE))
+    """The name that it had."""
+    to: Name = Field(examples=["catalog"], json_schema_extra=costs(Cost.ROUTE))
+    """The name that it has now."""
+
+
 class StackSpec(Strict):
     """One YAML file: a named set of deployments that is applied as a unit."""
 
@@ -401,6 +411,10 @@ class StackSpec(Strict):
         json_schema_extra=costs(Cost.NONE),
     )
     """What is served."""
+    moved: list[MovedSpec] = Field(
+        default=[], examples=[[{"from": "goods", "to": "catalog"}]], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Deployments that were renamed: a change of name alone is a route and no roll. Items may stay for as long as you like."""
 
 
 class SpecFile(StackSpec):

@@ -39,6 +39,7 @@ def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
     yield from _duplicate_names(entries)
     yield from _duplicate_claims(entries)
     yield from _mirrors(entries)
+    yield from _moves(data.get("moved"), entries)
     options = data.get("http_options")
     yield from _certificates(options if isinstance(options, dict) else {})
     front_timeout = options.get("request_timeout_s") if isinstance(options, dict) else None
@@ -180,6 +181,43 @@ def _mirrors(entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
         elif target not in names:
             hint = "the deployments are: " + ", ".join(sorted(map(str, names)))
             yield Finding(path=here, message=f"there is no deployment '{target}'", code="mirror", hint=hint)
+
+
+def _moves(moved: Any, entries: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
+    """What is moved is declared under its new name and no more under its old one; nothing is moved twice, or in a circle."""
+    blocks = [
+        (f"moved[{index}]", block["from"], block["to"])
+        for index, block in enumerate(moved if isinstance(moved, list) else [])
+        if isinstance(block, dict) and isinstance(block.get("from"), str) and isinstance(block.get("to"), str)
+    ]
+    names = {entry["name"]: path for path, entry in reversed(entries) if isinstance(entry.get("name"), str)}
+    befores, afters = ({block[side]: block[0] for block in reversed(blocks)} for side in (1, 2))
+    next_of = {old: new for _, old, new in reversed(blocks)}
+    for path, old, new in blocks:
+        if befores[old] != path:
+            message = f"'{old}' is moved already, at {{first}}"
+            yield Finding(path=f"{path}.from", message=message, code="moved", first=f"{befores[old]}.from")
+        elif afters[new] != path:
+            message = f"something else is moved to '{new}' already, at {{first}}"
+            yield Finding(path=f"{path}.to", message=message, code="moved", first=f"{afters[new]}.to")
+        elif _goes_round(old, next_of):
+            message = "leads back to itself" if old != new else "is the same name"
+            yield Finding(path=f"{path}.to", message=message, code="moved", hint="take the item away")
+        elif old in names:
+            message = f"'{old}' is still declared, at {{first}}"
+            hint = f"a deployment that is moved is declared as '{new}' only"
+            yield Finding(path=f"{path}.from", message=message, code="moved", hint=hint, first=f"{names[old]}.name")
+        elif new not in names and new not in befores:
+            hint = "the deployments are: " + ", ".join(sorted(names))
+            yield Finding(path=f"{path}.to", message=f"there is no deployment '{new}'", code="moved", hint=hint)
+
+
+def _goes_round(name: str, next_of: dict[str, str]) -> bool:
+    seen, at = {name}, next_of.get(name)
+    while at is not None and at not in seen:
+        seen.add(at)
+        at = next_of.get(at)
+    return at == name
 
 
 def _number(value: Any, default: Any = None) -> float | None:

@@ -193,6 +193,14 @@ class FakeCluster:
             self._replicas[replica_id] = replace(replica, phase=ReplicaPhase.DRAINING)
         self.on_change()
 
+    async def rename_replica(self, replica_id: str, deployment: str) -> None:
+        """It has the name."""
+        await asyncio.sleep(0)
+        self.log.append(("rename", replica_id))
+        if replica_id in self._replicas:
+            self._replicas[replica_id] = replace(self._replicas[replica_id], deployment=deployment)
+            self.on_change()
+
     async def take_back(self, replica_id: str) -> bool:
         """It serves on."""
         await asyncio.sleep(0)

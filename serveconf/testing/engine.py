@@ -87,6 +87,10 @@ class FakeReplica:
         self.state = replace(self.state, config_hash=config_hash)
         return None
 
+    async def rename(self, name: str) -> None:
+        """It has the name."""
+        self.state = replace(self.state, deployment=name)
+
     async def listen_tcp(self) -> str:
         """Somewhere."""
         self.state = replace(self.state, tcp="10.0.0.1:1024")

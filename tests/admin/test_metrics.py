@@ -259,3 +259,13 @@ def test_an_answer_that_was_long_on_its_way_takes_nothing_back() -> None:
     kept.saw_proxy("n-0", counted(4, 1.9))
     kept.keep_only([], [])
     assert kept.proxies()["n-0"].deployments["s/d"].durations["GET"][200].count == 5
+
+
+def test_what_a_replica_has_counted_stays_under_the_name_that_it_began_with() -> None:
+    kept = KeptFigures()
+    family = Family(name="made", kind="counter", samples={(): [5.0]})
+    kept.saw_replica("r1", "shop/web", ReplicaFigures(families=[family], process=process(1.0)))
+    kept.saw_replica("r1", "shop/new", ReplicaFigures(families=[family], process=process(1.0)))
+    assert list(kept.replicas()) == ["shop/web"]
+    kept.saw_replica("r1", "shop/new", ReplicaFigures(families=[family], process=process(2.0)))
+    assert list(kept.replicas()) == ["shop/new", "shop/web"]

@@ -84,6 +84,28 @@ async def test_a_config_is_taken_and_observed(lab: Lab) -> None:
     assert state.config_hash == "new"
 
 
+async def test_a_renamed_replica_is_the_same_under_its_name(lab: Lab) -> None:
+    replica = await ready(lab)
+    before = lab.replica(replica)
+    assert before is not None
+    await lab.cluster.rename_replica(replica, "new")
+    assert lab.replica(replica) == replace(before, deployment="new")
+    await lab.cluster.rename_replica("default.nobody", "new")
+    await lab.cluster.stop_replica(replica, drain_s=1)
+    await lab.until(lambda: lab.phase(replica) is None)
+
+
+async def test_a_renamed_replica_is_found_again_under_its_name(actors: ActorLab) -> None:
+    replica = await ready(actors)
+    await actors.cluster.rename_replica(replica, "new")
+    await actors.until(lambda: (found := actors.replica(replica)) is not None and found.deployment == "new")
+    await asyncio.sleep(0.1)  # until it has been told
+    await actors.another_controller()
+    found = actors.replica(replica)
+    assert found is not None
+    assert (found.deployment, found.phase) == ("new", "Ready")
+
+
 async def test_a_replica_gives_its_address_for_other_nodes_and_its_log(lab: Lab) -> None:
     replica = await ready(lab)
     address = await lab.cluster.tcp_address(replica)

@@ -428,3 +428,49 @@ def test_a_replica_on_another_node_is_reached_over_tcp() -> None:
             assert await Request(backend).status() == 200
 
     asyncio.run(run())
+
+
+def lead(n: Node, backend: Backend, name: str, *former: str) -> None:
+    """A generation is live in which this is the only deployment."""
+    n.pool.lead({("s", name, False): backend}, {("s", old): name for old in former})
+
+
+@in_loop
+async def test_who_waits_under_a_former_name_is_served_by_the_new_ones_replicas_in_its_turn() -> None:
+    async with node() as n:
+        empty = await n.backend()
+        lead(n, empty, "d")
+        waiting = [Request(empty, path=f"/{i}") for i in range(2)]
+        await until(lambda: empty.queued == 2)
+        gate = Gate()
+        replicas = (await n.start("a", gate, max_ongoing=1),)
+        said = {"replicas": replicas, "formerly": ("d",), "max_ongoing_requests": 1}
+        new = Backend(Route(prefix="/", stack="s", deployment="new", **said), n.pool)
+        await n.pool.open(replicas)
+        lead(n, new, "new", "d")
+        last = Request(new, path="/2")
+        gate.go.set()
+        assert [await r.status() for r in (*waiting, last)] == [200, 200, 200]
+        assert gate.paths == ["/0", "/1", "/2"]
+
+
+@in_loop
+async def test_a_load_goes_on_under_the_new_name_and_the_old_one_begins_with_nothing() -> None:
+    async with node() as n:
+        gate = Gate()
+        replicas = (await n.start("a", gate),)
+        old = await n.backend(*replicas)
+        lead(n, old, "d")
+        first = Request(old, path="/0")
+        await until(lambda: gate.paths == ["/0"])
+        new = Backend(Route(prefix="/", stack="s", deployment="new", replicas=replicas, formerly=("d",)), n.pool)
+        lead(n, new, "new", "d")
+        second = Request(new, path="/1")
+        await until(lambda: gate.paths == ["/0", "/1"])
+        loads = (await n.pool.reporter.report(0)).loads
+        assert {name: (load.arrivals, load.ongoing) for name, load in loads.items()} == {"s/new": (2, 2)}
+        other = await n.backend(*replicas)
+        n.pool.lead({("s", "new", False): new, ("s", "d", False): other}, {("s", "d"): "new"})
+        gate.go.set()
+        assert [await r.status() for r in (first, second, Request(other))] == [200, 200, 200]
+        assert (await n.pool.reporter.report(0)).loads["s/d"].arrivals == 1

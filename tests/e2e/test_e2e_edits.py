@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -129,6 +131,64 @@ def test_changed_user_config_is_handed_over_without_a_restart(live: Stack) -> No
     costs = edited(live, lambda s: s.spec(ONE, TWO, TUNED % "high"), kept={"one", "two", "tuned"})
     assert costs == {"tuned": {"reconfigure"}}
     assert '"said":"high"' in ask(f"{live.url}/tuned")[1]
+
+
+GRAPH = """
+    import asyncio, os
+    from serveconf import serve
+
+    @serve.deployment
+    class Model:
+        def double(self, number):
+            return 2 * number
+
+    @serve.deployment(graceful_shutdown_timeout_s=0.5)
+    class Front:
+        def __init__(self, model):
+            self.model = model
+
+        async def __call__(self, request):
+            if "lines" in request.query_params:
+                return self.lines(int(request.query_params["lines"]))
+            context = serve.get_replica_context()
+            return {"pid": os.getpid(), "four": await self.model.double.remote(2), "app": context.app_name}
+
+        async def lines(self, count):
+            for number in range(count):
+                yield f"{number}\\n"
+                await asyncio.sleep(0.1)
+
+    app = Front.bind(Model.bind())
+    """
+
+
+def test_a_renamed_application_keeps_its_processes_its_streams_and_its_calls(live: Stack) -> None:
+    live.code("graph", GRAPH)
+    live.spec(ONE, "name: shop, import_path: 'graph:app', route_prefix: /$/shop, num_replicas: 2")
+    live.apply()
+    before = live.pids("shop"), live.pids("shop.Model"), live.pids("one")
+    stream = urllib.request.urlopen(f"{live.url}/shop?lines=60", timeout=30)
+    live.spec(
+        ONE.replace("name: one", "name: single"),
+        "name: store, import_path: 'graph:app', route_prefix: /$/shop, num_replicas: 2",
+    )
+    with live.file.open("a") as file:
+        file.write("moved: [{from: shop, to: store}, {from: one, to: single}]\n")
+    planned = live.place.ok("plan", live.file).out
+    assert "moved: shop → store" in planned and "moved: one → single" in planned
+    with Load(live.place.http_port, [f"/{live.name}/shop", f"/{live.name}/one"]) as load:
+        result = live.apply()
+        time.sleep(0.5)
+    assert load.failures == [] and load.answers > 50
+    moved = {(x["deployment"], x["cost"]) for x in result["actions"]}
+    assert moved == {("store", "route"), ("store.Model", "route"), ("single", "route")}
+    assert (live.pids("store"), live.pids("store.Model"), live.pids("single")) == before
+    assert '"app":"store"' in ask(f"{live.url}/shop")[1].replace(" ", "")
+    assert stream.read().split() == [b"%d" % number for number in range(60)]
+    live.place.ok("rollback", "--stack", live.name)
+    assert (live.pids("shop"), live.pids("shop.Model"), live.pids("one")) == before
+    assert '"four":4' in ask(f"{live.url}/shop")[1].replace(" ", "")
+    live.place.ok("resume", "--stack", live.name)
 
 
 def test_a_touch_is_no_change(live: Stack) -> None:

@@ -11,6 +11,7 @@ import pytest
 from handles_harness import generation, in_loop, stack
 
 from serveconf.errors import AuthorError
+from serveconf.handles.calls import Target
 from serveconf.handles.errors import (
     BackPressureError,
     CallFailed,
@@ -436,6 +437,39 @@ async def test_a_request_ends_with_the_graph_that_it_began_with() -> None:
         assert await under_way == ["old", "old"]
         assert await with_generation(s, "outer", 2) == ["new", "new"]
         assert await s.servers["old"].drain(30)  # its last connection went with the last request of its generation
+
+
+@in_loop
+async def test_a_former_name_leads_to_the_deployment_and_who_waits_under_it_is_served() -> None:
+    async with stack() as s:
+        a = await s.replica("a", Model, max_ongoing=1)
+        await s.directory.take(generation(1, {"m": [a]}, max_ongoing_requests=1))
+        model: Any = s.served["a"].servable
+        by_old_name = s.handle("m")
+        responses = [by_old_name.wait.remote() for _ in range(3)]
+        while not model.running:
+            await asyncio.sleep(0)
+        await s.directory.take(generation(2, {"new": [a]}, max_ongoing_requests=1, formerly=("m",)))
+        responses += [by_old_name.wait.remote(), s.handle("new").wait.remote()]
+        model.go.set()
+        assert [await response for response in responses] == ["done"] * 5
+        assert await DeploymentHandle(Target(stack="m", deployment=""), caller=s.caller).remote() == ((), {})
+
+
+@in_loop
+async def test_what_a_renamed_application_was_given_to_call_leads_there_also_when_nobody_knows_the_old_name() -> None:
+    async with stack() as s:
+        a = await s.replica("a", Model)
+        await s.directory.take(generation(1, {"shop": [a], "shop.Model": [a]}))
+        bound = s.handle("shop.Model")
+        s.directory.rename_application("s", "shop", "store")
+        assert await bound.remote() == ((), {})
+        await s.directory.take(generation(2, {"store": [a], "store.Model": [a]}))
+        assert await bound.remote() == ((), {})
+        s.directory.rename_application("s", "store", "shop")
+        await s.directory.take(generation(3, {"shop": [a], "shop.Model": [a]}))
+        assert await bound.remote() == ((), {})
+        assert await s.handle("store.Model").remote() == ((), {})
 
 
 async def with_generation(s: Any, deployment: str, number: int) -> Any:

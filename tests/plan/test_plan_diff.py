@@ -10,6 +10,7 @@ import pytest
 from serveconf.plan.actions import Plan
 from serveconf.plan.desired import make_desired
 from serveconf.plan.diff import make_plan
+from serveconf.plan.moving import with_former_names
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
 from serveconf.spec.models import StackSpec
 
@@ -279,3 +280,29 @@ def test_changed_code_of_a_middleware_is_a_route_and_restarts_no_replica() -> No
         ("route", None, "route", "code changed: shop/front.py"),
         ("route", "cart", "route", "code changed: shop/guard.py"),
     ]
+
+
+def test_a_renamed_deployment_is_a_route_and_what_else_changes_costs_what_it_costs() -> None:
+    before = stack(CATALOG, CART)
+    new = {"name": "goods", "import_path": "shop.catalog:app", "num_replicas": 3, "route_prefix": "/catalog"}
+    files = {**CODE, "goods": CODE["catalog"]}
+    after = with_former_names(stack(new, CART, files=files), {"goods": ("catalog",)})
+    plan = make_plan(before, after, running(before))
+    assert lines(plan) == [
+        ("route", "goods", "route", "moved: catalog → goods"),
+        ("scale", "goods", "scale", "spec changed: num_replicas"),
+    ]
+    assert plan.actions[0].before == {"name": "catalog"}
+
+
+def test_a_renamed_deployment_with_other_code_is_a_route_and_a_roll_and_one_that_was_there_before_none() -> None:
+    before = stack(CATALOG)
+    new = {"name": "goods", "import_path": "shop.catalog:app", "num_replicas": 2, "route_prefix": "/catalog"}
+    files = {"goods": CODE["catalog"] | {"shop/catalog.py": "2"}}
+    after = with_former_names(stack(new, files=files), {"goods": ("catalog",)})
+    plan = make_plan(before, after, running(before))
+    assert [(kind, why) for kind, _, _, why in lines(plan)] == [
+        ("route", "moved: catalog → goods"),
+        ("roll", "code changed: shop/catalog.py"),
+    ]
+    assert not make_plan(after, after, running(after)).changed

@@ -7,6 +7,7 @@ import json
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -29,7 +30,7 @@ class FakePool:
             raise OperatorError("replica bad does not answer")
         self.opened |= ids
 
-    def lead(self, leaders):
+    def lead(self, leaders, former=None):
         self.leaders = dict(leaders)
 
     def release(self, ids):
@@ -521,6 +522,62 @@ async def test_a_route_that_comes_back_in_time_has_its_whole_time_again(bench):
     await asyncio.sleep(0.15)
     bench.backends[0].release.set()
     assert (await slow).status_code == 200
+
+
+def renamed(of, name, *former):
+    return replace(of, deployment=name, formerly=former)
+
+
+@run
+async def test_what_runs_under_a_former_name_has_all_the_time_it_wants_however_many_generations_come(bench):
+    brief = route(grace_s=0.02)
+    await bench.serve(brief)
+    slow = asyncio.create_task(bench.get("/a/wait"))
+    await bench.backends[0].waiting.wait()
+    new = renamed(brief, "new", "a")
+    await bench.serve(new, number=2)
+    assert (await bench.get("/a")).json()["deployment"] == "new"
+    await bench.serve(new, route("/b", "b"), number=3)
+    await bench.serve(renamed(brief, "newest", "new", "a"), number=4)
+    await asyncio.sleep(0.05)
+    bench.backends[0].release.set()
+    assert (await slow).status_code == 200
+
+
+@run
+async def test_what_runs_under_a_former_name_ends_with_the_version_that_it_runs_on(bench):
+    brief = route(grace_s=0.02)
+    await bench.serve(brief)
+    slow = asyncio.create_task(bench.get("/a/wait"))
+    await bench.backends[0].waiting.wait()
+    await bench.serve(renamed(brief, "new", "a"), number=2)
+    await bench.serve(replace(renamed(brief, "new", "a"), version="2", replicas=(replica("a2"),)), number=3)
+    assert "a1" in bench.pool.opened
+    await asyncio.sleep(0.05)  # its time is over
+    bench.backends[0].release.set()
+    await asyncio.gather(slow, return_exceptions=True)
+    assert "a1" not in bench.pool.opened
+
+
+@run
+async def test_a_renamed_route_keeps_its_middlewares_and_its_replicas(bench):
+    TAGS_MADE.clear()
+    first = route(middlewares=(tag("once"),))
+    await bench.serve(first)
+    await bench.serve(renamed(first, "new", "a"), number=2)
+    answer = await bench.get("/a")
+    assert (answer.json()["deployment"], answer.headers["x-tags"]) == ("new", "once")
+    assert (TAGS_MADE, bench.pool.released) == (["once"], [])
+
+
+@run
+async def test_a_generation_staged_with_a_new_name_and_taken_back_leaves_the_old_one_as_it_was(bench):
+    first = route()
+    await bench.serve(first)
+    await bench.app.stage(Generation(number=2, routes=(renamed(first, "new", "a"),)))
+    bench.app.abort(2)
+    assert (await bench.get("/a")).json()["deployment"] == "a"
+    assert bench.pool.released == []
 
 
 @run

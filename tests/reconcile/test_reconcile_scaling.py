@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from serveconf.errors import Conflict, NotFound, OperatorError
 from serveconf.figures import DeploymentLoad, LoadReport
 from serveconf.plan.desired import make_desired
+from serveconf.plan.moving import with_names
 from serveconf.plan.scaling import Answer
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState
 from serveconf.reconcile.loads import Loads
@@ -121,6 +122,47 @@ def test_a_process_that_begins_anew_counts_from_nothing() -> None:
     )
     sample = loads.sample("s/d", 11.0)
     assert (sample.arrivals, sample.completions, sample.ongoing_s, sample.ongoing) == (3, 1, 0.5, 2)
+
+
+def test_a_deployment_that_gets_another_name_goes_on_with_its_sums_under_whichever_name_it_is_reported() -> None:
+    loads = Loads()
+    loads.take("p", LoadReport(loads={"s/d": DeploymentLoad(arrivals=50, ongoing=1, ongoing_s=9.0)}), 10.0)
+    loads.move("s/d", "s/e")
+    assert loads.take("p", LoadReport(loads={"s/d": DeploymentLoad(arrivals=52, ongoing=2, ongoing_s=10)}), 11.0) == [
+        "s/e"
+    ]
+    loads.take("p", LoadReport(loads={"s/e": DeploymentLoad(arrivals=53, ongoing=3, ongoing_s=12.0)}), 12.0)
+    sample = loads.sample("s/e", 12.0)
+    assert (sample.arrivals, sample.ongoing, sample.ongoing_s) == (3, 3, 3.0)
+    loads.move("s/e", "s/d")  # it is taken back
+    loads.take("p", LoadReport(loads={"s/d": DeploymentLoad(arrivals=54, ongoing=0, ongoing_s=12.0)}), 13.0)
+    assert (loads.sample("s/d", 13.0).arrivals, loads.sample("s/e", 13.0).arrivals) == (4, 0)
+
+
+def test_a_name_that_another_deployment_takes_is_its_own() -> None:
+    loads = Loads()
+    loads.move("s/d", "s/e")
+    loads.own("s/d")
+    loads.take("p", LoadReport(), 9.0)
+    assert loads.take("p", LoadReport(loads={"s/d": DeploymentLoad(arrivals=1, ongoing=1)}), 10.0) == ["s/d"]
+
+
+async def test_what_is_known_of_a_load_goes_with_a_new_name_and_comes_back_with_the_old_one(room: Room) -> None:
+    room.scaling.look("shop", stack(cart()), seen(1))
+    load = DeploymentLoad(arrivals=8, ongoing=8, waiting=5, oldest_wait_s=0.2)
+    room.reports.answers.put_nowait(LoadReport(number=7, loads={"shop/cart": load}))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert room.number(stack(cart())) == 4
+    moves = {"cart": "new"}
+    new = with_names(stack(cart()), moves)
+    assert new is not None
+    room.scaling.look("shop", new, seen(4), frozenset(), moves)
+    state = room.scaling.state("shop", "new")
+    assert state is not None and (state["desired"], state["ongoing"]) == (4, 8)
+    assert room.scaling.state("shop", "cart") is None
+    room.scaling.look("shop", stack(cart()), seen(4))
+    assert room.scaling.state("shop", "cart") == state
 
 
 def test_what_ran_at_a_process_that_ended_is_gone() -> None:

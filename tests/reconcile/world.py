@@ -96,6 +96,8 @@ def request(*deployments: dict[str, Any], stack: str = "default", **more: Any) -
     spec: dict[str, Any] = {"name": stack, "deployments": list(deployments), "standbys": more.pop("standbys", 0)}
     if http is not None:
         spec["http_options"] = http
+    if "moved" in more:
+        spec["moved"] = [{"from": old, "to": new} for old, new in more.pop("moved").items()]
     files = more.pop("files", {"a.py": "1", "b.py": "1", "c.py": "1"})
     code = more.pop("code", "c0de" + "".join(files.values()))
     return ApplyRequest(spec=spec, code=code, files=files, app_dir="/app", **more)
