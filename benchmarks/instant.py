@@ -147,6 +147,7 @@ def edits(bench: Bench) -> dict[str, float]:
         bench.code(name, "web", more=more)
         bench.command("apply", str(file))
         with bench.watching(file):
+            bench.rest(name)
             time.sleep(PAUSE_S + (4 if more else 0))
             word = bench.code(name, "web", more=more)
             took = bench.until(f"/{name}/", lambda answer, word=word: answer["said"] == word)
@@ -199,7 +200,7 @@ def scaling(bench: Bench) -> dict[str, float]:
     bench.code("scaled", "web")
     bench.command("apply", str(file))
     bench.command("scale", "scaled", "1", "--stack", "scaled")
-    time.sleep(PAUSE_S)
+    bench.rest("scaled")
     pid = bench.get("/scaled/")["pid"]
     began = time.monotonic()
     command = threading.Thread(target=bench.command, args=("scale", "scaled", "3", "--stack", "scaled"))

@@ -13,9 +13,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 SPARE_S = 15.0  # for the child's own start and end
+BEFOREHAND_S = 60.0  # for everything that is imported beforehand
 
 Asked = dict[str, Any]
 Reports = dict[str, list[dict[str, Any]]]
@@ -26,12 +28,22 @@ COMMAND = [sys.executable, "-m", "serveconf.ingress.inspect"]
 class WarmInspector:
     """A process that has imported what looking needs, and forks for each question: it answers without starting Python.
 
+    Where imports have taken their time, another one takes its place that has the installed part of them behind it.
+
     One question at a time; who comes meanwhile starts a process of his own. It ends with the process that has it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, settle_s: float = 2.0, idle_s: float = 600.0, worth_s: float = 0.5) -> None:
+        """``worth_s``: what imports must take for them to be made beforehand; ``settle_s``: how long nothing may be asked
+        before that is done; ``idle_s``: … before they are given up again."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._settle_s, self._idle_s, self._worth_s = settle_s, idle_s, worth_s
+        self._learned: dict[str, None] = {}  # installed modules that what was looked at imports, in that order
+        self._beforehand: frozenset[str] = frozenset()  # those that the process has imported already
+        self._refused: set[str] = set()  # those with which it went wrong
+        self._timer: threading.Timer | None = None
+        self._closed = False
 
     def warm_up(self) -> None:
         """Start it, so that the first question need not wait."""
@@ -49,31 +61,83 @@ class WarmInspector:
     ) -> Reports:
         """See the function."""
         question = _question(code_dir, cwd, targets, middlewares, timeout_s)
-        if self._lock.acquire(blocking=False):
-            try:
-                answer = self._ask(question, _limit_s(question))
-            finally:
-                self._lock.release()
-            if answer is not None:
+        if not self._lock.acquire(blocking=False):
+            return _look(question)
+        try:
+            began, beforehand = time.monotonic(), self._beforehand
+            answer = self._ask(question, _limit_s(question))
+            if answer is not None and _all_well(answer):
+                self._learn(answer, time.monotonic() - began)
                 return answer
-        return _look(question)
+            if answer is not None and not beforehand:
+                return answer
+        finally:
+            self._lock.release()
+        answer = _look(question)
+        if beforehand and _all_well(answer):  # it was what had been imported before
+            with self._lock:
+                self._refused |= beforehand
+                self._start_anew()
+        return answer
 
     def close(self) -> None:
         """End it."""
         with self._lock:
+            self._closed = True
+            self._put_off()
             self._end()
+
+    # -- what is imported beforehand --------------------------------------------------------------------------------
+
+    def _learn(self, answer: Reports, seconds: float) -> None:
+        """The lock is held."""
+        if seconds >= self._worth_s * max(1, len(answer["targets"])):
+            self._learned |= {name: None for report in answer["targets"] for name in report["installed"]}
+        self._put_off()
+        if self._missing():
+            self._call_later(self._settle_s, self._go_further)
+        elif self._beforehand:
+            self._call_later(self._idle_s, self._go_back)
+
+    def _missing(self) -> bool:
+        return not self._learned.keys() - self._refused <= self._beforehand
+
+    def _go_further(self) -> None:
+        """Another process that has imported more takes the place of this one; questions are answered meanwhile."""
+        with self._lock:
+            names = [name for name in self._learned if name not in self._refused]
+        process = _start()
+        can = _imports(process, names)
+        with self._lock:
+            if not can or self._closed:
+                _kill(process)
+                self._refused |= set(names) - self._beforehand
+                return
+            self._end()
+            self._process, self._beforehand = process, frozenset(names)
+            self._call_later(self._idle_s, self._go_back)
+
+    def _go_back(self) -> None:
+        """Nobody has asked for long: what was imported for those who did need not lie in memory."""
+        with self._lock:
+            self._learned.clear()
+            if not self._closed:
+                self._start_anew()
+
+    def _call_later(self, seconds: float, what: Callable[[], None]) -> None:
+        self._timer = threading.Timer(seconds, what)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _put_off(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # -- the process ------------------------------------------------------------------------------------------------
 
     def _ask(self, question: Asked, limit_s: float) -> Reports | None:
         """None where it gives no answer: it is ended, and the next question starts another."""
-        process = self._running()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-            line = _read_line(process, limit_s)
-            answer: Reports | None = json.loads(line) if line.endswith(b"\n") else None
-        except (OSError, ValueError):
-            answer = None
+        answer: Reports | None = _answer_of(self._running(), question, limit_s)
         if answer is None:
             self._end()
         return answer
@@ -81,21 +145,54 @@ class WarmInspector:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            self._process = subprocess.Popen(
-                [*COMMAND, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/"
-            )
+            self._process = _start()
         return self._process
 
+    def _start_anew(self) -> None:
+        self._end()
+        self._running()
+
     def _end(self) -> None:
-        process, self._process = self._process, None
+        process, self._process, self._beforehand = self._process, None, frozenset()
         if process is not None:
-            with contextlib.suppress(OSError):
-                process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):  # what could not be written any more
-                        pipe.close()
+            _kill(process)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*COMMAND, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/"
+    )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # what could not be written any more
+                pipe.close()
+
+
+def _imports(process: subprocess.Popen[bytes], names: Sequence[str]) -> bool:
+    """Have it import them, and whether it can be forked then: the threads that a module has started are in no fork."""
+    return bool(_answer_of(process, {"beforehand": list(names)}, BEFOREHAND_S) == {"threads": 1})
+
+
+def _answer_of(process: subprocess.Popen[bytes], question: Asked, limit_s: float) -> Any:
+    """None where it gives none in time."""
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(question).encode() + b"\n")
+        process.stdin.flush()
+        line = _read_line(process, limit_s)
+        return json.loads(line) if line.endswith(b"\n") else None
+    except (OSError, ValueError):
+        return None
+
+
+def _all_well(answer: Reports) -> bool:
+    return all(report["ok"] for reports in answer.values() for report in reports)
 
 
 def look_at_code(

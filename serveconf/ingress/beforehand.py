@@ -6,12 +6,15 @@ had imported nothing.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 _PACKAGES = ("site-packages", "dist-packages")
 
@@ -37,6 +40,38 @@ def make_way(code_dir: Path) -> None:
     for name in [name for name in _names if name.partition(".")[0] in own]:
         _names.discard(name)
         sys.modules.pop(name, None)
+
+
+def watch_imports() -> set[str]:
+    """Those of them that are asked for from now on: to whoever imports them they are no different from any other."""
+    used: set[str] = set()
+    if _names:
+        builtins.__import__ = _watched(builtins.__import__, used)
+        importlib.import_module = _watched_by_name(importlib.import_module, used)
+    return used
+
+
+def _watched(real: Callable[..., ModuleType], used: set[str]) -> Callable[..., ModuleType]:
+    def __import__(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        if level == 0:
+            used.update(_names.intersection([name, *(f"{name}.{part}" for part in fromlist or ())]))
+        return real(name, globals, locals, fromlist, level)
+
+    return __import__
+
+
+def _watched_by_name(real: Callable[..., ModuleType], used: set[str]) -> Callable[..., ModuleType]:
+    def import_module(name: str, package: str | None = None) -> ModuleType:
+        used.update(_names.intersection([name]))
+        return real(name, package)
+
+    return import_module
 
 
 def installed_places() -> tuple[str, ...]:

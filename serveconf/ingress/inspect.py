@@ -2,7 +2,7 @@
 
 One JSON object on stdin, one on stdout, or with ``--serve`` line by line; the user's own output goes to stderr. Each target
 is imported in a forked child of its own. Factories are called, because what they return is what is served; classes are not
-constructed.
+constructed. ``{"beforehand": [name, …]}``: import these, for all that is asked from then on.
 
 in:  {"code_dir": str|null, "cwd": str|null, "timeout_s": number|null,
       "targets": [{"import_path", "factory", "init_args", "init_kwargs", "env_vars"}],
@@ -17,18 +17,20 @@ import functools
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any, TextIO
 
 from serveconf.code.by_value import by_value_file
 from serveconf.errors import AuthorError, CodeFailed
-from serveconf.ingress.beforehand import installed_places
+from serveconf.ingress.beforehand import import_beforehand, installed_places, watch_imports
 from serveconf.ingress.failures import code_failed
 from serveconf.ingress.forked import run_forked
 from serveconf.ingress.importing import import_target
 
 _AT_ONCE = 2
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 MOST_INSTALLED = 400
 
 
@@ -86,6 +88,7 @@ def _report(
     report = {**_EMPTY, "ok": True}
     before = set(sys.modules)
     os.environ.update(asked.get("env_vars") or {})  # this process is the target's own
+    used = watch_imports()
     try:
         report |= look(code_dir, asked)
     except AuthorError as error:
@@ -94,7 +97,7 @@ def _report(
             report["traceback"] = error.traceback or None
     own = by_value_file(asked["import_path"])
     modules = [*([own] if own else []), *_modules_below(code_dir)]
-    return report | {"modules": modules, "installed": _installed_since(before)}
+    return report | {"modules": modules, "installed": _installed_since(before - used)}
 
 
 def _modules_below(code_dir: Path | None) -> list[str]:
@@ -140,12 +143,31 @@ def main() -> None:
     import serveconf.ingress.look  # noqa: F401 - what every answer needs is there before the fork
 
     for line in sys.stdin:
+        asked = json.loads(line)
+        if "beforehand" in asked:
+            print(json.dumps({"threads": _import_alone(asked["beforehand"])}), file=out, flush=True)
+            continue
         pid = os.fork()
         if pid == 0:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the next question is not for the user's code
-            _answer(json.loads(line), out)
+            _answer(asked, out)
             os._exit(0)
         os.waitpid(pid, 0)
+
+
+def _import_alone(names: list[str]) -> int:
+    """Import them without the threads that some of them start to compute with; how many threads there are then."""
+    variables = dict.fromkeys(_THREADS, "1") | {name: os.environ[name] for name in _THREADS if name in os.environ}
+    before = {**os.environ}
+    os.environ.update(variables)
+    import_beforehand(names, failed=lambda _name, _error: None)
+    for name in _THREADS:
+        if name not in before:
+            os.environ.pop(name, None)
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:  # no Linux
+        return threading.active_count()
 
 
 def _answer(request: dict[str, Any], out: TextIO) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +84,106 @@ def test_it_ends_with_its_owner(tmp_path: Path) -> None:
     inspector.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed modules; each counts how often it is imported, in a file beside it."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (tmp_path / "app").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def app(installed: Path, tmp_path: Path) -> Path:
+    """The user's folder."""
+    return tmp_path / "app"
+
+
+COUNTS = "with open(__file__ + '.count', 'a') as file: file.write('x')\n"
+
+
+def imports_of(installed: Path, name: str) -> int:
+    count = installed / f"{name}.py.count"
+    return len(count.read_text()) if count.exists() else 0
+
+
+@pytest.fixture
+def learning() -> Iterator[WarmInspector]:
+    inspector = WarmInspector(settle_s=0.05, worth_s=0.0)
+    yield inspector
+    inspector.close()
+
+
+def until(what: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_installed_modules_are_imported_beforehand_once_they_are_known_and_told_as_ever(
+    learning: WarmInspector, installed: Path, app: Path
+) -> None:
+    (installed / "large.py").write_text(COUNTS)
+    (installed / "larger.py").write_text(COUNTS + "import large\n")
+    (app / "web.py").write_text("import larger\nasync def app(s, r, d): ...\n")
+    (report,) = learning.look_at_code(**question(app, "web:app"))["targets"]
+    assert {"larger", "large"} <= set(report["installed"])
+    until(lambda: "larger" in learning._beforehand)
+    before = imports_of(installed, "large")
+    (report,) = learning.look_at_code(**question(app, "web:app"))["targets"]
+    assert report["ok"] and "larger" in report["installed"] and report["modules"] == ["web.py"]
+    (app / "web.py").write_text(
+        "import importlib\nlarge = importlib.import_module('large')\nasync def app(s, r, d): ...\n"
+    )
+    (report,) = learning.look_at_code(**question(app, "web:app"))["targets"]
+    assert "large" in report["installed"] and "larger" not in report["installed"]
+    assert imports_of(installed, "large") == before
+
+
+def test_a_file_of_the_users_comes_before_what_was_imported_beforehand(
+    learning: WarmInspector, installed: Path, app: Path
+) -> None:
+    (installed / "name.py").write_text("")
+    (app / "web.py").write_text("import name\nasync def app(s, r, d): ...\n")
+    learning.look_at_code(**question(app, "web:app"))
+    until(lambda: "name" in learning._beforehand)
+    (app / "name.py").write_text("")
+    (report,) = learning.look_at_code(**question(app, "web:app"))["targets"]
+    assert report["modules"] == ["name.py", "web.py"] and "name" not in report["installed"]
+
+
+def test_what_cannot_be_imported_beforehand_is_left_to_who_needs_it(
+    learning: WarmInspector, installed: Path, app: Path
+) -> None:
+    (installed / "odd.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    (app / "web.py").write_text("import odd\nasync def app(s, r, d): ...\n")
+    assert learning.look_at_code(**question(app, "web:app"))["targets"][0]["ok"]
+    until(lambda: "odd" in learning._refused)
+    assert learning.look_at_code(**question(app, "web:app"))["targets"][0]["ok"]
+
+
+def test_what_fails_only_because_of_them_is_looked_at_without(
+    learning: WarmInspector, installed: Path, app: Path
+) -> None:
+    (installed / "once.py").write_text("import os\nPID = os.getpid()\n")
+    (app / "web.py").write_text("import os, once\nassert once.PID == os.getpid()\nasync def app(s, r, d): ...\n")
+    assert learning.look_at_code(**question(app, "web:app"))["targets"][0]["ok"]
+    until(lambda: "once" in learning._beforehand)
+    assert learning.look_at_code(**question(app, "web:app"))["targets"][0]["ok"]
+    assert "once" in learning._refused
+
+
+def test_what_nobody_asks_for_any_more_does_not_stay_in_memory(installed: Path, app: Path) -> None:
+    inspector = WarmInspector(settle_s=0.05, worth_s=0.0, idle_s=0.2)
+    (installed / "large.py").write_text(COUNTS)
+    (app / "web.py").write_text("import large\nasync def app(s, r, d): ...\n")
+    inspector.look_at_code(**question(app, "web:app"))
+    until(lambda: imports_of(installed, "large") == 2)
+    until(lambda: not inspector._learned and not inspector._beforehand)
+    inspector.close()

@@ -15,9 +15,11 @@ import serveconf
 PACKAGE = Path(serveconf.__file__).parent
 SPEC = """
 name: shop
-http_options: {{port: {port}, workers: 2}}
+http_options: {{port: {port}}}
 deployments:
   - {{name: web, import_path: "web:app", num_replicas: 2}}
+  - {{name: one, import_path: "web:app", process: both}}
+  - {{name: two, import_path: "web:app", process: both}}
 """
 
 
@@ -44,6 +46,7 @@ class Installed(Place):
         """Of everything that runs."""
         status = self.status()
         found = {status["controller"]["serveconf"], *(p["serveconf"] for p in status["proxies"])}
+        found |= {s["serveconf"] for s in status["standbys"] if s["kind"] == "proxy"}
         replicas = [r for s in status["stacks"] for d in s["deployments"] for r in d["replicas"]]
         return found | {replica["serveconf"] for replica in replicas}
 
@@ -69,8 +72,10 @@ def place() -> Iterator[Installed]:
 
 
 def test_upgrades_lose_no_request_and_one_that_does_not_come_up_changes_nothing(place: Installed) -> None:
-    until(lambda: place.status()["standbys"], "there is a standby of the old version")
-    with Load(place.http_port, ["/web/"]) as load:
+    until(
+        lambda: len(place.status()["standbys"]) == 2, "a replica's and a proxy's standby of the old version are there"
+    )
+    with Load(place.http_port, ["/web/", "/one/", "/two/"]) as load:
         place.install("0.2.0", broken="replica")
         done = place.run("upgrade", "-o", "json")
         assert (done.code, done.json["outcome"]) == (3, "rolled_back"), done.err
@@ -86,7 +91,7 @@ def test_upgrades_lose_no_request_and_one_that_does_not_come_up_changes_nothing(
         assert "serveconf upgrade" in place.ok("routes").err  # the command is newer than the controller
         done = place.ok("upgrade", "-o", "json")
         assert done.json["outcome"] == "applied"
-        assert [a["action"] for a in done.json["actions"]] == ["controller", "proxy", "proxy", "roll"]
+        assert [a["action"] for a in done.json["actions"]] == ["controller", "proxy", "proxy", "roll", "roll", "roll"]
         assert done.json["receipt"]["failed"] == 0
         until(lambda: place.versions() == {"0.4.0"}, "everything runs the new version")
         again = place.ok("upgrade", "-o", "json")
