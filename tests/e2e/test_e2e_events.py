@@ -98,12 +98,14 @@ def test_applies_starts_and_what_an_app_counts_itself_are_on_the_metrics_page(st
     assert of("http_server_request_duration_seconds_count", deployment="web", **answered) == 5
 
 
-def test_spans_of_a_request_form_a_chain_and_tracing_is_turned_on_and_off_live(stack: Stack) -> None:
+@pytest.mark.parametrize("process", ["null", "both"])
+def test_spans_of_a_request_form_a_chain_and_tracing_is_turned_on_and_off_live(stack: Stack, process: str) -> None:
     collector = Collector()
     try:
         stack.code("inner", "def said() -> str:\n    return 'hello'\n")
         stack.code("web", MEASURED.replace("STACK", stack.name))
-        parts = (WEB, "name: inner, import_path: 'inner:said', route_prefix: null")
+        inner = "name: inner, import_path: 'inner:said', route_prefix: null"
+        parts = tuple(f"{part}, process: {process}" for part in (WEB, inner))
         stack.spec(*parts)
         stack.apply()
         pids = stack.pids("web")
