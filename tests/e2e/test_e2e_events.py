@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import PLAIN, Stack
 from place import ask, until
 from prometheus_client.parser import text_string_to_metric_families
