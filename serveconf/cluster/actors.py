@@ -442,6 +442,12 @@ class ActorCluster:
         if handle is not None:
             handle.stop(self._drain_s(handle, drain_s))
 
+    async def serve_beside(self, proxy_id: str) -> None:
+        """See the port."""
+        handle = self._proxy(proxy_id)
+        await handle.ask("serve_beside", timeout_s=PROXY_ANSWER_S)
+        handle.note(stands_by=False)
+
     async def warn_proxy(self, proxy_id: str) -> None:
         """See the port."""
         await self._proxy(proxy_id).ask("warn", timeout_s=PROXY_ANSWER_S)

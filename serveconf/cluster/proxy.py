@@ -81,7 +81,15 @@ class Proxy:
             self._fail(f"{type(error).__name__}: {error}")
         self._ready.set()
 
+    async def serve_beside(self) -> None:
+        """Serve the port although the other one has not ended: it is silent, and clients wait."""
+        if self._state.stands_by:
+            log.warning("proxy serves in the place of one that is silent", proxy=self._order.id)
+            await self._serve()
+
     async def _serve(self) -> None:
+        if self._state.phase is Phase.READY and not self._state.stands_by:  # beside one that has ended by now
+            return
         sock = self._port.listener if self._port is not None else None
         await self._server.start(sock.dup() if sock is not None else self._listen())
         self._state = replace(self._state, phase=Phase.READY, stands_by=False)
@@ -219,11 +227,14 @@ class Proxy:
         await asyncio.shield(self._draining)
 
     async def _drain(self, timeout_s: float) -> None:
-        if self._state.stands_by and self._standing_by is not None:
-            self._standing_by.cancel()
-        if self._port is not None and self._state.stands_by:
+        goes_on = False
+        if self._port is not None and self._port.is_held_by_another:
+            if self._standing_by is not None:
+                self._standing_by.cancel()
             self._port.leave()
-        goes_on = self._port is not None and await self._port.hand_over()
+            goes_on = True
+        elif self._port is not None:
+            goes_on = await self._port.hand_over()
         await self._server.drain(timeout_s, goes_on=goes_on)
 
     def _fail(self, message: str) -> None:

@@ -43,6 +43,11 @@ class SharedPort:
         self._heirs: list[socket.socket] = []
         _all.add(self)
 
+    @property
+    def is_held_by_another(self) -> bool:
+        """Whether another process has the lock, and this one the same listener."""
+        return self._line is not None
+
     async def enter(self) -> bool:
         """Whether the listener is this process's to serve; else another one serves it, and this one holds it too.
 

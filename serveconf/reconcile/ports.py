@@ -196,6 +196,9 @@ class Cluster(Protocol):
     async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:
         """Begin to drain and then stop a proxy."""
 
+    async def serve_beside(self, proxy_id: str) -> None:
+        """Have a proxy that stands by serve at once, although the other one has not ended. Raises OperatorError."""
+
     async def warn_proxy(self, proxy_id: str) -> None:
         """Have a proxy say that it is not healthy, while it serves on: who sends it requests is to look for another."""
 

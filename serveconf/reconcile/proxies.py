@@ -126,7 +126,21 @@ class Proxies:
             spare = slot not in needed or (slot not in self._replacing and there[slot].id != proxy.id)
             if spare and proxy.phase in ALIVE:
                 await self._cluster.stop_proxy(proxy.id, drain_s=self._longest_drain())
+        await self._relieve(observed)
         return min(pause, await self._bring_forward(observed))
+
+    async def _relieve(self, observed: Observed) -> None:
+        """Where who serves is silent the one that stands by serves at once: it holds the same listener."""
+        for silent in observed.proxies:
+            if silent.phase is not ProxyPhase.UNHEALTHY or silent.stands_by:
+                continue
+            place = (silent.node_id, silent.listener)
+            beside = [p for p in observed.proxies if (p.node_id, p.listener) == place and p.phase is ProxyPhase.READY]
+            if beside and all(p.stands_by for p in beside):
+                try:
+                    await self._cluster.serve_beside(beside[0].id)
+                except ServeconfError as error:
+                    log.warning("nobody serves beside a silent proxy", extra={"reason": error.message})
 
     def _leaving_nodes(self) -> set[str]:
         """The nodes that will go soon; with the head everything goes."""

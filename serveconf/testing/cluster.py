@@ -236,6 +236,13 @@ class FakeCluster:
             self._proxies[proxy_id] = replace(proxy, phase=ProxyPhase.DRAINING)
         self.on_change()
 
+    async def serve_beside(self, proxy_id: str) -> None:
+        """It serves."""
+        await self._answer_of(proxy_id)
+        self.log.append(("serve_beside", proxy_id))
+        self._proxies[proxy_id] = replace(self._proxies[proxy_id], stands_by=False)
+        self.on_change()
+
     async def warn_proxy(self, proxy_id: str) -> None:
         """It serves on."""
         await self._answer_of(proxy_id)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World, request
+from world import World
 
 from serveconf.errors import CodeFailed
 from serveconf.plan.state import ProxyPhase, ProxyState
@@ -122,17 +122,28 @@ async def test_it_serves_when_the_other_one_has_died_which_then_stands_by(world:
     assert {p.generation for p in world.cluster.observe().proxies} == {world.live.number}
 
 
-async def test_where_the_one_that_serves_is_silent_no_table_moves(world: World) -> None:
+async def test_where_the_one_that_serves_is_silent_it_serves_beside_it(world: World) -> None:
     await world.apply(A, standbys=1)
     await rest(world)
-    world.cluster.hung.add(serving(world)[0].id)
+    (first,), (second,) = serving(world), standing_by(world)
+    world.cluster.hung.add(first.id)
     await rest(world)
-    number = world.ledger.generation.number
-    operation = world.plane.apply(request({**A, "num_replicas": 2}, standbys=1))
-    await rest(world)
-    assert (operation.result, world.ledger.generation.number) == (None, number)
+    assert [what for what in world.cluster.log if what[0] == "serve_beside"] == [("serve_beside", second.id)]
+    done = await world.apply({**A, "num_replicas": 2}, standbys=1)
+    assert done["outcome"] == "applied"
+    assert next(p for p in serving(world) if p.id == second.id).generation == world.ledger.generation.number
     world.cluster.hung.clear()
-    assert (await world.run(operation))["outcome"] == "applied"
+    await rest(world)
+    assert {p.generation for p in world.cluster.observe().proxies} == {world.live.number}
+
+
+async def test_a_silent_one_that_stands_by_holds_up_no_table(world: World) -> None:
+    await world.apply(A, standbys=1)
+    await rest(world)
+    world.cluster.hung.add(standing_by(world)[0].id)
+    await rest(world)
+    assert (await world.apply({**A, "num_replicas": 2}, standbys=1))["outcome"] == "applied"
+    world.cluster.hung.clear()
 
 
 async def test_status_shows_it_among_the_standbys(world: World) -> None:
