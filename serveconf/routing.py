@@ -136,6 +136,21 @@ def decode(data: bytes) -> Generation:
     return msgspec.json.decode(data, type=Generation)
 
 
+def beginning_key(stack: str) -> str:
+    """Where in the store the routes of a stack lie that begin to be served: ``reconcile.beginning``."""
+    return f"beginning/{stack}"
+
+
+def encode_routes(routes: tuple[Route, ...]) -> bytes:
+    """The routes as JSON bytes."""
+    return msgspec.json.encode(routes)
+
+
+def decode_routes(data: bytes) -> tuple[Route, ...]:
+    """The routes from what ``encode_routes`` gave."""
+    return msgspec.json.decode(data, type=tuple[Route, ...])
+
+
 def as_match(said: Mapping[str, Any] | None) -> Match | None:
     """What a spec says under ``match``, in one spelling; None where it excludes nothing."""
     match = Match(

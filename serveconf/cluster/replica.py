@@ -46,6 +46,7 @@ from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import ReplicaOrder, Store
+from serveconf.routing import beginning_key
 from serveconf.runtime import context, multiplexed
 from serveconf.runtime.log_lines import set_up_logging
 from serveconf.tracing import Outlet
@@ -156,7 +157,11 @@ class Replica:
 
     async def describe(self) -> ReplicaState:
         """What it is now."""
-        return replace(self._state, ongoing=self._server.ongoing if self._server else 0, tcp=self._tcp)
+        state = self._state
+        waits_for = self._following.directory.waits_for if self._following is not None else ""
+        if waits_for and state.phase is Phase.STARTING:
+            state = replace(state, message=f"it calls deployment '{waits_for}', which is not ready")
+        return replace(state, ongoing=self._server.ongoing if self._server else 0, tcp=self._tcp)
 
     async def figures(self) -> bytes:
         """What was counted here: ``ReplicaFigures`` as msgpack, as they go on changing."""
@@ -206,14 +211,18 @@ class Replica:
         return await self._pool.reporter.report(seen, slower=slower)
 
     async def _build(self) -> None:
-        deployment, spec = self._order.deployment, self._order.deployment.spec
-        models = self.room.models = HeldModels()
         if self._shared:
             ground = await self._shared.ground()
         else:
             names = log_names(self.room)
             ground = await enter(self._order, self._store, self._packages, self._pool, lambda: names)
         self._following = ground.following
+        with ground.following.directory.starting():
+            await self._start_up(ground)
+
+    async def _start_up(self, ground: Ground) -> None:
+        deployment, spec = self._order.deployment, self._order.deployment.spec
+        models = self.room.models = HeldModels()
         target = import_target(spec["import_path"], ground.code)
         self._enter_context(None)
         self._served = build(
@@ -231,7 +240,7 @@ class Replica:
         answering = Answering(
             served.app,
             lambda: served.servable,
-            self._following.directory.holding,
+            ground.following.directory.holding,
             Tracing(lambda: served.app.app, self._spans, name=deployment.name),
         )
         self._server = WireServer(
@@ -373,7 +382,7 @@ async def enter(
     _enter(deployment.app_dir, code)
     writes = report_writes(store, order.stack, app_dir=deployment.app_dir, code=code)
     set_up_logging(deployment.spec.get("logging"), names)
-    following = Following(pool, lambda: store.get("generation"))
+    following = Following(pool, lambda: store.get("generation"), lambda stack: store.get(beginning_key(stack)))
     install_caller(following.caller)
     return Ground(code=code, following=following, writes=writes)
 

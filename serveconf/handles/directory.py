@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -20,13 +20,16 @@ from serveconf.handles.calls import Target
 from serveconf.handles.errors import DeploymentUnavailableError
 from serveconf.proxy.dispatch import Backend
 from serveconf.proxy.pool import ReplicaPool
-from serveconf.routing import Generation, ReplicaAddress, Route
+from serveconf.routing import Generation, ReplicaAddress, Route, decode_routes
 from serveconf.wire import ProtocolError
 
 log = logging.getLogger("serveconf.handles")
 
+BEGIN_S = 0.1  # between two looks at what begins to be served
 APPEAR_S = 5.0  # how long a call waits for a deployment that no table names yet
 LINGER_S = 1.0  # how long a table outlives the next one's commit: proxies take that one at about the same time
+
+ReadBeginning = Callable[[str], Awaitable[bytes | None]]
 
 
 @dataclass(eq=False)
@@ -56,8 +59,13 @@ class Table:
 class Directory:
     """The tables of one process. Everything is called from the one loop that its connections live on."""
 
-    def __init__(self, pool: ReplicaPool) -> None:
+    def __init__(self, pool: ReplicaPool, begins: ReadBeginning | None = None) -> None:
+        """``begins``: reads the routes of a stack that begin to be served."""
         self._pool = pool
+        self._read_beginning = begins
+        self._starting = 0  # replicas of this process that are not ready yet
+        self._begun: dict[Target, Backend] = {}
+        self.waits_for = ""  # the deployment that code of a replica that starts has called, and that is not ready
         self._live = Table(0)
         self._tables: dict[int, Table] = {0: self._live}
         self._opened: dict[str, ReplicaAddress] = {}
@@ -140,6 +148,8 @@ class Directory:
 
     async def find(self, target: Target, generation: int) -> Backend:
         """Who takes calls of a deployment. Raises DeploymentUnavailableError where nothing of that name appears in time."""
+        if self._starting and (begun := await self._find_beginning(target)) is not None:
+            return begun
         table = self._tables.get(generation) if generation else None
         meant = self._meant(target, table) if table is not None else None
         if table is None or meant is None:
@@ -176,6 +186,44 @@ class Directory:
         if meant is None and new is not None:
             return table.meant(Target(stack=target.stack, deployment=f"{new}{dot}{rest}"))
         return meant
+
+    # while a replica of this process starts
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Until it is ready its calls find also what no table names yet, because that begins to be served with it."""
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
+            if not self._starting:
+                self._begun.clear()
+                self._release()
+
+    async def _find_beginning(self, target: Target) -> Backend | None:
+        """Who takes calls of a deployment that begins to be served, when it is ready. None where it does not begin."""
+        try:
+            while (route := await self._beginning_route(target)) is not None:
+                if route.replicas:
+                    return await self._begin(target, route)
+                self.waits_for = target.deployment
+                await asyncio.sleep(BEGIN_S)
+        finally:
+            self.waits_for = ""
+        return None
+
+    async def _beginning_route(self, target: Target) -> Route | None:
+        data = await self._read_beginning(target.stack) if self._read_beginning is not None else None
+        routes = decode_routes(data) if data else ()
+        return next((route for route in routes if route.deployment == target.deployment), None)
+
+    async def _begin(self, target: Target, route: Route) -> Backend:
+        known = self._begun.get(target)
+        if known is None or known.route != route:
+            known = self._begun[target] = self._backend(route)
+            await self._open(route.replicas)  # in the line it would be served by whoever leads that
+        return known
 
     # connections
 
@@ -225,7 +273,8 @@ class Directory:
 
     def _release(self) -> None:
         """Tell the pool about replicas that no table names any more."""
-        named = {r.id for table in self._tables.values() for b in table.backends.values() for r in b.route.replicas}
+        backends = [b for table in self._tables.values() for b in table.backends.values()]
+        named = {r.id for backend in (*backends, *self._begun.values()) for r in backend.route.replicas}
         unused = sorted(self._opened.keys() - named)
         for replica_id in unused:
             del self._opened[replica_id]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from serveconf.figures import Histogram
 from serveconf.handles.calling import WireCaller
-from serveconf.handles.directory import Directory
+from serveconf.handles.directory import Directory, ReadBeginning
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.routing import decode
 
@@ -24,8 +24,13 @@ LOOK_EVERY_S = 0.25
 class Following:
     """A caller whose directory follows the store. Made, and used, on the loop that its connections live on."""
 
-    def __init__(self, pool: ReplicaPool, read: Callable[[], Awaitable[bytes | None]]) -> None:
-        self.directory = Directory(pool)
+    def __init__(
+        self,
+        pool: ReplicaPool,
+        read: Callable[[], Awaitable[bytes | None]],
+        read_beginning: ReadBeginning | None = None,
+    ) -> None:
+        self.directory = Directory(pool, read_beginning)
         self._loop = asyncio.get_running_loop()
         self._read = read
         self._caller: WireCaller | None = None

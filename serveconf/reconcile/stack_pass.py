@@ -23,6 +23,7 @@ from serveconf.plan.processes import beside, members, process_of, seen_together
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
+from serveconf.reconcile.beginning import Beginning, beginning, beginning_routes
 from serveconf.reconcile.canary_decide import Trial, decide_trial
 from serveconf.reconcile.canary_pass import LOOK_S as CANARY_LOOK_S
 from serveconf.reconcile.canary_pass import Canaries
@@ -80,6 +81,7 @@ class StackPass:
         self._phases: dict[str, ReplicaPhase] = {}
         self._not_starting: set[str] = set()  # deployments whose last replica ended without having been ready
         self._refused_since: float | None = None
+        self._beginning = Beginning(name, room.stacks.ledger.store)
         self._baking = Baking(room.cluster, room.clock)
         self._canaries = Canaries(room.cluster, room.stacks, room.clock, say=self._say, journal=room.journal)
 
@@ -113,6 +115,7 @@ class StackPass:
         if decision.failure is not None:
             await self._give_up(head, decision.failure)
             return 0.0
+        await self._tell_what_begins(head, observed, trial)
         pause = min(pause, await self._start(head, decision, observed))
         self._reconfigure(head, decision)
         self._tend(head, observed)
@@ -121,6 +124,16 @@ class StackPass:
         await self._drain_surplus(decision, there)
         await self._give_names()
         return pause
+
+    async def _tell_what_begins(self, head: StackHead, observed: Observed, trial: Trial | None) -> None:
+        """To the target's replicas that start: which of those that they are bound to are ready."""
+        target = self._desired(head.target) if trial is None or trial.plan.is_over(trial.state) else None
+        places = frozenset(replica.node_id for replica in observed.of_stack(self.name))
+        begun = [
+            (deployment, await self._reached_from(places, replicas))
+            for deployment, replicas in beginning(target, observed, self._table.generation)
+        ]
+        await self._beginning.tell(beginning_routes(target, begun))
 
     def _decide(self, head: StackHead, observed: Observed, trial: Trial | None) -> Decision:
         drains = {node.id for node in self._cluster.nodes() if node.drains}
@@ -329,7 +342,11 @@ class StackPass:
 
     async def _reachable(self, replicas: tuple[ReplicaState, ...], observed: Observed) -> tuple[ReplicaState, ...]:
         """The replicas with an address for proxies on other nodes, where there are such proxies."""
-        places = {proxy.node_id for proxy in observed.proxies}
+        return await self._reached_from(frozenset(proxy.node_id for proxy in observed.proxies), replicas)
+
+    async def _reached_from(
+        self, places: frozenset[str], replicas: tuple[ReplicaState, ...]
+    ) -> tuple[ReplicaState, ...]:
         reached = []
         for replica in replicas:
             if replica.tcp is None and places - {replica.node_id}:

@@ -80,6 +80,11 @@ class FakeCluster:
                 del self._proxies[proxy.id]
         self.on_change()
 
+    def get_ready(self, replica_id: str) -> None:
+        """One that is starting, before all others."""
+        self._replicas[replica_id] = replace(self._replicas[replica_id], phase=ReplicaPhase.READY)
+        self.on_change()
+
     def kill(self, replica_id: str) -> None:
         """The replica's process ends."""
         process = self._replicas[replica_id].process

@@ -74,6 +74,53 @@ def test_an_async_constructor_is_awaited(stack: Stack) -> None:
     assert ask(f"{stack.url}/plain")[1] == "ready"
 
 
+ASKS_AT_START = """
+    import asyncio
+    from fastapi import FastAPI
+    from serveconf import serve
+
+    WORD = "%s"
+
+    @serve.deployment
+    class Vocabulary:
+        async def __init__(self):
+            await asyncio.sleep(1)
+
+        def words(self):
+            return [WORD]
+
+    @serve.deployment
+    class Model:
+        async def __init__(self, vocabulary):
+            self.words = await vocabulary.words.remote()
+
+        def say(self):
+            return self.words
+
+    web = FastAPI()
+
+    @serve.deployment
+    @serve.ingress(web)
+    class Front:
+        async def __init__(self, model):
+            self.words = await model.say.remote()
+
+        @web.get("/")
+        def words(self) -> list[str]:
+            return self.words
+
+    app = Front.bind(Model.bind(Vocabulary.bind()))
+    """
+
+
+def test_a_constructor_calls_what_is_bound_to_it_also_while_all_of_it_starts(stack: Stack) -> None:
+    for word in ("first", "second"):
+        stack.code("asks", ASKS_AT_START % word)
+        stack.spec("name: asks, import_path: 'asks:app', route_prefix: /$/asks")
+        stack.apply()
+        assert ask(f"{stack.url}/asks") == (200, f'["{word}"]')
+
+
 def test_a_spec_with_the_control_apis_port_is_served_and_the_control_api_moves(tmp_path: Path) -> None:
     place = Place()
     (tmp_path / "web.py").write_text("from fastapi import FastAPI\napp = FastAPI()\napp.get('/')(lambda: 'hi')\n")

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handles_harness import generation, in_loop, stack
+from handles_harness import SECRET, generation, in_loop, stack
 
 from serveconf.errors import AuthorError
+from serveconf.handles.calling import WireCaller
 from serveconf.handles.calls import Target
+from serveconf.handles.directory import Directory
 from serveconf.handles.errors import (
     BackPressureError,
     CallFailed,
@@ -22,7 +24,8 @@ from serveconf.handles.errors import (
 )
 from serveconf.handles.handle import DeploymentHandle
 from serveconf.ingress.class_routes import ingress
-from serveconf.routing import SessionAffinity
+from serveconf.proxy.pool import ReplicaPool
+from serveconf.routing import SessionAffinity, encode_routes
 from serveconf.runtime.context import get_multiplexed_model_id
 
 
@@ -527,3 +530,35 @@ async def test_calls_are_timed_by_whom_they_call_also_those_that_fail() -> None:
         counted = made.caller.durations["s/work"]
         assert counted.count == 3
         assert counted.sum > 0
+
+
+@in_loop
+async def test_what_begins_to_be_served_is_found_by_who_starts_beside_it_and_by_nobody_else() -> None:
+    async with stack() as s:
+        begun: dict[str, bytes] = {}
+        asked: list[str] = []
+
+        async def read(name: str) -> bytes | None:
+            await asyncio.sleep(0)
+            asked.append(name)
+            return begun.get(name)
+
+        directory = Directory(ReplicaPool(node_id="n", secret=SECRET), read)
+        handle = s.handle("m", WireCaller(directory))
+        old = await s.replica("old", lambda request=None: "old")
+        await directory.take(generation(1, {"m": [old]}))
+        begun["s"] = encode_routes(generation(0, {"m": []}).routes)
+        with directory.starting():
+            response = asyncio.create_task(wait_for(handle.remote()))
+            while directory.waits_for != "m":
+                await asyncio.sleep(0)
+            new = await s.replica("new", lambda request=None: "new")
+            begun["s"] = encode_routes(generation(0, {"m": [new]}).routes)
+            assert await response == "new"
+            assert directory.waits_for == ""
+            del begun["s"]
+            assert await handle.remote() == "old"  # the apply has come to nothing
+        asked.clear()
+        assert (await handle.remote(), asked) == ("old", [])
+        await directory.close()
+        assert await s.servers["new"].drain(5)
