@@ -51,13 +51,13 @@ def _table(actions: list[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _details(actions: list[Mapping[str, Any]]) -> Iterator[str]:
-    values = {
-        f"{action['deployment'] or 'http front'}: {action['action']}": {
-            "before": action["before"], "after": action["after"],
-        }
-        for action in actions
-        if action["before"] or action["after"]
-    }  # fmt: skip
+    values: dict[str, dict[str, Any]] = {}
+    for action in actions:
+        if action["before"] or action["after"]:  # who is renamed and gets another prefix is routed twice
+            key = f"{action['deployment'] or 'http front'}: {action['action']}"
+            said = values.setdefault(key, {"before": None, "after": None})
+            for side in said:
+                said[side] = {**(said[side] or {}), **action[side]} if action[side] is not None else said[side]
     text = json.dumps(values, indent=2, ensure_ascii=False)
     if len(text) > _MOST_DETAILS:
         text = f"{text[:_MOST_DETAILS]}\n…"

@@ -156,7 +156,9 @@ def _already_said(action: Action) -> set[str]:
             return {"num_replicas"}
         case ActionKind.ROUTE if "→" in what_of(action):
             return {"route_prefix"}
-        case ActionKind.ROLL | ActionKind.RECONFIGURE | ActionKind.ROUTE | ActionKind.UPDATE | ActionKind.PROXY:
+        case ActionKind.ROUTE:
+            return {"name"}  # of what was renamed: its reason says so
+        case ActionKind.ROLL | ActionKind.RECONFIGURE | ActionKind.UPDATE | ActionKind.PROXY:
             return set()
     assert_never(kind)
 

@@ -43,11 +43,31 @@ def merged_spec(said: dict[str, Any], before: dict[str, Any], *, alone: bool = F
     deployments = {d["name"]: d for d in (*before.get("deployments", ()), *said.get("deployments", ()))}
     spec = {**before, **said, "deployments": list(deployments.values())}
     http_options = {**before.get("http_options", {}), **said.get("http_options", {})}
-    return spec | ({"http_options": http_options} if http_options else {})
+    return _with_its_moves(spec | ({"http_options": http_options} if http_options else {}))
 
 
 def spec_without(before: dict[str, Any], deployments: Collection[str] | None) -> dict[str, Any]:
     """A spec less some of its deployments; less all of them and its say in the front where None are named."""
     if deployments is None:
         return {key: before[key] for key in ("name",) if key in before}
-    return {**before, "deployments": [d for d in before.get("deployments", ()) if d["name"] not in deployments]}
+    kept = [d for d in before.get("deployments", ()) if d["name"] not in deployments]
+    return _with_its_moves({**before, "deployments": kept})
+
+
+def _with_its_moves(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec without items of ``moved`` that lead to what it does not declare, or from what it does: as it may be said."""
+    if not spec.get("moved"):
+        return spec
+    names = {d["name"] for d in spec["deployments"]}
+    following = {block["from"]: block["to"] for block in spec["moved"] if block["from"] not in names}
+
+    def leads_somewhere(name: str) -> bool:
+        for _ in following:  # at most through all of them
+            if name in names:
+                break
+            name = following.get(name, name)
+        return name in names
+
+    moved = [{"from": old, "to": new} for old, new in following.items() if leads_somewhere(new)]
+    rest = {key: value for key, value in spec.items() if key != "moved"}
+    return {**rest, "moved": moved} if moved else rest

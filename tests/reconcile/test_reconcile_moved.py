@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from world import World, request
 
 from serveconf.reconcile.ports import Answers
@@ -312,3 +313,14 @@ async def test_a_process_that_several_share_is_rolled_when_one_of_them_is_rename
     )
     assert not set(before) & set(world.replicas())
     assert names(world) == {"new", "b"}
+
+
+async def test_what_is_deleted_leaves_no_item_that_leads_to_it(world: World) -> None:
+    await world.apply(A, B)
+    await world.apply(NEW_A, B, moved=MOVED)
+    await world.apply(NEW_A, {**B, "name": "other"}, moved={**MOVED, "b": "other"})
+    await world.run(world.plane.delete("default", ["new"], request()))
+    spec = world.plane.history("default")[0].spec
+    assert spec["moved"] == [{"from": "b", "to": "other"}]
+    await world.run(world.plane.apply(replace(request({"name": "b", "import_path": "c:app"}), merge=True)))
+    assert "moved" not in world.plane.history("default")[0].spec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from serveconf.cli.markdown_view import plan_markdown
 from serveconf.cli.plan_view import render_plan
 
 
@@ -92,3 +93,11 @@ def test_text_from_users_cannot_steer_the_terminal() -> None:
     text = render_plan(plan(action("update", "a", "code changed: \x1b[2Jx.py", {"k": "\x1b[0m"}, {"k": "\x07"})))
     assert "\x1b" not in text
     assert "\x07" not in text
+
+
+def test_a_renamed_deployment_says_its_names_once() -> None:
+    moved = action("route", "goods", "moved: catalog → goods", {"name": "catalog"}, {"name": "goods"})
+    assert render_plan(plan(moved)).splitlines()[:2] == ["  ~ goods  route  moved: catalog → goods", ""]
+    elsewhere = action("route", "goods", "spec changed: route_prefix", {"route_prefix": "/a"}, {"route_prefix": "/b"})
+    said = plan_markdown(plan(moved, elsewhere))
+    assert '"name": "catalog"' in said and '"route_prefix": "/b"' in said
