@@ -141,6 +141,8 @@ async def _apply(deps: Deps, operation: Operation, ask: Ask) -> Event:
     if not plan.changed and current is not None and not ask.deleting:
         await deps.stacks.note_invalid(stack, "")
         await deps.stacks.pin(stack, request.caller, pinned=ask.pin)
+        if request.source:
+            await deps.stacks.confirm(stack, request.source, request.commit)
         return make_result(stack, outcome="unchanged", revision=current.revision)
     await _count(deps, operation, begin=True)
     await _begin(deps, operation, ask, desired, plan)

@@ -18,9 +18,11 @@ def git_source(location: str, branch: str | None, path: str) -> str:
 
 
 def origin_of(ledger: Ledger, head: StackHead) -> dict[str, Any] | None:
-    """The contract's ``source``: of the newest revision that has one. ``in_sync``: it serves, and nothing else has been done since."""
+    """The contract's ``source``: of the newest apply that has one. ``in_sync``: it serves, and nothing else has been done since."""
     kept = ledger.revisions.get(head.name, {})
-    said = next((kept[number] for number in sorted(kept, reverse=True) if kept[number].source), None)
+    newest = next((kept[number] for number in sorted(kept, reverse=True) if kept[number].source), None)
+    again = head.confirmed if head.confirmed is not None and head.confirmed.last == head.last else None
+    said = again or newest
     if said is None:
         return None
     quiet = head.target is None and not head.pinned and not head.deleting and not head.invalid
@@ -29,4 +31,8 @@ def origin_of(ledger: Ledger, head: StackHead) -> dict[str, Any] | None:
         location, _, rest = said.source.removeprefix(GIT).rpartition("#")
         branch, _, path = rest.partition(":")
         found = {"kind": "git", "location": location, "branch": branch or None, "path": path}
-    return {**found, "commit": said.commit, "in_sync": quiet and head.current == said.number}
+    return {
+        **found,
+        "commit": said.commit,
+        "in_sync": quiet and (again is not None or newest is None or head.current == newest.number),
+    }

@@ -72,6 +72,14 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
 
 
+class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
+    """An apply that changed nothing, since what it says serves already: from where it came."""
+
+    source: str
+    commit: str | None = None
+    last: int  # the stack's last revision then: whatever begins later counts instead
+
+
 class StackHead(msgspec.Struct, frozen=True, kw_only=True):
     """Where a stack stands: the revision that serves, the one being applied, the last number given out."""
 
@@ -81,6 +89,7 @@ class StackHead(msgspec.Struct, frozen=True, kw_only=True):
     last: int = 0
     pinned: bool = False
     deleting: bool = False
+    confirmed: Confirmed | None = None
     invalid: str = ""  # why what was sent last could not even be tried; what serves is untouched
     canary: CanaryState | None = None  # of the target, from its first step on until it serves
     baking_until: float | None = None  # the target serves already, and is watched until then (seconds since the epoch)

@@ -26,7 +26,7 @@ from serveconf.plan.state import DesiredStack, Observed, ReplicaPhase
 from serveconf.reconcile import milestones
 from serveconf.reconcile.hidden import without_secrets
 from serveconf.reconcile.journal import Journal
-from serveconf.reconcile.records import CanaryState, Failure, Ledger, Revision, StackHead
+from serveconf.reconcile.records import CanaryState, Confirmed, Failure, Ledger, Revision, StackHead
 from serveconf.reconcile.requests import NOBODY, Caller
 from serveconf.reconcile.retention import outlived
 
@@ -203,6 +203,24 @@ class Stacks:
                 await self._write(replace(head, pinned=pinned), None)
                 self._journal.tell(milestones.pin_changed(head, caller, pinned=pinned))
             return head.pinned
+
+    async def confirm(self, name: str, source: str, commit: str | None) -> None:
+        """What came from there serves already."""
+        async with self._locks[name]:
+            head = self.ledger.heads.get(name)
+            if head is None or head.target is not None:
+                return
+            serving = self.ledger.revision(name, head.current)
+            if (
+                serving is not None
+                and head.current == head.last
+                and (serving.source, serving.commit) == (source, commit)
+            ):
+                confirmed = None  # its own revision says so
+            else:
+                confirmed = Confirmed(source=source, commit=commit, last=head.last)
+            if head.confirmed != confirmed:
+                await self._write(replace(head, confirmed=confirmed), None)
 
     async def note_invalid(self, name: str, why: str) -> None:
         """For the status, until something valid is sent. A stack that was never applied has no status."""

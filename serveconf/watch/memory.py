@@ -65,8 +65,8 @@ class Memory:
 
     def due_in(self, key: str, now: float) -> float | None:
         """Seconds until these contents should be applied; None: there is no need to."""
-        if key == self.refused or (key == self.served and not self.stuck):
-            return None
+        if key == self.refused or (key == self.served and not self.stuck and not self.refused):
+            return None  # what serves and comes back after something that was refused is said again: the status should know
         if key == self.stuck:
             return max(0.0, self.not_before - now)
         return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from world import World, request
 
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.origin import git_source, origin_of
@@ -78,3 +79,30 @@ def test_in_sync_is_what_was_said_last_and_nothing_since(
 
 def test_what_came_from_nowhere_has_no_source() -> None:
     assert origin_of(ledger(""), head(1)) is None
+
+
+@pytest.mark.anyio
+async def test_what_is_said_again_after_a_failure_is_in_sync(world: World) -> None:
+    web = {"name": "web", "import_path": "a:app"}
+    await world.apply(web, source="/srv/serve.yaml", commit="one")
+    operation = world.plane.apply(request(web, files={"a.py": "2"}, source="/srv/serve.yaml", commit="two"))
+    serving = {replica.version for replica in world.cluster.observe().replicas}
+    while (target := world.ledger.target("default")) is None:
+        await world.look()
+    world.cluster.broken |= {deployment.version for deployment in target.deployments} - serving
+    assert (await world.run(operation))["outcome"] == "rolled_back"
+    assert told(world) == ("two", False)
+    assert (await world.apply(web, source="/srv/serve.yaml", commit="three"))["outcome"] == "unchanged"
+    assert told(world) == ("three", True)
+    await world.restart()
+    assert told(world) == ("three", True)
+    await world.apply({**web, "num_replicas": 2}, source="/srv/serve.yaml", commit="four")
+    assert told(world) == ("four", True)
+    await world.apply({**web, "num_replicas": 2})  # by somebody who names no file
+    assert told(world) == ("four", True)
+
+
+def told(world: World) -> tuple[str | None, bool]:
+    found = origin_of(world.ledger, world.ledger.heads["default"])
+    assert found is not None
+    return found["commit"], found["in_sync"]

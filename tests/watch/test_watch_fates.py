@@ -72,6 +72,21 @@ def test_what_failed_is_tried_again_when_its_content_changes_and_not_before(tmp_
         watcher.until(lambda: serving.applied[-1] == ("shop", "one"), "an older content is tried, too")
 
 
+def test_what_serves_is_said_again_when_it_comes_back_after_something_that_was_refused(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "app")
+    serving = FakeServing()
+    with watching(file, serving=serving) as watcher:
+        watcher.until(lambda: watcher.kinds("served"), "the first content serves")
+        before = (file.parent / "web.py").read_text()
+        serving.fates["shop"] = Outcome(fate=Fate.REFUSED, message="it does not start")
+        (file.parent / "web.py").write_text("two")
+        watcher.until(lambda: watcher.kinds("quarantine"), "the second does not")
+        del serving.fates["shop"]
+        (file.parent / "web.py").write_text(before)
+        watcher.until(lambda: len(watcher.kinds("served")) == 2, "whoever looks hears that all is well again")
+        assert len(watcher.rests()) == 3  # once
+
+
 def test_what_the_cluster_stood_in_the_way_of_is_tried_again_by_itself(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "app")
     serving = FakeServing()
