@@ -38,7 +38,12 @@ class EnginePreflight:
 
     async def inspect(self, question: Question) -> tuple[list[TargetReport], list[TargetReport]]:
         """What each target and each middleware is, in the given order."""
-        folder = await self._packages.folder(question.code) if question.code else None
+        if not question.code:
+            return await self._inspect(question, None)
+        async with self._packages.for_a_while(question.code) as folder:
+            return await self._inspect(question, folder)
+
+    async def _inspect(self, question: Question, folder: Path | None) -> tuple[list[TargetReport], list[TargetReport]]:
         told, _ = split(question.runtime_env)
         if told:
             limit = question.timeout_s * (len(question.targets) + len(question.middlewares)) + SPARE_S

@@ -44,6 +44,11 @@ class Claims:
     def let_go(self, but: Collection[str] = ()) -> None:
         """Of all others than these."""
         for digest in [digest for digest in self._held if digest not in but]:
+            self.drop(digest)
+
+    def drop(self, digest: str) -> None:
+        """Of this one alone."""
+        if digest in self._held:
             os.close(self._held.pop(digest))
 
     @contextmanager

@@ -18,7 +18,9 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from serveconf.code.claims import Claims
@@ -62,6 +64,8 @@ class Packages:
         self._sizes: dict[str, int] | None = None  # of what is in the store
         self._putting = asyncio.Lock()
         self._claims = Claims(folder)
+        self._for_good: set[str] = set()  # what this process uses from now on
+        self._looking: Counter[str] = Counter()  # ... and what it uses just now, how often at once
         self._written_to: set[str] = set()  # digests of which the folder is kept for good
         self._used: dict[str, float] = {}  # digest -> when somebody last asked for it here
 
@@ -137,7 +141,25 @@ class Packages:
         OperatorError where the disk is full.
 
         Who unpacks one takes what the store has forgotten off this node: on other nodes than the controller's nobody else would.
+        From now on this process uses it, until ``use_only`` says otherwise.
         """
+        self._for_good.add(digest)
+        return await self._there_for_me(digest)
+
+    @asynccontextmanager
+    async def for_a_while(self, digest: str) -> AsyncIterator[Path]:
+        """``folder``, while the body runs."""
+        self._looking[digest] += 1
+        try:
+            yield await self._there_for_me(digest)
+        finally:
+            self._looking[digest] -= 1
+            if not self._looking[digest]:
+                del self._looking[digest]
+                if digest not in self._for_good:
+                    self._claims.drop(digest)
+
+    async def _there_for_me(self, digest: str) -> Path:
         path = self.path(digest)
         self._used[digest] = self._now()
         await asyncio.to_thread(self._claims.take, digest)
@@ -166,7 +188,8 @@ class Packages:
 
     def use_only(self, digests: Collection[str]) -> None:
         """What else this process has asked for may be taken off the node again."""
-        self._claims.let_go(but=digests)
+        self._for_good &= set(digests)
+        self._claims.let_go(but=self._for_good | self._looking.keys())
 
     async def collect(self, needed: set[str], live: Collection[str] = ()) -> None:
         """Forget the packages that nothing needs and nobody has asked for lately, and what was unpacked of them here.
@@ -176,7 +199,7 @@ class Packages:
         fresh = {digest for digest, used in self._used.items() if self._now() - used < FRESH_S}
         self._used = {digest: used for digest, used in self._used.items() if digest in fresh}
         kept = needed | fresh
-        self.use_only({*live, *fresh})
+        self.use_only(live)
         for key in await self._store.keys("code/"):
             if key.removeprefix("code/") not in kept:
                 await self._forget(key.removeprefix("code/"))

@@ -120,6 +120,28 @@ async def test_what_is_in_use_stays_even_over_the_budget(place: Place) -> None:
     assert place.unpacked() == set(digests)
 
 
+async def test_who_only_looks_at_code_holds_it_for_as_long_as_he_looks(place: Place) -> None:
+    digest = await place.put()
+    other = place.process()
+
+    async def is_free() -> bool:
+        with Claims(place.folder).alone(digest) as unused:
+            return unused
+
+    async with place.packages.for_a_while(digest), place.packages.for_a_while(digest):
+        place.packages.use_only(())
+        assert not await is_free()
+    assert await is_free()
+    async with place.packages.for_a_while(digest):
+        await place.packages.folder(digest)
+    assert not await is_free()  # by now it is used for good
+    await other.folder(digest)
+    place.packages.use_only(())
+    assert not await is_free()
+    other.use_only(())
+    assert await is_free()
+
+
 HOLDS = """
 import sys
 from pathlib import Path

@@ -38,9 +38,6 @@ async def test_who_unpacks_a_package_takes_what_the_store_has_forgotten_off_the_
     await store.delete(f"code/{first}")
     await node.folder(third)
     assert unpacked(tmp_path / "code") == {first, second, third}  # a process that lives uses them all
-    await node.collect({second, third}, live={second, third})
-    await node.folder(second)
-    assert unpacked(tmp_path / "code") == {first, second, third}  # it was asked for a moment ago
     node.use_only({second})
     other = Packages(store, tmp_path / "code")
     await other.folder(await put(store, app, "four = 4"))
