@@ -1,4 +1,8 @@
-"""The server's side of TLS: one context for all connections, whose certificate is read anew when its files change."""
+"""The server's side of TLS: one context for all connections, whose certificate is read anew when its files change.
+
+Authorities can be added to a context and never taken away. So where clients must show certificates, each handshake is given the
+newest context, and no session is resumed: it would be believed for what was trusted when it began.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,15 @@ class Tls:
                 "ssl_keyfile_password opens an encrypted key",
             ) from error
         self.ends_at = ends_at(files.certfile)
+        self._newest = self.context
+        if files.ca_certs is not None:
+            self.context.sni_callback = (
+                self._hand_over
+            )  # called for every handshake, also where the client names no server
+
+    def _hand_over(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        if self._newest is not context:
+            connection.context = self._newest
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -51,6 +64,8 @@ class Tls:
         if self._files.ca_certs is not None:
             context.load_verify_locations(self._files.ca_certs)
             context.verify_mode = ssl.CERT_REQUIRED
+            context.num_tickets = 0
+            context.options |= ssl.OP_NO_TICKET
         context.set_alpn_protocols(list(self._alpn))
         return context
 
@@ -59,10 +74,11 @@ class Tls:
         context.load_cert_chain(self._files.certfile, self._files.keyfile, password=self._files.password or "")
 
     def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_stamp(path) for path in (self._files.certfile, self._files.keyfile) if path is not None)
+        files = (self._files.certfile, self._files.keyfile, self._files.ca_certs)
+        return tuple(_stamp(path) for path in files if path is not None)
 
     def reload_if_changed(self) -> bool:
-        """Read the certificate again if its files changed since. New connections get it; the open ones go on.
+        """Read the files again if one of them changed since. New connections get what they hold; the open ones go on.
 
         Files that do not fit each other (one of the two is written before the other) are tried again at the next call.
         """
@@ -70,8 +86,13 @@ class Tls:
         if stamp == self._seen:
             return False
         try:
-            self._load()  # in a context of its own first: a failure halfway would leave the live one without a key
-            self._load_chain(self.context)
+            newest = (
+                self._load()
+            )  # in a context of its own first: a failure halfway would leave the live one without a key
+            if self._files.ca_certs is None:
+                self._load_chain(self.context)
+            else:
+                self._newest = newest
         except (OSError, ssl.SSLError) as error:
             log.warning(
                 "a changed certificate cannot be used yet", extra={"file": self._files.certfile, "why": str(error)}

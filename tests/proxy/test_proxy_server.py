@@ -377,6 +377,45 @@ def test_tls_serves_https_and_a_changed_certificate_without_a_restart(tmp_path):
             assert client.ask(get()).body == b"https"
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_changed_authorities_hold_from_the_next_connection_on_and_no_session_outlives_them(tmp_path, version):
+    cert, key = make_certificate(tmp_path, "server")
+    clients = {name: make_certificate(tmp_path, name) for name in ("old", "new")}  # each its own authority
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_bytes(clients["old"][0].read_bytes())
+
+    async def app(scope, receive, send):
+        await respond(send, b"hello")
+
+    def showing(name):
+        context = trusting(cert)
+        context.maximum_version = version
+        context.load_cert_chain(*map(str, clients[name]))
+        return context
+
+    def is_let_in(running, context, session=None):
+        with socket.create_connection((running.host, running.port)) as plain:
+            try:
+                with context.wrap_socket(plain, server_hostname="localhost", session=session) as sock:
+                    sock.sendall(get().encode())
+                    return sock.recv(10_000).startswith(b"HTTP/1.1 200"), sock.session
+            except OSError:  # a refused certificate is heard of at the first read
+                return False, None
+
+    files = TlsFiles(certfile=str(cert), keyfile=str(key), ca_certs=str(authorities))
+    with serving(app, tls=files) as running:
+        old, new = showing("old"), showing("new")
+        let_in, session = is_let_in(running, old)
+        assert let_in and not is_let_in(running, new)[0]
+        authorities.write_text("half of a")
+        assert running.server._tls.reload_if_changed() is False
+        assert is_let_in(running, old)[0]
+        authorities.write_bytes(clients["new"][0].read_bytes())
+        assert running.server._tls.reload_if_changed() is True
+        assert is_let_in(running, new)[0]
+        assert not is_let_in(running, old)[0] and not is_let_in(running, old, session)[0]
+
+
 @pytest.mark.parametrize("days", [2, 20_000])  # before and after 2050 it is written in two ways
 def test_when_a_certificate_ends_is_read_from_the_first_one_of_its_file(tmp_path, days):
     cert, key = make_certificate(tmp_path, "own", "a name " * 9, days)
