@@ -170,6 +170,12 @@ class Client:
         """How often a webhook was called since the controller began."""
         return int(self._json("GET", f"/sync/{name}")["calls"])
 
+    def rotate_token(self) -> str:
+        """Have the token replaced; the new one, which this client goes on with."""
+        self.token = str(self._json("POST", "/token")["token"])
+        self._http.headers["authorization"] = f"Bearer {self.token}"
+        return self.token
+
     def live(self) -> Iterator[tuple[str, Any]]:
         """Status and figures as they change: ``status``, ``curves``, ``points`` with their data. Ends with the controller."""
         kind = ""

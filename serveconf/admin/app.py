@@ -22,6 +22,7 @@ from serveconf.admin.callers import Calling
 from serveconf.admin.events import events_router
 from serveconf.admin.guard import LOOPBACK, ROLE, Guard
 from serveconf.admin.handles import Peering, handles_router
+from serveconf.admin.keys import Keep, Keys
 from serveconf.admin.live import live_router
 from serveconf.admin.logs import NDJSON, logs_router
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
@@ -29,6 +30,7 @@ from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import page_router
 from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
+from serveconf.admin.token import token_router
 from serveconf.admin.uploads import Uploads
 from serveconf.admin.webhooks import webhooks_router
 from serveconf.backup_file import SavedStack
@@ -72,17 +74,19 @@ def make_app(
     host: str,
     on_shutdown: Shutdown,
     on_upgrade: MakeWay | None = None,
+    keep_token: Keep | None = None,
     events: EventLog | None = None,
     pulse: Pulse | None = None,
     peering: Peering | None = None,
 ) -> FastAPI:
-    """The control API of one controller."""
-    sessions = Sessions(token, name=f"serveconf_{urlsplit(address).port}")
+    """The control API of one controller. ``keep_token``: where another token is written before it counts."""
+    keys = Keys(token, keep_token)
+    sessions = Sessions(keys, name=f"serveconf_{urlsplit(address).port}")
     hosts = LOOPBACK if host in LOOPBACK else frozenset()
     app = FastAPI(
         title="serveconf control API",
         version=__version__,
-        middleware=[Middleware(Guard, token=token, hosts=hosts, sessions=sessions)],
+        middleware=[Middleware(Guard, keys=keys, hosts=hosts, sessions=sessions)],
         responses=_ERRORS,
     )
     app.add_exception_handler(ServeconfError, _answer_error)
@@ -92,8 +96,9 @@ def make_app(
     app.include_router(page_router())
     note = events.note if events is not None else unheard
     app.include_router(sign_in_router(sessions, note))
+    app.include_router(token_router(keys, note), prefix="/api/v1")
     app.include_router(_measuring(plane, pulse))
-    app.include_router(_looking(plane, address, token), prefix="/api/v1")
+    app.include_router(_looking(plane, address, keys), prefix="/api/v1")
     app.include_router(logs_router(plane, events), prefix="/api/v1")
     app.include_router(_changing(plane, on_shutdown, on_upgrade), prefix="/api/v1")
     if events is not None:
@@ -101,7 +106,7 @@ def make_app(
     if pulse is not None:
         app.include_router(live_router(pulse, lambda: _status(plane, address)), prefix="/api/v1")
     app.include_router(nodes_router(plane.cluster), prefix="/api/v1")
-    app.include_router(webhooks_router(token, note), prefix="/api/v1")
+    app.include_router(webhooks_router(keys, note), prefix="/api/v1")
     if peering is not None:
         app.include_router(handles_router(plane.packages.store, peering), prefix="/api/v1")
     return app
@@ -133,13 +138,13 @@ async def _status(plane: ControlPlane, address: str) -> dict[str, Any]:
     )
 
 
-def _looking(plane: ControlPlane, address: str, token: str) -> APIRouter:
+def _looking(plane: ControlPlane, address: str, keys: Keys) -> APIRouter:
     router = APIRouter(tags=["look"])
 
     @router.get("/health")
     async def health(challenge: Challenge = None) -> models.HealthModel:
         """The controller is there. Needs no token; with a challenge it proves that it knows the caller's."""
-        tokens = (token, read_only(token)) if challenge else ()
+        tokens = (keys.token, read_only(keys.token)) if challenge else ()
         proofs = [prove(one, challenge or "") for one in tokens]
         return models.HealthModel(proofs=proofs, version=__version__, api=API, oldest_api=OLDEST_API)
 

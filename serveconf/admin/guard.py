@@ -15,8 +15,9 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serveconf.admin.keys import Keys
 from serveconf.admin.sessions import KEY_HEADER, Sessions
-from serveconf.credentials import Role, fingerprint, read_only
+from serveconf.credentials import Role, fingerprint
 
 OPEN_PATHS = frozenset({"/", "/sign-in", "/api/v1/health"})
 WEBHOOK = re.compile(r"/api/v1/sync/[^/]+")  # a POST there brings a secret of its own
@@ -32,9 +33,9 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class Guard:
     """ASGI middleware in front of the control API. ``hosts``: names by which it may be addressed; empty: any."""
 
-    def __init__(self, app: ASGIApp, *, token: str, hosts: frozenset[str], sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, hosts: frozenset[str], sessions: Sessions) -> None:
         self._app = app
-        self._tokens = {Role.WRITE: token.encode(), Role.READ: read_only(token).encode()}
+        self._keys = keys
         self._hosts = hosts
         self._sessions = sessions
 
@@ -78,7 +79,7 @@ class Guard:
         """What the caller may do, by its token or by its session, and the name of that."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            for role, token in self._tokens.items():
+            for role, token in self._keys.by_role().items():
                 if secrets.compare_digest(given.strip().encode(), token):
                     return role, f"{role.value}:{fingerprint(token.decode())}"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):

@@ -105,6 +105,12 @@ class CallsModel(Body):
     calls: int
 
 
+class TokenModel(Body):
+    """The control API's token, from now on."""
+
+    token: str = Field(repr=False)
+
+
 class Accepted(Body):
     """An apply has begun; follow it at /api/v1/operations/{operation}/events."""
 

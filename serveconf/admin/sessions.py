@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from starlette.requests import cookie_parser
 
+from serveconf.admin.keys import Keys
 from serveconf.credentials import Role, fingerprint
 
 INVITATION_S = 300.0
@@ -27,24 +28,24 @@ KEY_HEADER = "x-serveconf-key"
 class Sessions:
     """The sessions of one control API. ``name`` of the cookie: two control APIs on one machine have two."""
 
-    def __init__(self, token: str, *, name: str = "serveconf", now: Callable[[], float] = time.time) -> None:
+    def __init__(self, keys: Keys, *, name: str = "serveconf", now: Callable[[], float] = time.time) -> None:
         self.name = name
-        self._secret = hmac.digest(token.encode(), b"serveconf dashboard sessions", hashlib.sha256)
+        self._keys = keys
         self._now = now
-        self._invitations: OrderedDict[str, tuple[Role, float]] = OrderedDict()
+        self._invitations: OrderedDict[str, tuple[Role, float, str]] = OrderedDict()
 
     def invite(self, role: Role) -> str:
         """A code that signs one browser in, soon."""
         code = secrets.token_urlsafe(24)
-        self._invitations[code] = (role, self._now() + INVITATION_S)
+        self._invitations[code] = (role, self._now() + INVITATION_S, self._keys.token)
         while len(self._invitations) > MOST_INVITATIONS:
             self._invitations.popitem(last=False)
         return code
 
     def sign_in(self, code: str) -> str | None:
         """The cookie's value; None for a code that was used, is too old, or never was."""
-        role, until = self._invitations.pop(code, (Role.READ, 0.0))
-        if self._now() >= until:
+        role, until, token = self._invitations.pop(code, (Role.READ, 0.0, ""))
+        if self._now() >= until or token != self._keys.token:
             return None
         ends = int(self._now() + SESSION_S)
         said = f"{role.value}.{ends}.{secrets.token_urlsafe(12)}"
@@ -68,7 +69,8 @@ class Sessions:
         return called(cookie_parser(cookies).get(self.name, ""))
 
     def _sign(self, purpose: str, text: str) -> str:
-        return hmac.new(self._secret, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()
+        secret = hmac.digest(self._keys.token.encode(), b"serveconf dashboard sessions", hashlib.sha256)
+        return hmac.new(secret, f"{purpose}:{text}".encode(), hashlib.sha256).hexdigest()
 
 
 def called(session: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request
 from starlette.exceptions import HTTPException
 
+from serveconf.admin.keys import Keys
 from serveconf.admin.models import CallsModel
 from serveconf.credentials import fingerprint, is_from_webhook, webhook_secret
 from serveconf.reconcile.journal import EventKind, Note, unheard
@@ -22,18 +23,18 @@ Signature = Annotated[str, Header(alias="X-Hub-Signature-256", description="GitH
 Token = Annotated[str, Header(alias="X-Gitlab-Token", description="GitLab: the secret itself.")]
 
 
-def webhooks_router(token: str, note: Note = unheard) -> APIRouter:
-    """Its two routes. ``token``: the control API's, which the secrets follow from. Each call is noted."""
+def webhooks_router(keys: Keys, note: Note = unheard) -> APIRouter:
+    """Its two routes. ``keys``: the control API's, which the secrets follow from. Each call is noted."""
     router = APIRouter(tags=["sync"])
     calls: OrderedDict[str, int] = OrderedDict()
 
     @router.post("/sync/{name}", status_code=202)
     async def call(name: Name, request: Request, signature: Signature = "", plain: Token = "") -> CallsModel:
         """Have the sync of that name look at its branch at once. Needs the webhook's secret, and no token."""
-        if not is_from_webhook(token, name, await request.body(), signature=signature, plain=plain):
+        if not is_from_webhook(keys.token, name, await request.body(), signature=signature, plain=plain):
             raise HTTPException(401, f"that is not signed with the secret of webhook {name}")
         calls[name] = calls.pop(name, 0) + 1
-        secret = f"webhook:{fingerprint(webhook_secret(token, name))}"
+        secret = f"webhook:{fingerprint(webhook_secret(keys.token, name))}"
         note(
             kind=EventKind.TOKEN,
             message=f"webhook {name} was called ({secret})",

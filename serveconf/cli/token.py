@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json
+from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
+
+if TYPE_CHECKING:
+    from serveconf.client import Client
 
 
 def token(
@@ -19,6 +22,9 @@ def token(
             "--webhook", metavar="NAME", help="The secret of the webhook of that name, for sync --webhook NAME."
         ),
     ] = None,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Have it replaced by a new one; the old one opens nothing any more.")
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Print the control API's token.
@@ -31,6 +37,8 @@ def token(
 
     with errors_shown(output):
         client = find(chosen.address, chosen.token)
+        if rotate:
+            _rotate(client)
         if webhook is not None:
             if credentials.role_of(client.token) is credentials.Role.READ:
                 raise Unauthorized("a webhook's secret follows from the token that may write")
@@ -47,3 +55,19 @@ def token(
             print_json({"token": found, "role": role, "name": f"{role}:{credentials.fingerprint(found)}"})
         else:
             typer.echo(found)
+
+
+def _rotate(client: Client) -> None:
+    """The commands of this machine go on with the new one by themselves."""
+    from msgspec.structs import replace
+
+    from serveconf.home import read_record, write_record
+
+    record = read_record()
+    before = client.token
+    token = client.rotate_token()
+    if (record.address, record.token) == (client.address, before):
+        write_record(replace(record, token=token))
+    tell(
+        "The token is another one now. What else knew the old one needs it: other machines, scrapers, webhooks, browsers."
+    )

@@ -143,6 +143,7 @@ class Controller:
             host=self._settings.host,
             on_shutdown=lambda: self._shutdown(plane),
             on_upgrade=self._make_way,
+            keep_token=self._keep_token,
             events=events,
             pulse=pulse,
             peering=Peering(secret=identity.secret, node_id=self._node_id),
@@ -198,6 +199,10 @@ class Controller:
             found = make()
             await self._store.put(key, found)
         return found
+
+    async def _keep_token(self, token: str) -> None:
+        await self._store.put("token", token.encode())
+        self._address = msgspec.structs.replace(self._address, token=token)
 
     async def _shutdown(self, plane: ControlPlane) -> None:
         """Stop everything, forget everything, then end this process."""

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from test_admin_api import TOKEN, URL, Api
 
+from serveconf.admin.keys import Keys
 from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import PAGE_HEADERS, parts
 from serveconf.admin.sessions import INVITATION_S, SESSION_S, Role, Sessions
@@ -53,13 +54,13 @@ async def test_a_browser_is_signed_in_once_and_needs_cookie_and_key(tmp_path: Pa
 
 def test_a_session_ends_and_an_invitation_is_for_now() -> None:
     time = [1000.0]
-    sessions = Sessions("secret", now=lambda: time[0])
+    sessions = Sessions(Keys("secret"), now=lambda: time[0])
     session = sessions.sign_in(sessions.invite(Role.READ))
     assert session is not None
     said = (f"serveconf={session}", sessions.key(session))
     assert sessions.role(*said) is Role.READ
-    assert Sessions("secret", now=lambda: time[0]).role(*said) is Role.READ  # the next controller knows it too
-    assert Sessions("other", now=lambda: time[0]).role(*said) is None
+    assert Sessions(Keys("secret"), now=lambda: time[0]).role(*said) is Role.READ  # the next controller knows it too
+    assert Sessions(Keys("other"), now=lambda: time[0]).role(*said) is None
     forged = session.replace("read", "write")
     assert sessions.role(f"serveconf={forged}", sessions.key(forged)) is None
     late = sessions.invite(Role.WRITE)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from stage import Stage
 
+from serveconf.admin.keys import Keys
 from serveconf.admin.sessions import Role, Sessions
 from serveconf.reconcile.journal import EventKind
 
@@ -138,7 +139,7 @@ def test_an_apply_that_came_to_nothing_stands_out(page: Any, stage: Stage) -> No
 def test_whoever_may_only_look_is_offered_no_way_back(browser: Any, stage: Stage) -> None:
     stage.apply(WEB)
     stage.apply(WEB, code="2")
-    sessions = Sessions("secret", name=f"serveconf_{urlsplit(stage.url).port}")
+    sessions = Sessions(Keys("secret"), name=f"serveconf_{urlsplit(stage.url).port}")
     session = sessions.sign_in(sessions.invite(Role.READ))
     assert session is not None
     context = browser.new_context()

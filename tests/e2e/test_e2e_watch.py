@@ -123,6 +123,11 @@ def test_a_folder_of_stacks_is_kept_as_its_files_say(
     assert '"said":"b"' in folder.answer("b")
     (folder.path / "b2.yaml").unlink()
 
+    before = place.record()["token"]
+    assert place.ok("token", "--rotate", "-o", "json").json["token"] == place.record()["token"] != before
+    folder.says("a", "a3")
+    until(lambda: '"said":"a3"' in folder.answer("a"), "the watcher goes on with the new token")
+
     (folder.path / "c.yaml").unlink()
     watch.says("gone", "goes on serving")
     assert '"said":"c"' in folder.answer("c")

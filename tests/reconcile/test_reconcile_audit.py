@@ -12,7 +12,8 @@ import pytest
 from world import World
 
 from serveconf.admin.app import make_app
-from serveconf.credentials import AUTHOR_HEADER, fingerprint, read_only, webhook_secret
+from serveconf.credentials import AUTHOR_HEADER, fingerprint, is_proof, read_only, webhook_secret
+from serveconf.errors import OperatorError
 
 pytestmark = pytest.mark.anyio
 
@@ -37,12 +38,21 @@ class Api:
             host="127.0.0.1",
             on_shutdown=self.nothing,
             events=self.world.events,
+            keep_token=self.keep,
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8001", headers=ADA)
 
+        self.kept: list[str] = []
+        self.keeps = True
+
     async def nothing(self) -> None:
         """Nobody asks for it here."""
+
+    async def keep(self, token: str) -> None:
+        if not self.keeps:
+            raise OperatorError("the store is away")
+        self.kept.append(token)
 
     async def post(self, path: str, body: Any = None, **options: Any) -> Any:
         """One that is taken; an operation is run to its end."""
@@ -186,6 +196,41 @@ async def test_a_browser_and_a_webhook_are_named_by_fingerprints_of_their_own(ap
     assert called.status_code == 202
     name = f"webhook:{fingerprint(webhook_secret(TOKEN, 'shop'))}"
     assert api.last("token") == (f"webhook shop was called ({name})", {"token": name, "webhook": "shop"})
+
+
+async def test_a_new_token_ends_the_old_one_and_all_that_followed_from_it(api: Api) -> None:
+    async def status(**headers: str) -> int:
+        return (await api.http.get("/api/v1/status", headers={"authorization": "", **headers})).status_code
+
+    page = await api.http.get((await api.http.post("/api/v1/sign-in")).json()["address"])
+    key = page.text.partition('name="serveconf-key" content="')[2].partition('"')[0]
+    by_page = {"x-serveconf-key": key}
+    late = (await api.http.post("/api/v1/sign-in")).json()["address"]
+    assert await status(**by_page) == 200
+    refused = await api.http.post("/api/v1/token", headers={"authorization": "", **by_page})
+    assert refused.status_code == 403 and "the token is told to nobody" in refused.text
+
+    api.keeps = False
+    assert (await api.http.post("/api/v1/token")).status_code == 422
+    assert await status(**ADA) == 200  # nothing has changed
+
+    api.keeps = True
+    token = (await api.post("/token"))["token"]
+    assert api.kept == [token] and len(token) >= 40
+    name = f"write:{fingerprint(token)}"
+    said = {"author": "adä@host", "token": WRITE, "new": name}
+    assert api.last("token") == (f"the token was replaced{BY_ADA}: from now on it is {name}", said)
+
+    for old in (TOKEN, read_only(TOKEN)):
+        assert await status(authorization=f"Bearer {old}") == 401
+    for new in (token, read_only(token)):
+        assert await status(authorization=f"Bearer {new}") == 200
+    assert await status(**by_page) == 401
+    assert (await api.http.get(late)).status_code == 403
+    for secret, expected in ((webhook_secret(TOKEN, "shop"), 401), (webhook_secret(token, "shop"), 202)):
+        assert (await api.http.post("/api/v1/sync/shop", headers={"x-gitlab-token": secret})).status_code == expected
+    health = await api.http.get("/api/v1/health", params={"challenge": "c"})
+    assert is_proof(health.json()["proofs"][0], token, "c")
 
 
 async def test_what_a_watcher_tells_names_the_token_that_it_has(api: Api) -> None:
