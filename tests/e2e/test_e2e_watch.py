@@ -133,12 +133,12 @@ def test_a_folder_of_stacks_is_kept_as_its_files_say(
     assert '"said":"c"' in folder.answer("c")
     assert watch.end() == 0, watch.log.read_text()
     assert not ready.exists()
-    assert '"said":"a2"' in folder.answer("a")
+    assert '"said":"a3"' in folder.answer("a")
 
     watch = begin(folder.path, "--prune")
     watch.says("pruned", "'c'")
     until(lambda: ask(f"{place.url}/c")[0] == 404, "it is taken away")
-    assert '"said":"a2"' in folder.answer("a") and '"said":"b"' in folder.answer("b")
+    assert '"said":"a3"' in folder.answer("a") and '"said":"b"' in folder.answer("b")
     assert {"keeper"} <= {stack["name"] for stack in place.status()["stacks"]}
     assert watch.end(signal.SIGHUP) == 0
 
