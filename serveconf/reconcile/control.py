@@ -70,7 +70,7 @@ class ControlPlane:
         self._turns = Turns(deps.stacks, self._has_canary)
         self._operations: OrderedDict[str, Operation] = OrderedDict()
         self._queued: dict[str, _Queued] = {}  # by the id of its operation
-        packages.needed = self._code_needed
+        packages.needed, packages.shorten = self._code_needed, self._shorten
         self._upgrading: Operation | None = None
         self._tasks = Tasks()
         deps.reconciler.on_event = self._tell
@@ -413,8 +413,11 @@ class ControlPlane:
     async def _run(self, operation: Operation, ask: Ask) -> None:
         supersede = (lambda: self._supersede(operation, ask)) if ask.instead else None
         await perform(self._deps, operation, ask, lambda: self._turns.taken(operation, supersede))
-        await self._deps.stacks.forget_outlived(await self.packages.sizes(), self.packages.store_bytes // 2)
+        await self._shorten(self.packages.store_bytes // 2)
         await self.packages.collect(self._code_needed(), self.ledger.code_live())
+
+    async def _shorten(self, most: int) -> None:
+        await self._deps.stacks.forget_outlived(await self.packages.sizes(), most)
 
     def _code_needed(self) -> set[str]:
         return self.ledger.code_in_use() | {ask.code for ask in self._queued.values() if ask.code}

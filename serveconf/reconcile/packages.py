@@ -19,7 +19,7 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -61,6 +61,7 @@ class Packages:
         self.store_bytes = store_bytes
         self._node_bytes = node_bytes
         self.needed: Callable[[], Collection[str]] = tuple  # what must stay in the store: the controller knows
+        self.shorten: Callable[[int], Awaitable[None]] = _no_history  # old revisions go that name more bytes than that
         self._sizes: dict[str, int] | None = None  # of what is in the store
         self._putting = asyncio.Lock()
         self._claims = Claims(folder)
@@ -110,6 +111,8 @@ class Packages:
 
     async def _make_room(self, size: int, sizes: dict[str, int]) -> None:
         """Forget what nothing needs, the longest unused first, until there is room for so many bytes."""
+        if sum(sizes.values()) + size > self.store_bytes:
+            await self.shorten(max(0, self.store_bytes - size))
         needed = set(self.needed())
         idle = sorted((d for d in sizes if d not in needed), key=lambda digest: self._used.get(digest, 0.0))
         for digest in idle:
@@ -241,6 +244,10 @@ class Packages:
             log.warning(
                 "unpacked code that is in use has more bytes than its budget: %d", self._node_bytes - free + size
             )
+
+
+async def _no_history(most: int) -> None:
+    """Nobody keeps revisions."""
 
 
 def _bytes_below(folder: Path) -> int:

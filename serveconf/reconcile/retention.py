@@ -1,6 +1,6 @@
 """Which revisions go because their code packages need more bytes than a history may: the oldest, of whatever stack. Pure.
 
-What serves or is being applied stays, and the newest few of each stack, so that there is always something to go back to.
+What serves or is being applied stays, and the newest few of each stack that is there, so that there is always something to go back to.
 """
 
 from __future__ import annotations
@@ -38,6 +38,6 @@ def _dispensable(revisions: Mapping[str, Mapping[int, Revision]], heads: Mapping
     found = []
     for stack, kept in revisions.items():
         head = heads.get(stack)
-        stays = {head.current, head.target} if head else set()
-        found += [kept[number] for number in sorted(kept)[:-ALWAYS_KEPT] if number not in stays]
+        stays = {head.current, head.target, *sorted(kept)[-ALWAYS_KEPT:]} if head else set()
+        found += [revision for number, revision in kept.items() if number not in stays]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import World, request
 
+from serveconf.code.package import pack
+from serveconf.code.snapshot import take_snapshot
 from serveconf.errors import NoRoom
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile import control
@@ -31,23 +34,20 @@ def test_of_a_history_the_oldest_go_until_it_fits_and_never_what_serves(
     kept: dict[str, dict[int, Revision]] = {}
     for number, (stack, code) in enumerate(applied, 1):
         kept.setdefault(stack, {})[number] = revision(stack, number, code)
-    heads = {s: StackHead(name=s, current=data.draw(st.sampled_from(sorted(of)))) for s, of in kept.items()}
+    lives, stays = kept.get("a", {}), set()
+    heads = (
+        {"a": StackHead(name="a", current=data.draw(st.sampled_from(sorted(lives))))} if lives else {}
+    )  # b is deleted
+    if lives:
+        stays = {heads["a"].current, *sorted(lives)[-ALWAYS_KEPT:]}
     sizes, budget = {"w": 1, "x": 10, "y": 100, "z": 1000}, data.draw(st.integers(0, 1200))
     going = outlived(kept, heads, sizes, budget)
     left = [r for of in kept.values() for r in of.values() if r not in going]
-    for stack, of in kept.items():
-        numbers = [r.number for r in left if r.stack == stack]
-        assert heads[stack].current in numbers
-        assert set(sorted(of)[-ALWAYS_KEPT:]) <= set(numbers)
+    assert stays <= {r.number for r in left}
     needs = sum(sizes[code] for code in {digest for r in left for digest in code_of(r.desired)})
-    oldest_left = [r for r in left if going and r.time < going[-1].time]
-    assert all(
-        r.number == heads[r.stack].current or r.number in sorted(kept[r.stack])[-ALWAYS_KEPT:] for r in oldest_left
-    )
-    may_go = [
-        r for r in left if r.number != heads[r.stack].current and r.number not in sorted(kept[r.stack])[-ALWAYS_KEPT:]
-    ]
+    may_go = [r for r in left if r.number not in stays]
     assert needs <= budget or not may_go
+    assert not going or all(r.time > going[-1].time for r in may_go)  # the oldest go first
 
 
 @pytest.mark.anyio
@@ -61,6 +61,37 @@ async def test_after_an_apply_the_history_is_within_its_budget(world: World) -> 
     assert sorted(world.ledger.revisions["default"]) == [5, 6, 7, 8, 9, 10, 11, 12]
     await world.restart()
     assert sorted(world.ledger.revisions["default"]) == [5, 6, 7, 8, 9, 10, 11, 12]
+
+
+@pytest.mark.anyio
+async def test_an_upload_takes_the_room_of_stacks_that_are_gone_and_of_old_revisions(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    app = tmp_path_factory.mktemp("app")
+
+    def made(number: int) -> tuple[str, bytes]:
+        (app / "weights").write_bytes(random.Random(number).randbytes(9_700))
+        snapshot = take_snapshot(app)
+        return snapshot.digest, pack(app, snapshot)
+
+    packages = world.plane.packages
+    for number in range(9):
+        digest, data = made(number)
+        await packages.put(digest, data)
+        stack = "old" if number < 3 else "new"
+        await world.apply({**WEB, "route_prefix": f"/{stack}"}, stack=stack, code=digest, files={"a.py": str(number)})
+        if number == 2:
+            await world.run(world.plane.delete("old", None, request(stack="old")))
+    assert len(world.ledger.revisions["new"]) == 6 and "old" not in world.ledger.heads
+    packages.store_bytes = 10 * 10_000
+    for number in range(20, 25):  # plans, or applies that come to nothing
+        await packages.put(*made(number))
+    assert world.ledger.revisions["old"] and len(world.ledger.revisions["new"]) == 6  # they only take each other's room
+    packages.store_bytes = 5 * 10_000
+    with pytest.raises(NoRoom):
+        await packages.put(*made(30))
+    assert not world.ledger.revisions["old"] and len(world.ledger.revisions["new"]) == ALWAYS_KEPT
+    assert all([await packages.has(digest) for digest in world.ledger.code_in_use()])
 
 
 @pytest.mark.anyio
