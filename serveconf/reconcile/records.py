@@ -161,7 +161,10 @@ class Ledger:
 
     async def forget_revision(self, stack: str, number: int) -> None:
         """Of the history."""
-        self.revisions.get(stack, {}).pop(number, None)
+        kept = self.revisions.get(stack, {})
+        kept.pop(number, None)
+        if not kept:
+            self.revisions.pop(stack, None)
         await self._store.delete(_revision_key(stack, number))
 
     async def _thin_out(self, stack: str, most: int) -> None:

@@ -90,7 +90,7 @@ async def test_an_upload_takes_the_room_of_stacks_that_are_gone_and_of_old_revis
     packages.store_bytes = 5 * 10_000
     with pytest.raises(NoRoom):
         await packages.put(*made(30))
-    assert not world.ledger.revisions["old"] and len(world.ledger.revisions["new"]) == ALWAYS_KEPT
+    assert "old" not in world.ledger.revisions and len(world.ledger.revisions["new"]) == ALWAYS_KEPT
     assert all([await packages.has(digest) for digest in world.ledger.code_in_use()])
 
 
