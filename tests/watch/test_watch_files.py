@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from watching import SPEC, FakeServing, lay_out, rename_over, watching
 
 from serveconf.watch import following as following_module
+from serveconf.watch.settle import LONE_S
 
 
 @pytest.fixture(params=["told", "silent"])
@@ -135,14 +137,21 @@ def test_a_checkout_of_500_files_is_one_apply(tmp_path: Path, events: bool) -> N
     file = lay_out(tmp_path / "app")
     with watching(file, events=events) as watcher:
         watcher.until(lambda: watcher.serving.applied, "the first apply")
+        pauses = [time.monotonic()]
         for number in range(500):
             folder = file.parent / f"package{number % 25}"
             folder.mkdir(exist_ok=True)
             (folder / f"module{number}.py").write_text(f"n = {number}\n")
+            pauses.append(time.monotonic())
         (file.parent / "web.py").write_text("two")
-        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+        rested = (
+            max(later - before for before, later in pairwise(pauses)) > LONE_S
+        )  # a busy machine: then it is several
+        applied = [*watcher.rests()]
+        assert (applied[0], applied[-1]) == (("shop", "one"), ("shop", "two"))
+        assert len(applied) == 2 or rested
         (file.parent / "package24" / "module24.py").write_text("n = -1\n")
-        watcher.until(lambda: len(watcher.serving.applied) == 3, "an edit in a new folder")
+        watcher.until(lambda: len(watcher.serving.applied) == len(applied) + 1, "an edit in a new folder")
 
 
 def test_an_env_file_is_part_of_what_is_watched(tmp_path: Path) -> None:
