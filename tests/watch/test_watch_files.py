@@ -147,6 +147,7 @@ def test_a_checkout_of_500_files_is_one_apply(tmp_path: Path, events: bool) -> N
         rested = (
             max(later - before for before, later in pairwise(pauses)) > LONE_S
         )  # a busy machine: then it is several
+        watcher.until(lambda: watcher.serving.applied[-1] == ("shop", "two"), "what came last is applied")
         applied = [*watcher.rests()]
         assert (applied[0], applied[-1]) == (("shop", "one"), ("shop", "two"))
         assert len(applied) == 2 or rested
