@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,15 @@ def _data_lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _fact_lines(found: Mapping[str, Any]) -> Iterator[str]:
     facts = list(_facts(found))
     width = max(len(key) for key, _ in facts) + 2
-    yield from (f"  {key:<{width}}{visible(str(value))}" for key, value in facts)
+    yield from (f"  {key:<{width}}{visible(value if isinstance(value, str) else _flow(value))}" for key, value in facts)
+
+
+def _flow(value: Any) -> str:
+    """As its YAML would say it, on one line."""
+    import yaml
+
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=sys.maxsize)
+    return text.removesuffix("...\n").strip()
 
 
 def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -61,7 +61,7 @@ def _show_live(events: Iterator[dict[str, Any]]) -> None:
         for event in events:
             shown.take(event)
 
-    show_while(lambda height: shown.lines(height, color=True) or ["No events yet."], follow, color=True)
+    show_while(lambda height, _: shown.lines(height, color=True) or ["No events yet."], follow, color=True)
     typer.echo("\n".join(shown.lines(LEFT_BEHIND, color=True)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 COLUMNS = ("revision", "time", "outcome", "author", "token", "summary")
@@ -9,12 +10,19 @@ COLUMNS = ("revision", "time", "outcome", "author", "token", "summary")
 
 def render_history(revisions: list[dict[str, Any]]) -> str:
     """One line per revision, the newest first."""
-    rows = [[str(r[column] or "") for column in COLUMNS] for r in revisions]
+    rows = [[_cell(r, column) for column in COLUMNS] for r in revisions]
     rows.insert(0, [column.upper() for column in COLUMNS])
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _cell(revision: dict[str, Any], column: str) -> str:
+    value = str(revision[column] or "")
+    if column != "time":
+        return value
+    return datetime.datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")  # where the reader is
 
 
 def render_revision(revision: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The status as a live view: what ``status`` shows, with the dashboard's figures beside it, and the newest events below.
 
-``take`` is told what the control API tells; ``lines`` is what a screen of that height shows of it.
+``take`` is told what the control API tells; ``lines`` is what a screen of that size shows of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ Json = Mapping[str, Any]
 Point = Sequence[Any]  # requests/s, errors/s, p50 ms, p99 ms, active, queued
 
 BARS = "▁▂▃▄▅▆▇█"
-CURVE = 20  # seconds
+CURVES = (20, 10, 0)  # seconds; the longest that the screen has room for
+NARROWEST = 12  # of a name that is cut short
 KEPT = 60
 IDLE: Point = (0.0, 0.0, None, None, 0, 0)
 EVENTS = 6
@@ -45,13 +46,13 @@ class LiveStatus:
                 for key in self._curves.keys() | data.keys():
                     self._curves[key] = [*self._curves.get(key, [])[1 - KEPT :], data.get(key, IDLE)]
 
-    def lines(self, height: int) -> list[str]:
-        """What fits. Replicas go first where it does not, then events."""
+    def lines(self, height: int, width: int = 120) -> list[str]:
+        """What fits. Where it does not, replicas go first, then events; curves before names, and no figure."""
         if not self.status:
             return ["waiting for the control API"]
         stacks = [one for one in self.status["stacks"] if self._stack in (None, one["name"])]
         head = [self._head(), ""]
-        body = [line for stack in stacks for line in [*self._deployments(stack), ""]] or [
+        body = [line for stack in stacks for line in [*self._deployments(stack, width), ""]] or [
             "No stack has been applied.",
             "",
         ]
@@ -71,26 +72,50 @@ class LiveStatus:
             return paint(f"{said}  not connected: waiting for the controller", "yellow", on=self._color)
         return visible(said)
 
-    def _deployments(self, stack: Json) -> list[str]:
+    def _deployments(self, stack: Json, width: int) -> list[str]:
         state = paint(stack["state"], COLORS.get(stack["state"]), on=self._color)
         name = paint(visible(stack["name"]), bold=True, on=self._color)
-        head = ("DEPLOYMENT", "STATE", "READY", "REQ/S", "", "P50", "P99", "ERR/S", "ACTIVE", "WAITING")
-        rows = [[Cell(title, dim=True) for title in head]]
-        rows += [self._deployment(stack["name"], one) for one in stack["deployments"]]
         said = [
             f"  {visible(one['name'])}: {visible(one['message'])}" for one in stack["deployments"] if one["message"]
         ]
-        return [f"Stack {name}: {state}, revision {stack['revision']}", *columns(rows, color=self._color), *said]
+        return [f"Stack {name}: {state}, revision {stack['revision']}", *self._table(stack, width), *said]
 
-    def _deployment(self, stack: str, one: Json) -> list[Cell]:
+    def _table(self, stack: Json, width: int) -> list[str]:
+        longest = max((len(visible(one["name"])) for one in stack["deployments"]), default=0)
+        too_much = 0
+        for seconds in CURVES:
+            too_much = max(map(len, columns(self._rows(stack, seconds, longest), color=False))) - width
+            if too_much <= 0:
+                break
+        shortest = min(longest, NARROWEST)
+        return columns(self._rows(stack, seconds, max(shortest, longest - max(0, too_much))), color=self._color)
+
+    def _rows(self, stack: Json, seconds: int, longest: int) -> list[list[Cell]]:
+        head = [
+            "DEPLOYMENT",
+            "STATE",
+            "READY",
+            "REQ/S",
+            *([""] if seconds else []),
+            "P50",
+            "P99",
+            "ERR/S",
+            "ACTIVE",
+            "WAITING",
+        ]
+        rows = [self._deployment(stack["name"], one, seconds, longest) for one in stack["deployments"]]
+        return [[Cell(title, dim=True) for title in head], *rows]
+
+    def _deployment(self, stack: str, one: Json, seconds: int, longest: int) -> list[Cell]:
         curve = self._curves.get(f"{stack}/{one['name']}", [])
         requests, errors, p50, p99, active, queued = curve[-1] if curve else IDLE
+        name = visible(one["name"])
         return [
-            Cell(one["name"]),
+            Cell(name if len(name) <= longest else f"{name[: longest - 1]}…"),
             Cell(one["state"], COLORS.get(one["state"])),
             Cell(ready_count(one)),
             Cell(rate(requests)),
-            Cell(sparkline(point[0] for point in curve[-CURVE:]).rjust(CURVE), "cyan"),
+            *([Cell(sparkline(point[0] for point in curve[-seconds:]).rjust(seconds), "cyan")] if seconds else []),
             Cell(duration(p50)),
             Cell(duration(p99)),
             Cell(rate(errors), "red" if errors else None),

@@ -109,3 +109,11 @@ def test_a_number_that_follows_the_load_is_shown_with_its_reason() -> None:
     scaling = {"desired": 3, "min": 0, "max": 8, "ongoing": 9, "queued": 4, "reason": "requests wait: 4 of 9"}
     lines = render_deployment({**found, "autoscaling": scaling}).splitlines()
     assert "  scaling       3 of 0 to 8 replicas: requests wait: 4 of 9" in lines
+
+
+def test_what_the_spec_says_is_said_as_its_yaml() -> None:
+    found = {**look_at_deployment(Client(), "shop", "web")}  # type: ignore[arg-type]
+    found["spec"] = {"rollout": {"canary": {"steps": [5, 50.0], "sticky": None}}, "factory": True, "match": "on: it"}
+    lines = [line.split(maxsplit=1) for line in render_deployment(found).splitlines()]
+    assert ["rollout", "{canary: {steps: [5, 50.0], sticky: null}}"] in lines
+    assert ["factory", "true"] in lines and ["match", "on: it"] in lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from test_status_view import deployment, replica, status
 
 from serveconf.cli.events_view import EventList
@@ -43,6 +44,23 @@ def test_figures_stand_beside_the_state_and_the_curve_grows() -> None:
         "  DEPLOYMENT  STATE    READY  REQ/S                        P50     P99    ERR/S  ACTIVE  WAITING",
         "  catalog     Healthy  1/1    80                       ▂█  3.4 ms  1.2 s  2.5    4       7",
     ]
+
+
+@pytest.mark.parametrize(
+    ("width", "row"),
+    [
+        (109, "  recommendations  Healthy  1/1    80                       ██  3.4 ms  1.2 s  2.5    4       7"),
+        (100, "  recommendations  Healthy  1/1    80             ██  3.4 ms  1.2 s  2.5    4       7"),
+        (80, "  recommendations  Healthy  1/1    80     3.4 ms  1.2 s  2.5    4       7"),
+        (72, "  recommendat…  Healthy  1/1    80     3.4 ms  1.2 s  2.5    4       7"),
+    ],
+)
+def test_on_a_narrow_screen_the_curve_goes_first_then_the_end_of_a_name_and_no_figure(width: int, row: str) -> None:
+    view = LiveStatus()
+    view.take("status", status(deployment("recommendations", "Healthy", [replica("r-1")])))
+    for _ in range(2):
+        view.take("points", {"shop/recommendations": [80.0, 2.5, 3.4, 1250.0, 4, 7]})
+    assert view.lines(40, width)[4] == row
 
 
 def test_a_deployment_that_nobody_asks_for_falls_to_nothing() -> None:
