@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, cast
 
 import ray
@@ -100,7 +101,8 @@ class RayEngine:
     async def start(self, name: str, kind: str, args: tuple[Any, ...], place: Place) -> Remote:
         """See the port."""
         try:
-            return RayRemote(start_actor(name, kind, args, place))
+            # in a thread: Ray waits for its GCS to note the name, on a busy machine for half a second
+            return RayRemote(await asyncio.to_thread(start_actor, name, kind, args, place))
         except (ValueError, TypeError, RayError) as error:  # options that Ray refuses
             raise Refused(str(error)) from error
 
@@ -178,6 +180,12 @@ class RayStore:
         return sorted(key.decode() for key in found)
 
 
+@cache
+def _remote_class() -> Any:
+    """Made once: Ray writes the class of each that is made to its store, for every process to read."""
+    return ray.remote(Actor)
+
+
 def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, get_if_exists: bool = False) -> Any:
     """Have Ray start a detached actor. A replica is never restarted as it is: a new one is started."""
     runtime_env, variables = split(place.runtime_env)
@@ -199,7 +207,7 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
     elif place.prefers:
         strategy = NodeAffinitySchedulingStrategy(place.prefers, soft=True, _spill_on_unavailable=True)
     return (
-        ray.remote(Actor)
+        _remote_class()
         .options(
             name=name,
             namespace=NAMESPACE,

@@ -5,6 +5,7 @@ Everything that a pass does it does for its own stack: one that hangs, in user c
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -116,14 +117,29 @@ class StackPass:
             await self._give_up(head, decision.failure)
             return 0.0
         await self._tell_what_begins(head, observed, trial)
-        pause = min(pause, await self._start(head, decision, observed))
         self._reconfigure(head, decision)
         self._tend(head, observed)
-        if not await self._switch(head, decision, observed, trial):
+        pause_s, switched = await self._start_and_switch(head, decision, observed, trial)
+        pause = min(pause, pause_s)
+        if not switched:
             return 0.0
         await self._drain_surplus(decision, there)
         await self._give_names()
         return pause
+
+    async def _start_and_switch(
+        self, head: StackHead, decision: Decision, observed: Observed, trial: Trial | None
+    ) -> tuple[float, bool]:
+        """Who waits for a replica that is ready does not wait for the start of another one, where that decides nothing."""
+        if head.target is not None or not decision.start:
+            pause_s = await self._start(head, decision, observed)
+            return pause_s, await self._switch(head, decision, observed, trial)
+        starting = asyncio.ensure_future(self._start(head, decision, observed))
+        try:
+            switched = await self._switch(head, decision, observed, trial)
+        finally:
+            pause_s = await starting
+        return pause_s, switched
 
     async def _tell_what_begins(self, head: StackHead, observed: Observed, trial: Trial | None) -> None:
         """To the target's replicas that start: which of those that they are bound to are ready."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from world import World, request
 
 from serveconf.figures import DeploymentLoad, LoadReport
 from serveconf.plan.state import ReplicaPhase, ReplicaState
-from serveconf.reconcile.ports import TargetReport
+from serveconf.reconcile.ports import ReplicaOrder, TargetReport
 from serveconf.reconcile.rollout import staying
 from serveconf.reconcile.status import make_status
 
@@ -50,6 +51,31 @@ async def test_a_queue_starts_replicas_and_each_serves_when_it_is_ready(world: W
     await world.look()
     await world.look()
     assert len(world.serving("/cart")) == 6
+
+
+async def test_who_is_ready_serves_while_the_start_of_the_next_takes_its_time(world: World) -> None:
+    await world.apply(cart())
+    world.clock.advance(1)
+    load(world, **BURST)
+    await world.look()
+    assert len(world.serving("/cart")) == 1
+    world.clock.advance(1)
+    world.plane.scale("default", "cart", 9)
+    real, begun, may_go_on = world.cluster.start_replica, asyncio.Event(), asyncio.Event()
+
+    async def slow(order: ReplicaOrder) -> None:
+        begun.set()
+        await may_go_on.wait()
+        await real(order)
+
+    world.cluster.start_replica = slow  # type: ignore[method-assign]
+    looking = asyncio.create_task(world.reconciler.pass_once())
+    await asyncio.wait_for(begun.wait(), 5)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(world.serving("/cart")) == 6 and not looking.done()
+    may_go_on.set()
+    await looking
 
 
 async def test_it_goes_down_to_none_keeps_its_route_and_comes_back(world: World) -> None:
