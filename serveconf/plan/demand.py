@@ -86,8 +86,8 @@ def span_of(window: Window, seconds: float) -> Span | None:
     last = window.last
     first = _first_of(window, last.time - seconds)
     length = last.time - first.time
-    if _is_idle(window, first):
-        length = min(length, seconds)
+    if length > seconds and not first.ongoing and _is_quiet_after(window, first):
+        length = seconds
     if length <= 0:
         return None
     waiting_s = last.waiting_s - first.waiting_s
@@ -190,10 +190,10 @@ def _first_of(window: Window, time: float) -> Sample:
     return found
 
 
-def _is_idle(window: Window, sample: Sample) -> bool:
-    """Whether nothing happened for long after it: the first request is reported at once, and then each quarter of a second."""
-    following = next((one for one in window.samples if one.time > sample.time), sample)
-    return not sample.ongoing and following.time - sample.time > IDLE_S
+def _is_quiet_after(window: Window, sample: Sample) -> bool:
+    """Whether nothing came for long after it: a first request is reported at once, and then each quarter of a second."""
+    following = next(one for one in window.samples if one.time > sample.time)
+    return following.time - sample.time > IDLE_S
 
 
 def _stretch(time: float, now: float) -> tuple[float, float]:
