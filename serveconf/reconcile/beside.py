@@ -44,7 +44,10 @@ async def forget_beside(store: Store, stack: str) -> None:
 
 
 async def warnings_of(store: Store, node: str) -> dict[str, list[str]]:
-    """Stack -> a sentence for each folder that holds something. ``node``: whose files can be looked at from here."""
+    """Stack -> a sentence for what was written, and where. ``node``: whose files can be looked at from here.
+
+    An app that writes the same in each of its versions is told of it once.
+    """
     found: dict[str, dict[tuple[str, str], list[str]]] = {}
     for key in await store.keys(_PREFIX):
         data = await store.get(key)
@@ -55,11 +58,19 @@ async def warnings_of(store: Store, node: str) -> dict[str, list[str]]:
             continue  # somebody has taken care of it
         stack = key.removeprefix(_PREFIX).rpartition("/")[0]
         found.setdefault(stack, {}).setdefault((one.node, one.folder), []).append(one.path)
-    return {stack: [_warning(*place, paths) for place, paths in sorted(of.items())] for stack, of in found.items()}
+    return {stack: _warnings(of) for stack, of in found.items()}
 
 
-def _warning(node: str, folder: str, paths: list[str]) -> str:
+def _warnings(found: dict[tuple[str, str], list[str]]) -> list[str]:
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (node, folder), paths in sorted(found.items()):
+        alike.setdefault((node, tuple(sorted(paths))), []).append(folder)
+    return [_warning(node, paths, folders) for (node, paths), folders in alike.items()]
+
+
+def _warning(node: str, paths: tuple[str, ...], folders: list[str]) -> str:
+    more = f" and {len(folders) - 1} more folders beside it" if len(folders) > 1 else ""
     return (
-        f"written beside the code, where a new version does not find it: {listed(sorted(paths))}, in {folder} on {node}. "
+        f"written beside the code, where a new version does not find it: {listed(list(paths))}, in {folders[0]}{more} on {node}. "
         "It is kept; write to the working directory instead, which is app_dir"
     )

@@ -121,3 +121,15 @@ def test_a_replicas_writes_are_told_apart_data_below_app_dir_and_what_lies_besid
     assert written == ["written/shop/results.csv"]
     assert len(warnings) == 1
     assert f": made.py, in {code} on " in warnings[0]
+
+
+def test_what_each_version_writes_again_is_told_once() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        same = [Beside(node="n2", folder=f"/x/code/{name}", path="started.json") for name in ("a", "b", "c")]
+        await add_beside(store, "shop", [*same, Beside(node="n2", folder="/x/code/d", path="other.csv")])
+        said = (await warnings_of(store, "n1"))["shop"]
+        assert len(said) == 2
+        assert "started.json, in /x/code/a and 2 more folders beside it on n2" in said[0]
+
+    asyncio.run(main())
