@@ -111,9 +111,12 @@ class Client:
         """One revision in full."""
         return self._json("GET", f"/stacks/{stack}/revisions/{number}")
 
-    def handles(self, seen: str = "") -> Json:
-        """What calls by handle from this process need: the frames' secret, and a routing table of another digest than ``seen``."""
-        return self._json("POST", "/handles", params={"seen": seen})
+    def handles(self, seen: str = "", body: Json | None = None) -> Json:
+        """What calls by handle from this process need: the frames' secret, and a routing table of another digest than ``seen``.
+
+        ``body``: what the calls of this process come to.
+        """
+        return self._json("POST", "/handles", params={"seen": seen}, json=body)
 
     def has_code(self, digest: str) -> bool:
         """Whether the package is there."""

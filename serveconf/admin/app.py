@@ -108,7 +108,7 @@ def make_app(
     app.include_router(nodes_router(plane.cluster), prefix="/api/v1")
     app.include_router(webhooks_router(keys, note), prefix="/api/v1")
     if peering is not None:
-        app.include_router(handles_router(plane.packages.store, peering), prefix="/api/v1")
+        app.include_router(handles_router(plane.packages.store, peering, plane.scaling.hear), prefix="/api/v1")
     return app
 
 

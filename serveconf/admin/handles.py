@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import socket
 from base64 import b64encode
+from collections.abc import Callable, Mapping
 
 import msgspec
 from fastapi import APIRouter
 
 from serveconf.admin import models
+from serveconf.figures import DeploymentLoad
 from serveconf.reconcile.ports import Store
 
 
@@ -23,16 +25,22 @@ class Peering(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
 
 
-def handles_router(store: Store, peering: Peering) -> APIRouter:
+Hear = Callable[[str, Mapping[str, DeploymentLoad]], None]  # (script, what it asks of each deployment)
+
+
+def handles_router(store: Store, peering: Peering, hear: Hear) -> APIRouter:
     """Its one route."""
     router = APIRouter(tags=["look"])
 
     @router.post("/handles")
-    async def handles(seen: str = "") -> models.HandlesModel:
+    async def handles(seen: str = "", body: models.HandlesBody | None = None) -> models.HandlesModel:
         """The committed routing table as replicas read it, for a script on the controller's host that calls by handle.
 
-        ``seen``: digest of the table that the script has; that one is not sent again.
+        ``seen``: digest of the table that the script has; that one is not sent again. What it says of its calls counts
+        for autoscaling.
         """
+        if body is not None:
+            hear(body.script, {name: DeploymentLoad(**dict(load)) for name, load in body.loads.items()})
         table = await store.get("generation")
         digest = hashlib.sha256(table).hexdigest() if table is not None else ""
         return models.HandlesModel(

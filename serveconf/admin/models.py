@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Span = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
 class Body(BaseModel):
@@ -52,6 +55,31 @@ class RollbackBody(Origin):
 
     revision: int | None = None
     """Its number; left out: the last one that was applied before the current."""
+
+
+class LoadModel(Body):
+    """What a script asks of one deployment, since it began."""
+
+    arrivals: Count = 0
+    completions: Count = 0
+    served_s: Span = 0.0
+    """What the completions took on their replicas."""
+    ongoing: Count = 0
+    """Calls that run or wait just now."""
+    waiting: Count = 0
+    ongoing_s: Span = 0.0
+    """The time integral of ``ongoing``, in call-seconds."""
+    waiting_s: Span = 0.0
+    oldest_wait_s: Span = 0.0
+
+
+class HandlesBody(Body):
+    """Which script asks, and what its calls come to, so that they count for autoscaling."""
+
+    script: str = Field(min_length=1, max_length=64)
+    """A name of its own, the same each time."""
+    loads: dict[str, LoadModel] = Field(default={}, max_length=10_000)
+    """By stack/deployment."""
 
 
 class HandlesModel(Body):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from serveconf.background import Tasks
 from serveconf.errors import Conflict, NotFound
-from serveconf.figures import LoadReport
+from serveconf.figures import DeploymentLoad, LoadReport
 from serveconf.plan.moving import NO_MOVES, Moves, left_behind
 from serveconf.plan.processes import process_of
 from serveconf.plan.scaling import START_S, Answer, Fleet, Past, Rule, Verdict, decide, rule_of
@@ -25,6 +25,7 @@ from serveconf.reconcile.listening import Listening, Reporting
 from serveconf.reconcile.loads import Loads
 from serveconf.reconcile.numbers import Numbers
 from serveconf.reconcile.ports import Clock, Store
+from serveconf.reconcile.scripts import Scripts
 
 log = logging.getLogger("serveconf.scaling")
 
@@ -77,6 +78,7 @@ class Scaling:
         self._listening = Listening(
             reporting, clock, self._tasks, take=self._take, expect=self._loads.expect, lose=self._lose
         )
+        self._scripts = Scripts(clock, take=self.take, lose=self._lose)
         self._follows = asyncio.Event()  # there is a number that follows the load
 
     async def load(self) -> None:
@@ -222,6 +224,7 @@ class Scaling:
 
     def tick(self) -> None:
         """Decide where it is due."""
+        self._scripts.let_go()
         now = self._clock.now()
         for stack, followed in list(self._stacks.items()):
             for name, one in list(followed.items()):
@@ -232,6 +235,12 @@ class Scaling:
         """A process has reported."""
         for name in self._loads.take(source, report, self._clock.now(), slower=slower):
             self._decide_named(name)
+
+    def hear(self, script: str, loads: Mapping[str, DeploymentLoad]) -> None:
+        """What a script asks of deployments, since it began; of no use where no number follows the load."""
+        if any(one.rule for followed in self._stacks.values() for one in followed.values()):
+            known = [f"{stack}/{name}" for stack, followed in self._stacks.items() for name in followed]
+            self._scripts.hear(script, {name: loads.get(name, DeploymentLoad()) for name in known})
 
     def _take(self, source: str, report: LoadReport, slower: float) -> None:
         self.take(source, report, slower=slower)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import uuid
 from base64 import b64decode
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+import msgspec
 
 from serveconf.client import Client
 from serveconf.errors import OperatorError, Unreachable
@@ -37,7 +40,9 @@ class Driver:
             )
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="serveconf handles", daemon=True).start()
-        self._following = self._run(self._follow(told["node_id"], bytes.fromhex(told["secret"])))
+        self._name = uuid.uuid4().hex
+        self._pool = ReplicaPool(node_id=told["node_id"], secret=bytes.fromhex(told["secret"]))
+        self._following = self._run(self._follow())
 
     def caller(self) -> Caller:
         """Who makes the calls."""
@@ -52,12 +57,15 @@ class Driver:
         self._run(self._following.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _follow(self, node_id: str, secret: bytes) -> Following:
-        return Following(ReplicaPool(node_id=node_id, secret=secret), self._table)
+    async def _follow(self) -> Following:
+        return Following(self._pool, self._table)
 
     async def _table(self) -> bytes | None:
+        """The table, where it is another one; what this process asks for is told on the way."""
+        report = await self._pool.reporter.report(0)
+        loads = {name: msgspec.structs.asdict(load) for name, load in report.loads.items()}
         try:
-            told = await asyncio.to_thread(self.client.handles, self._seen)
+            told = await asyncio.to_thread(self.client.handles, self._seen, {"script": self._name, "loads": loads})
         except (Unreachable, RuntimeError):  # RuntimeError: the process ends, or its session was closed
             return None
         self._seen = told["digest"]

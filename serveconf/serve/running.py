@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from serveconf.errors import AuthorError, NotFound
+from serveconf.errors import NotFound
 from serveconf.handles.calls import Target
 from serveconf.handles.handle import DeploymentHandle
 from serveconf.ingress.deployment import Application
@@ -58,14 +58,16 @@ def get_app_handle(name: str) -> DeploymentHandle[Any]:
 
 
 def get_deployment_handle(deployment_name: str, app_name: str | None = None) -> DeploymentHandle[Any]:
-    """A handle of one deployment of an application; in a replica ``app_name`` may be left out: its own. Raises NotFound."""
+    """A handle of one deployment of an application. Raises NotFound.
+
+    Without ``app_name`` it is the replica's own application, in a script the one that ``serve.run`` calls ``default``.
+    """
     replica = context.the_replica()
     if replica is not None:
         entry = app_name or replica.context.app_name
         full = deployment_name if deployment_name == entry else f"{entry}.{deployment_name}"
         return _handle(replica.context.stack, full, deployment_name)
-    if app_name is None:
-        raise AuthorError("get_deployment_handle needs an app_name in a script", hint="serve.run's name, or an entry's")
+    app_name = app_name or STACK
     stack, entry = _application(app_name)
     names = _deployments().get(stack, ())
     for full in (f"{entry}.{deployment_name}", deployment_name):

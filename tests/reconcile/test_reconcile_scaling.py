@@ -234,6 +234,24 @@ async def test_replicas_that_call_a_deployment_by_handle_are_asked_too(room: Roo
     assert room.number(replace(desired, deployments=bound), "shop.Stock") == 6
 
 
+async def test_the_calls_of_scripts_count_until_nothing_more_is_heard_of_them(room: Room) -> None:
+    desired = stack(cart(downscale_delay_s=5), {"name": "fixed", "num_replicas": 1})
+    room.scaling.hear("1", {"shop/cart": DeploymentLoad(arrivals=9, ongoing=9)})  # nobody follows anything yet
+    room.scaling.look("shop", desired, seen(1))
+    room.scaling.hear("1", {})
+    room.clock.advance(0.25)
+    waiting = {"shop/cart": DeploymentLoad(arrivals=12, ongoing=12, waiting=9, oldest_wait_s=0.15)}
+    room.scaling.hear("1", waiting | {"shop/fixed": DeploymentLoad(ongoing=1), "x/y": DeploymentLoad(ongoing=1)})
+    assert room.number(desired) == 6
+    room.scaling.look("shop", desired, seen(6))
+    room.pass_time(2)
+    state = room.scaling.state("shop", "cart")
+    assert state is not None and state["ongoing"] == 12
+    room.pass_time(30)  # it has ended
+    state = room.scaling.state("shop", "cart")
+    assert state is not None and (state["ongoing"], room.number(desired)) == (0, 1)
+
+
 async def test_many_processes_report_less_often(room: Room) -> None:
     room.scaling.look("shop", stack(cart()), seen(1, proxies=tuple(f"p{n}" for n in range(400))))
     await asyncio.sleep(0)
