@@ -232,8 +232,8 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "The message has Ray's own words: a package that pip does not find, a folder that is not there.",
     ),
     "store_silent": (
-        "Ray's key-value store, where stacks and revisions lie, does not answer.",
-        "See that the head node's GCS runs; what serves goes on serving meanwhile.",
+        "Ray's GCS, where stacks and revisions lie, has not answered for some seconds. Nothing was touched.",
+        "See that the head node's GCS runs, and apply again; what serves goes on serving meanwhile, and `status` says when it answers.",
     ),
     "port_in_use": (
         "Another program listens on a port that is needed.",

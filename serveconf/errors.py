@@ -60,6 +60,19 @@ class Unreachable(OperatorError):
     code = "unreachable"
 
 
+class EngineSilent(OperatorError):
+    """Ray's GCS does not answer, for so many seconds (None: that is not known yet)."""
+
+    code = "store_silent"
+
+    def __init__(self, seconds: float | None) -> None:
+        since = f" for {seconds:.0f} s" if seconds is not None else ""
+        super().__init__(
+            f"Ray's GCS has not answered{since}: nothing can be applied, started or replaced until it does",
+            hint="see that the head node's GCS runs; what serves goes on serving meanwhile",
+        )
+
+
 class Unauthorized(OperatorError):
     """The control API does not know the token."""
 

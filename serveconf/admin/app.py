@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -53,6 +54,7 @@ from serveconf.route_test import judge_request
 from serveconf.versions import API, OLDEST_API
 
 MSGPACK = "application/msgpack"
+NOTES_S = 2.0  # for what a status says beside; who looks, while nothing answers, wants to know just that
 
 StackName = Annotated[str, Path(description="Name of the stack.")]
 IfMatch = Annotated[str | None, Header(description="Revision that the stack must be at, or 412.")]
@@ -127,15 +129,28 @@ def _measuring(plane: ControlPlane, pulse: Pulse | None) -> APIRouter:
 
 async def _status(plane: ControlPlane, address: str) -> dict[str, Any]:
     await plane.cluster.refresh_load()
+    warnings, data = await _noted(plane)
+    silent_s = plane.cluster.silent_for()
     return make_status(
         plane.ledger,
         plane.cluster.observe(),
         pid=os.getpid(),
         address=address,
+        silent_s=None if silent_s is None else round(silent_s, 1),
         autoscaling=plane.scaling.state,
-        warnings=await warnings_of(plane.packages.store, socket.gethostname()),
-        data=await all_data(plane.packages.store),
+        warnings=warnings,
+        data=data,
     )
+
+
+async def _noted(plane: ControlPlane) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """What replicas have noted of what they write: by stack, the warnings, and the data. Nothing, where the store is silent."""
+    try:
+        async with asyncio.timeout(NOTES_S):
+            store = plane.packages.store
+            return await warnings_of(store, socket.gethostname()), await all_data(store)
+    except (TimeoutError, ServeconfError):
+        return {}, {}
 
 
 def _looking(plane: ControlPlane, address: str, keys: Keys) -> APIRouter:

@@ -390,6 +390,8 @@ class ControllerModel(BaseModel):
     address: str
     serveconf: str = ""
     """The version of serveconf that it runs; empty: not known yet."""
+    silent_s: float | None = None
+    """For so many seconds Ray's GCS has not answered: nothing is applied, started or replaced. null: it answers."""
 
 
 class StandbyModel(BaseModel):

@@ -97,7 +97,9 @@ def _looked_at(client: Client, deployment: str | None, stack: str | None) -> tup
 
 
 def is_healthy(found: dict[str, Any]) -> bool:
-    """Every stack serves as it was applied, and every proxy is up at the generation."""
+    """Every stack serves as it was applied, every proxy is up at the generation, and Ray answers."""
+    if found["controller"].get("silent_s") is not None:
+        return False
     stacks = all(stack["state"] in ("Healthy", "Pinned", "RolledBack", "Invalid") for stack in found["stacks"])
     return stacks and all(p["state"] == "Ready" and p["generation"] == found["generation"] for p in found["proxies"])
 

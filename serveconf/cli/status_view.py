@@ -32,7 +32,7 @@ def render_status(status: Json, *, color: bool = False) -> str:
     """The whole status for people, without a newline at its end."""
     controller = status["controller"]
     head = f"Generation {status['generation']}, controller {controller['address']} (pid {controller['pid']})"
-    blocks = ["\n".join([visible(head), *_proxies(status, color), *_other_versions(status)])]
+    blocks = ["\n".join([visible(head), *_silence(controller), *_proxies(status, color), *_other_versions(status)])]
     blocks += ["\n".join(_stack(stack, color)) for stack in status["stacks"]]
     if not status["stacks"]:
         blocks.append("No stack has been applied.")
@@ -56,6 +56,15 @@ def render_verdict(verdict: Json, *, color: bool = False) -> str:
         first = f"{status}{verdict['why']}"
     rows = [[Cell(other["deployment"]), Cell(other["rule"]), Cell(other["why"])] for other in verdict["others"]]
     return "\n".join([first, *(["", *_table(("NOT", "RULE", "WHY"), rows, color, indent=0)] if rows else [])])
+
+
+def _silence(controller: Json) -> list[str]:
+    if (silent_s := controller.get("silent_s")) is None:
+        return []
+    return [
+        f"  Ray's GCS has not answered for {silent_s:.0f} s: nothing is applied, started or replaced until it does; "
+        "what serves goes on"
+    ]
 
 
 def _proxies(status: Json, color: bool) -> list[str]:

@@ -24,7 +24,7 @@ from serveconf.cluster.rooms import Rooms
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, STANDBY_PREFIX, ClusterSettings
 from serveconf.cluster.spread import best_node
 from serveconf.cluster.standby_pool import StandbyPool
-from serveconf.errors import CodeFailed, OperatorError, ServeconfError
+from serveconf.errors import CodeFailed, EngineSilent, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.moving import named
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
@@ -63,6 +63,7 @@ class ActorCluster:
 
     def __init__(self, engine: Engine, settings: ClusterSettings) -> None:
         self.on_change: Callable[[], None] = lambda: None
+        self.on_silence: Callable[[str], None] = lambda message: log.warning("silence", message=message)
         self.kept: KeptFigures | None = None  # told what a process has counted when it has drained
         self._engine = engine
         self._settings = settings
@@ -98,6 +99,10 @@ class ActorCluster:
             self._free_nodes = tuple(map(self._standbys.given_back, self._nodes))
         return self._free_nodes
 
+    def silent_for(self) -> float | None:
+        """See the port."""
+        return self._engine.silent_for()
+
     async def refresh(self, serving: Collection[str] = ()) -> None:
         """Adopt every actor that is there by name. See the port."""
         await self._look_at_nodes()
@@ -122,7 +127,7 @@ class ActorCluster:
         while True:
             await asyncio.sleep(NODES_PERIOD_S)
             before = {(node.id, node.drains) for node in self._nodes}
-            nodes = await self._engine.nodes()
+            nodes = await self._ask_for_nodes()
             was_lost, self._lost = self._lost, await self._reach.look(nodes)
             self._take_nodes(nodes)
             self._lose_what_is_lost()
@@ -131,6 +136,22 @@ class ActorCluster:
                 await self.refresh()
             if {(node.id, node.drains) for node in self._nodes} != before:
                 self._has_changed()
+
+    async def _ask_for_nodes(self) -> tuple[NodeState, ...]:
+        """When the engine tells them again, where it has fallen silent; that is told at its begin and its end."""
+        silent = 0.0
+        while True:
+            try:
+                nodes = await self._engine.nodes()
+            except EngineSilent as error:
+                if not silent:
+                    self.on_silence(error.message)
+                silent = self._engine.silent_for() or silent
+                await asyncio.sleep(NODES_PERIOD_S)
+            else:
+                if silent:
+                    self.on_silence(f"Ray's GCS answers again, after {silent:.0f} s")
+                return nodes
 
     def _take_nodes(self, nodes: tuple[NodeState, ...]) -> None:
         if nodes:  # there is always the head: an empty answer is none

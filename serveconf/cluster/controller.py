@@ -119,6 +119,7 @@ class Controller:
         await stacks.load()
         cluster = self._cluster = ActorCluster(self._engine, identity)
         cluster.kept = kept
+        cluster.on_silence = lambda message: events.note(kind="controller", message=message, data={})
         await cluster.refresh(serving_ids(stacks.ledger.generation))
         reconciler = self._reconciler = Reconciler(cluster, stacks, clock, journal)
         await reconciler.scaling.load()

@@ -93,5 +93,8 @@ class Engine(Protocol):
     async def nodes(self) -> tuple[NodeState, ...]:
         """The nodes that live."""
 
+    def silent_for(self) -> float | None:
+        """For how many seconds the engine's bookkeeping has not answered: nothing is started meanwhile. None: it answers."""
+
     async def run(self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float) -> Any:
         """The result of a function that is called once, in a process of its own in that environment."""

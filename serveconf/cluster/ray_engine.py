@@ -31,16 +31,17 @@ from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serveconf.cluster.engine import Away, EngineError, Gone, Place, Refused, Remote, Silent, Surroundings
+from serveconf.cluster.gcs import Gcs
 from serveconf.cluster.hosted import Hosted, set_up_process
 from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE
 from serveconf.cluster.variables import expanded, split
-from serveconf.errors import OperatorError
+from serveconf.errors import EngineSilent, OperatorError
 from serveconf.reconcile.ports import NodeState, Store
-
-STORE_S = 20.0  # for one call of the key-value store: without its GCS Ray waits for a minute and more
 
 _COLOR = re.compile("\x1b\\[[0-9;]*m")
 _EXIT = "Worker exit detail:"
+
+_gcs = Gcs((RayError,))  # as Ray's own connection one for the whole process
 
 
 class Actor:
@@ -92,6 +93,7 @@ class RayEngine:
 
     def __init__(self) -> None:
         self._store = RayStore()
+        self._starting: set[str] = set()  # until who starts them knows them
 
     @property
     def store(self) -> Store:
@@ -100,37 +102,43 @@ class RayEngine:
 
     async def start(self, name: str, kind: str, args: tuple[Any, ...], place: Place) -> Remote:
         """See the port."""
+        # in a thread: Ray waits for its GCS to note the name, on a busy machine for half a second
+        begun = asyncio.ensure_future(_gcs.do(start_actor, name, kind, args, place))
+        self._starting.add(name)
         try:
-            # in a thread: Ray waits for its GCS to note the name, on a busy machine for half a second
-            return RayRemote(await asyncio.to_thread(start_actor, name, kind, args, place))
+            return RayRemote(await asyncio.shield(begun))
+        except asyncio.CancelledError:  # nobody would know it
+            begun.add_done_callback(_kill_begun)
+            raise
         except (ValueError, TypeError, RayError) as error:  # options that Ray refuses
             raise Refused(str(error)) from error
+        finally:
+            self._starting.discard(name)
 
     async def find(self, name: str) -> Remote | None:
         """See the port."""
         try:
-            return RayRemote(await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE))
+            return RayRemote(await _gcs.ask(ray.get_actor, name, namespace=NAMESPACE))
         except ValueError:
             return None
 
     async def names(self) -> list[str]:
         """See the port."""
-        named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
-        return [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
+        named = await _gcs.ask(ray.util.list_named_actors, all_namespaces=True)
+        ours = (actor["name"] for actor in named if actor["namespace"] == NAMESPACE)
+        return [name for name in ours if name not in self._starting]
 
     async def kill(self, remote: Remote, *, restart: bool = False) -> None:
         """See the port."""
         assert isinstance(remote, RayRemote)
         try:
-            ray.kill(remote.actor, no_restart=not restart)
+            await _gcs.do(ray.kill, remote.actor, no_restart=not restart)
         except RayError as error:
             raise _mapped(error) from error
 
     async def nodes(self) -> tuple[NodeState, ...]:
         """See the port."""
-        nodes = await asyncio.to_thread(ray.nodes)
-        free = await asyncio.to_thread(available_resources_per_node)
-        draining = await asyncio.to_thread(state.get_draining_nodes)
+        nodes, free, draining = await _gcs.ask(_nodes)
         return tuple(
             NodeState(
                 id=node["NodeID"],
@@ -146,6 +154,10 @@ class RayEngine:
             if node["Alive"]
         )
 
+    def silent_for(self) -> float | None:
+        """See the port."""
+        return _gcs.silent_for()
+
     async def run(self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float) -> Any:
         """See the port."""
         task = ray.remote(
@@ -159,7 +171,7 @@ class RayEngine:
 
 
 class RayStore:
-    """Implements ``reconcile.ports.Store``. Calls block for about a millisecond, so they run in a thread."""
+    """Implements ``reconcile.ports.Store``."""
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None."""
@@ -275,13 +287,20 @@ def take_token() -> None:
 
 
 async def _stored(function: Any, *args: Any, **kwargs: Any) -> Any:
-    try:
-        async with asyncio.timeout(STORE_S):
-            return await asyncio.to_thread(function, *args, namespace=NAMESPACE.encode(), **kwargs)
-    except TimeoutError:
-        raise OperatorError(
-            "Ray's key-value store does not answer", hint="is the head node's GCS up?", code="store_silent"
-        ) from None
+    return await _gcs.ask(function, *args, namespace=NAMESPACE.encode(), **kwargs)
+
+
+def _kill_begun(begun: asyncio.Future[Any]) -> None:
+    if not begun.cancelled() and begun.exception() is None:
+        kill_actor(begun.result())
+
+
+def _nodes() -> tuple[list[dict[str, Any]], dict[str, Any], Any]:
+    """The nodes, what each has free, and those that drain."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    if not nodes:  # there is always the head: Ray has given up to ask
+        raise EngineSilent(None)
+    return nodes, available_resources_per_node(), state.get_draining_nodes()  # type: ignore[no-untyped-call]
 
 
 async def _answer(ask: Callable[[], Any], timeout_s: float | None) -> Any:

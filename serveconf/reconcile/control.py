@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from serveconf import __version__
 from serveconf.background import Tasks
 from serveconf.backup_file import Backup, SavedStack
-from serveconf.errors import Conflict, NoRoom, NotFound
+from serveconf.errors import Conflict, EngineSilent, NoRoom, NotFound
 from serveconf.plan.actions import Plan
 from serveconf.plan.desired import as_running
 from serveconf.plan.moving import with_way_back
@@ -380,6 +380,7 @@ class ControlPlane:
         return merged_stack(desired, current, alone=request.alone) if request.merge else desired
 
     def _begin(self, stack: str, ask: Ask) -> Operation:
+        self._check_engine()
         operation = Operation(stack)
         self._queue(operation, ask.request)
         self._remember(operation)
@@ -396,6 +397,11 @@ class ControlPlane:
                 code="applies_full",
             )
         self._queued[operation.id] = _Queued(size=size, code=request.code)
+
+    def _check_engine(self) -> None:
+        """Raises EngineSilent where nothing could be started or written just now."""
+        if (silent_s := self.cluster.silent_for()) is not None:
+            raise EngineSilent(silent_s)
 
     def _see_finished(self, operation: Operation) -> None:
         """A task that is cancelled before its first step runs nothing, not even a handler."""

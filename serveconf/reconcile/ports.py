@@ -158,6 +158,9 @@ class Cluster(Protocol):
     def nodes(self) -> tuple[NodeState, ...]:
         """The live nodes."""
 
+    def silent_for(self) -> float | None:
+        """For how many seconds the engine has not answered, so that nothing can be started or written. None: it answers."""
+
     async def refresh(self, serving: Collection[str] = ()) -> None:
         """Look at the nodes, and find what is there by name: after a restart of the controller.
 

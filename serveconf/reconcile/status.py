@@ -32,17 +32,19 @@ def make_status(
     *,
     pid: int,
     address: str,
+    silent_s: float | None = None,
     autoscaling: Autoscaling = lambda *_: None,
     warnings: Mapping[str, list[str]] = {},
     data: Mapping[str, list[str]] = {},
 ) -> dict[str, Any]:
-    """Stacks, deployments, replicas, proxies, their states and the generation. ``warnings`` and ``data`` (what its replicas
+    """Stacks, deployments, replicas, proxies, their states and the generation. ``silent_s``: for so long the engine has not
+    answered. ``warnings`` and ``data`` (what its replicas
     were seen to write below app_dir): by stack."""
     waiting: list[ProxyState | StandbyState] = [p for p in observed.proxies if p.stands_by]
     waiting += sorted(observed.standbys, key=lambda s: s.id)
     return {
         "generation": ledger.generation.number,
-        "controller": {"pid": pid, "address": address, "serveconf": __version__},
+        "controller": {"pid": pid, "address": address, "serveconf": __version__, "silent_s": silent_s},
         "proxies": [
             {
                 "id": p.id,

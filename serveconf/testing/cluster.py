@@ -49,6 +49,7 @@ class FakeCluster:
         self.reports: dict[str, asyncio.Queue[LoadReport]] = {}  # proxy or replica -> what it has to say of the load
         self.answered: dict[str, Answers] = {}  # "stack/deployment" -> what its replicas have answered
         self.counted: dict[str, ReplicaFigures] = {}  # by replica
+        self.silent_s: float | None = None  # for so long the engine has not answered
         self._replicas: dict[str, ReplicaState] = {}
         self._proxies: dict[str, ProxyState] = {}
         self.standbys: dict[str, StandbyOrder] = {}  # all that were ever started
@@ -115,6 +116,10 @@ class FakeCluster:
                 killed = replace(killed, stands_by=True)
         self._proxies[proxy_id] = killed
         self.on_change()
+
+    def silent_for(self) -> float | None:
+        """See the port."""
+        return self.silent_s
 
     def set_nodes(self, *nodes: NodeState) -> None:
         """Other nodes are there now."""

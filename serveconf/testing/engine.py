@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from serveconf import __version__
 from serveconf.cluster.engine import Away, Gone, Place, Refused, Remote, Silent
 from serveconf.cluster.settings import ClusterSettings
+from serveconf.errors import EngineSilent
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import Phase, ProxyState, ReplicaState, StandbyState
 from serveconf.reconcile.ports import (
@@ -337,6 +338,11 @@ class FakeEngine:
             NodeState(id=f"node{i}", is_head=i == 0, total={"CPU": 64.0}, available={"CPU": 64.0}) for i in range(nodes)
         )
         self._store = store or MemoryStore()
+        self.silent_s: float | None = None  # its bookkeeping does not answer
+
+    def silent_for(self) -> float | None:
+        """See the port."""
+        return self.silent_s
 
     @property
     def store(self) -> Store:
@@ -368,11 +374,13 @@ class FakeEngine:
     async def find(self, name: str) -> Remote | None:
         """See the port."""
         await asyncio.sleep(0)
+        self._answer()
         return self.actors.get(name)
 
     async def names(self) -> list[str]:
         """See the port."""
         await asyncio.sleep(0)
+        self._answer()
         return list(self.actors)
 
     async def kill(self, remote: Remote, *, restart: bool = False) -> None:
@@ -388,7 +396,12 @@ class FakeEngine:
     async def nodes(self) -> tuple[NodeState, ...]:
         """See the port."""
         await asyncio.sleep(0)
+        self._answer()
         return self.live_nodes
+
+    def _answer(self) -> None:
+        if self.silent_s is not None:
+            raise EngineSilent(self.silent_s)
 
     async def run(self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float) -> Any:
         """In this process."""

@@ -29,7 +29,16 @@ CLUSTER_CODES = frozenset(
         "uploads_full",
         "applies_full",
     }
-    | {"proxy_failed", "controller_failed", "bootstrap_failed", "ray_unreachable", "operator", "internal", "cancelled"}
+    | {
+        "proxy_failed",
+        "controller_failed",
+        "bootstrap_failed",
+        "ray_unreachable",
+        "store_silent",
+        "operator",
+        "internal",
+        "cancelled",
+    }
     | {"git_failed", "not_found", "read_only"}
 )
 

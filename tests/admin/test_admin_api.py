@@ -276,3 +276,17 @@ async def test_a_webhook_is_called_with_its_own_secret_as_github_and_gitlab_do(h
     assert (await http.get("/api/v1/sync/other", headers=READ)).json() == {"calls": 0}
     assert (await http.get("/api/v1/status", headers={"authorization": f"Bearer {secret}"})).status_code == 401
     assert (await http.post("/api/v1/sync/a%2Fb", headers={"x-gitlab-token": "x"})).status_code in (401, 404, 422)
+
+
+async def test_while_the_engine_is_silent_status_says_so_and_nothing_is_begun(
+    api: Api, http: httpx.AsyncClient
+) -> None:
+    api.cluster.silent_s = 12.34
+    status = (await http.get("/api/v1/status", headers=TOKEN)).json()
+    assert status["controller"]["silent_s"] == 12.3
+    answer = await http.post("/api/v1/stacks/default/rollback", headers=TOKEN, json={"author": "me"})
+    error = answer.json()["error"]
+    assert error["code"] == "store_silent"
+    assert error["message"].startswith("Ray's GCS has not answered for 12 s: nothing can be applied")
+    api.cluster.silent_s = None
+    assert (await http.get("/api/v1/status", headers=TOKEN)).json()["controller"]["silent_s"] is None

@@ -1,8 +1,13 @@
-"""The head node ends with its Ray and everything on it, and is started anew on the state that its GCS kept in Redis."""
+"""The head node ends with its Ray and everything on it, and is started anew on the state that its GCS kept in Redis; or its
+GCS alone does not answer for a while.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,4 +47,25 @@ def test_head_started_anew_goes_on_by_itself_and_workers_serve_meanwhile(cluster
     assert [ask(f"{node.url}{path}")[0] for node in cluster.machines.nodes[:2] for path in ("/here", "/there")] == [
         200
     ] * 4
+    assert cluster.apply(HERE, THERE, location="EveryNode")["outcome"] == "unchanged"
+
+
+def test_gcs_that_does_not_answer_is_told_soon_and_requests_go_on(cluster: Cluster) -> None:
+    cluster.apply(HERE, THERE, location="EveryNode")
+    gcs = next(pid for pid in cluster.head.processes() if b"gcs_server" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    other = cluster.spec(HERE, location="EveryNode")
+    with Visitors([(cluster.second.ip, PORT)], ["/there", "/here"]) as visitors:
+        os.kill(gcs, signal.SIGSTOP)
+        try:
+            until(lambda: cluster.machines.status()["controller"]["silent_s"] is not None, "the status says so")
+            applied = cluster.machines.run("apply", other)
+            told = cluster.machines.run("status", "--exit-code")
+        finally:
+            os.kill(gcs, signal.SIGCONT)
+        until(lambda: cluster.machines.status()["controller"]["silent_s"] is None, "it answers again")
+    assert applied.code == 1
+    assert "Ray's GCS has not answered for" in applied.err
+    assert told.code == 1
+    assert "Ray's GCS has not answered for" in told.out
+    assert visitors.failures == []
     assert cluster.apply(HERE, THERE, location="EveryNode")["outcome"] == "unchanged"

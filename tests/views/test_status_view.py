@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from serveconf.cli.look import is_healthy
 from serveconf.cli.status_view import render_routes, render_status
 
 
@@ -117,3 +118,12 @@ def test_states_are_coloured() -> None:
 def test_routes_are_sorted_by_prefix() -> None:
     assert render_routes({"/b": "beta", "/": "root"}) == "PREFIX  DEPLOYMENT\n/       root\n/b      beta"
     assert render_routes({}) == "No routes."
+
+
+def test_an_engine_that_does_not_answer_is_told_first() -> None:
+    silent = {**HEALTHY, "controller": {**HEALTHY["controller"], "silent_s": 12.3}}
+    assert render_status(silent).splitlines()[1] == (
+        "  Ray's GCS has not answered for 12 s: nothing is applied, started or replaced until it does; what serves goes on"
+    )
+    assert not is_healthy(silent)
+    assert is_healthy(HEALTHY)
