@@ -11,6 +11,7 @@ an actor that can't be reached, or is silent, is asked again.
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -28,6 +29,7 @@ ANSWER_S = 10.0
 KILL_GRACE_S = 5.0  # beyond the drain time
 RETURN_S = 1.0  # for a replica that drains to say whether it can serve on
 AGAIN_S = 0.2  # between two tries to reach an actor that is away
+HEAR_S = 90.0  # for news of its loop, which come after a minute at the latest
 AWAY_S = 2.0  # out of reach for so long it is replaced: its node may have died, which the engine says much later
 
 S = TypeVar("S", ReplicaState, ProxyState, StandbyState)
@@ -47,6 +49,8 @@ class Care:
     unhealthy_after: int  # answers in a row that say what is wrong, or none
     end_after_s: float | None = None  # silent for so long it is ended, for the engine to restart it
     returns: bool = False  # the engine restarts it when it dies
+    hears_loop: bool = False  # user code runs on its event loop, and may block it
+    blocked_s: float | None = None  # for so long before it is replaced; None: the question alone tells
 
 
 class Ends(Protocol):
@@ -81,6 +85,7 @@ class Handle(Generic[S]):
         self._ends_at = float("inf")
         self._may_return = False  # it was well when its end began
         self._away_since: float | None = None
+        self._blocked = ""  # what is said of its event loop, while that stands still
 
     @property
     def remote(self) -> Remote | None:
@@ -224,6 +229,7 @@ class Handle(Generic[S]):
         """Until it ends: ask how it is each period, and hear of its end at once."""
         assert self._remote is not None
         end = asyncio.ensure_future(self._remote.closed())
+        heard = asyncio.ensure_future(self._hear_loop())
         failures, silent_since = 0, None
         pause_s = self.care.period_s if self.state.phase is Phase.READY else AGAIN_S
         try:
@@ -246,6 +252,26 @@ class Handle(Generic[S]):
                     return
         finally:
             end.cancel()
+            heard.cancel()
+
+    async def _hear_loop(self) -> None:
+        """Say that its event loop stands still, and since when; what does so for too long is unhealthy."""
+        now, since, self._blocked = asyncio.get_running_loop().time, 0.0, ""
+        while self.care.hears_loop:
+            limit_s = self.care.blocked_s if self._blocked and self.state.phase is Phase.READY else None
+            left_s = HEAR_S if limit_s is None else min(HEAR_S, max(0.0, since + limit_s - now()))
+            try:
+                blocked_s: float = await self._call("blocked", bool(self._blocked), timeout_s=left_s)
+            except Silent:
+                if limit_s is not None and now() - since >= limit_s:
+                    self._become(replace(self.state, phase=Phase.UNHEALTHY, message=self._blocked))
+            except Exception:  # noqa: BLE001 - it is away or gone, as others hear, or of a version that does not tell
+                return
+            else:
+                if bool(blocked_s) != bool(self._blocked):
+                    since = now() - blocked_s
+                    self._blocked = _blocked_since(blocked_s, self.state) if blocked_s else ""
+                    self._become(replace(self.state, message=self._blocked))
 
     async def _how_it_is(self) -> tuple[str, bool]:
         """What is wrong with it, and whether it is silent."""
@@ -265,10 +291,9 @@ class Handle(Generic[S]):
         if wrong:
             log.warning("health check failed", actor=self.state.id, reason=wrong)
             phase = Phase.UNHEALTHY if failures >= self.care.unhealthy_after else phase
-        elif phase is Phase.UNHEALTHY:
+        elif phase is Phase.UNHEALTHY and not self._blocked:
             phase = Phase.READY
-        if (phase, wrong) != (self.state.phase, self.state.message):
-            self._become(replace(self.state, phase=phase, message=wrong))
+        self._become(replace(self.state, phase=phase, message=self._blocked or wrong))
 
     async def _end(self, drain_s: float, *, drains: bool) -> None:
         try:
@@ -326,3 +351,9 @@ def _still_there(state: S, before: S) -> S:
     if isinstance(state, ReplicaState) and isinstance(before, ReplicaState):
         return replace(state, process=before.process)
     return state
+
+
+def _blocked_since(seconds: float, state: Any) -> str:
+    since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    why = "an async def computes, or waits without await"
+    return f"the event loop of pid {state.pid} has been blocked since {since:%H:%M:%S} UTC: {why}"

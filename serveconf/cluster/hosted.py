@@ -19,6 +19,10 @@ from serveconf.cluster.logs import write_logs
 from serveconf.cluster.loopthread import LoopThread
 from serveconf.cluster.own_log import read_log_of, read_own_log
 
+BLOCKED_S = 2.0  # a loop that has not turned for so long is blocked
+LOOK_S = 1.0
+LOOKS = 60  # then it is asked anew: who had asked may be gone
+
 KINDS = {
     "controller": "serveconf.cluster.controller:Controller",
     "proxy": "serveconf.cluster.proxy:Proxy",
@@ -42,12 +46,32 @@ class Hosted:
             return read_own_log(*args)
         if method == "read_log_of":
             return read_log_of(*args)
+        if method == "room" and args[1] == "blocked":  # of a process that is shared: it has but one loop
+            _, method, args = args
+        if method == "blocked":
+            return await self._blocked(*args)
         if method == "become":
             self._surroundings = replace(self._surroundings, was_standby=True)
             return self._become(*args)
         if method == "room" and not hasattr(self._object, "room"):  # a standby that never became a process of several
             _, method, args = args
         return await self._thread.run(getattr(self._object, method)(*args))
+
+    async def _blocked(self, told: bool) -> float:
+        """For how many seconds the loop has stood still; 0: it turns. Returns when that is other than the caller was told,
+        or after a while.
+        """
+        for _ in range(LOOKS):
+            turn = asyncio.ensure_future(self._thread.run(asyncio.sleep(0)))
+            try:
+                async with asyncio.timeout(LOOKS * LOOK_S if told else BLOCKED_S):
+                    await turn
+            except TimeoutError:
+                return LOOKS * LOOK_S if told else BLOCKED_S
+            if told:
+                break
+            await asyncio.sleep(LOOK_S)
+        return 0.0
 
     def _become(self, kind: str, args: tuple[Any, ...]) -> None:
         module, _, name = KINDS[kind].partition(":")

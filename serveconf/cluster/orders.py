@@ -84,4 +84,6 @@ def replica_care(spec: Mapping[str, Any], ready_s: float) -> Care:
         question=("check", spec.get("health_check_path"), timeout_s),
         answer_s=timeout_s + 5,
         unhealthy_after=3,
+        hears_loop=True,
+        blocked_s=spec.get("event_loop_timeout_s"),
     )

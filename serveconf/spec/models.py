@@ -324,6 +324,10 @@ class DeploymentOptions(Strict):
     """Seconds between health checks."""
     health_check_timeout_s: PositiveSeconds = Field(default=30.0, examples=[30], json_schema_extra=costs(Cost.NONE))
     """Seconds after which an unanswered health check counts as failed."""
+    event_loop_timeout_s: PositiveSeconds | None = Field(
+        default=None, examples=[None, 10], json_schema_extra=costs(Cost.NONE)
+    )
+    """Seconds that an `async def` may block a replica's event loop before it is replaced; null: health checks alone decide."""
     graceful_shutdown_timeout_s: Seconds = Field(default=20.0, examples=[20], json_schema_extra=costs(Cost.NONE))
     """Seconds that a replaced replica may drain."""
     autoscaling_config: AutoscalingConfig | None = Field(

@@ -304,11 +304,20 @@ class FakeActor:
         if self.away:
             raise Away("out of reach")
 
+    async def _blocked(self, told: bool) -> float:
+        while self.hung.is_set() != told:  # noqa: ASYNC110 - an Event tells one direction only
+            await asyncio.sleep(0.01)
+        return 0.0 if told else 2.0
+
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
     async def _answer(self, method: str, *args: Any) -> Any:
+        if method == "room" and args[1] == "blocked":
+            _, method, args = args
+        if method == "blocked":
+            return await self._blocked(*args)
         if method != "read_log":  # answered although its loop is blocked
             await self.hung.wait()
         if method == "become":

@@ -102,7 +102,7 @@ async def test_silent_is_not_dead_but_unhealthy_and_may_recover(lab: FakeEngineL
     await lab.until(lambda: lab.phase(name) == "Unhealthy")
     state = lab.replica(name)
     assert state is not None
-    assert "does not answer" in state.message
+    assert "has been blocked since" in state.message
     actor.hung.set()
     await lab.until(lambda: lab.phase(name) == "Ready")
 
@@ -135,6 +135,37 @@ async def test_a_replica_that_dies_at_its_deadline_has_failed(lab: FakeEngineLab
 
     actor.hosted.describe = dies
     await lab.until(lambda: lab.phase(name) == "Failed")
+
+
+async def test_a_blocked_event_loop_is_told_while_nothing_is_done_about_it_and_no_more_when_it_turns(
+    lab: FakeEngineLab,
+) -> None:
+    name, actor = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.hung.clear()
+    await lab.until(lambda: "the event loop of pid 1 has been blocked since" in message(lab, name))
+    assert lab.phase(name) == "Ready"
+    actor.hung.set()
+    await lab.until(lambda: message(lab, name) == "")
+    assert lab.phase(name) == "Ready"
+
+
+async def test_an_event_loop_that_is_blocked_for_longer_than_the_spec_allows_makes_the_replica_unhealthy(
+    lab: FakeEngineLab,
+) -> None:
+    name, actor = await replica(
+        lab, event_loop_timeout_s=2.2
+    )  # the fake tells it after two seconds that have not passed
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    actor.hung.clear()
+    await lab.until(lambda: lab.phase(name) == "Unhealthy")
+    assert "has been blocked since" in message(lab, name)
+
+
+def message(lab: FakeEngineLab, name: str) -> str:
+    """What is said of a replica."""
+    state = lab.replica(name)
+    return state.message if state is not None else "gone"
 
 
 @pytest.mark.parametrize(("hung", "why"), [(False, "has not returned"), (True, "blocks its event loop")])

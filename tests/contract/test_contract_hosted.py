@@ -1,0 +1,44 @@
+"""What an actor's process answers although the loop of its object stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from serveconf.cluster import hosted as hosted_module
+from serveconf.cluster.engine import Surroundings
+from serveconf.cluster.hosted import Hosted
+from serveconf.testing import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+
+class Dull:
+    """Blocks its loop when it is asked to."""
+
+    def __init__(self, may_go: threading.Event, surroundings: Surroundings) -> None:
+        self._may_go = may_go
+
+    async def run(self) -> None:
+        """Nothing."""
+
+    async def block(self) -> None:
+        """As an async def does that calls what is none."""
+        self._may_go.wait()
+
+
+async def test_a_loop_that_stands_still_is_told_and_so_is_that_it_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hosted_module.KINDS, "dull", f"{__name__}:Dull")
+    monkeypatch.setattr(hosted_module, "BLOCKED_S", 0.1)
+    monkeypatch.setattr(hosted_module, "LOOK_S", 0.01)
+    may_go = threading.Event()
+    hosted = Hosted("dull", (may_go,), Surroundings(store=MemoryStore(), node_id="n", node_ip="127.0.0.1"))
+    assert await hosted.call("blocked", (False,)) == 0.0  # asked for a while, it turned all the time
+    blocking = asyncio.ensure_future(hosted.call("block", ()))
+    assert await hosted.call("blocked", (False,)) == 0.1
+    assert await hosted.call("blocked", (True,)) == 0.6  # it still does, says a call that has waited for long enough
+    may_go.set()
+    assert await hosted.call("room", ("one of several", "blocked", (True,))) == 0.0
+    await blocking
