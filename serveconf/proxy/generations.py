@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,7 +51,9 @@ class Staged:
     root_path: str
     stack: ASGIApp | None  # the front's middlewares, None where it has none
     mounts: tuple[Mount, ...]
-    former: tuple[Mount, ...]  # those of the same deployments under former names: nothing new comes to them
+    former: tuple[
+        Mount, ...
+    ]  # of the same routes, with other replicas or under a former name: nothing new comes to them
     table: Table[tuple[str, ASGIApp]]
 
     @property
@@ -113,10 +116,9 @@ class Builder:
                 mount.hold(generation.number)
                 self._mounts.add(mount)
                 held.append(mount)
-                for one in mount.former:
-                    if one.requests or one in live.mounts:
-                        one.hold(generation.number)
-                        former.append(one)
+            former += self._that_go_on(held, live)
+            for mount in former:
+                mount.hold(generation.number, beside=True)
             open_replicas = self._pool.open_behind if restoring else self._pool.open
             await open_replicas(list(opened.values()))
         except BaseException:  # a cancel too: what was held for it is let go
@@ -155,8 +157,10 @@ class Builder:
 
     def let_go(self, staged: Staged) -> None:
         """A generation is served no more, or never will be. What its requests still use stays until they end."""
-        for mount in (*staged.mounts, *staged.former):
+        for mount in (*staged.former, *staged.mounts):
             mount.let_go(staged.number)
+        beside = [mount for mount in (*staged.mounts, *staged.former) if not mount.holds_replicas]
+        self._release(replica.id for mount in beside for replica in mount.route.replicas)
 
     def _assemble(
         self, generation: Generation, stack: ASGIApp | None, mounts: Sequence[Mount], former: Sequence[Mount] = ()
@@ -207,10 +211,21 @@ class Builder:
         key = f"{route.stack}/{route.deployment}"
         answers = self.answers.setdefault(key, Answers())
         figures = self._figures.setdefault(key, DeploymentFigures())
-        made = Mount(route, self._make_backend(route), stack, self._on_free, answers, figures)
-        renamed = [mount for mount in self._mounts if _is_but_renamed(mount.route, route) and not mount.over]
-        made.former = tuple({one: None for mount in renamed for one in (mount, *mount.former)})
-        return made
+        return Mount(route, self._make_backend(route), stack, self._on_free, answers, figures)
+
+    def _that_go_on(self, named: Sequence[Mount], live: Staged) -> list[Mount]:
+        """Mounts of routes that are named with other replicas, or under another name: what runs in them is not to be cut."""
+        by_name: defaultdict[tuple[str, str], list[Mount]] = defaultdict(list)
+        for mount in self._mounts - set(named):
+            if not mount.over and (mount.requests or mount in live.mounts):
+                by_name[mount.route.stack, mount.route.deployment].append(mount)
+        return [
+            mount
+            for one in named
+            for name in (one.route.deployment, *one.route.formerly)
+            for mount in by_name.get((one.route.stack, name), ())
+            if _goes_on_as(mount.route, one.route)
+        ]
 
     def _same_mount(self, route: Route) -> Mount | None:
         return next((mount for mount in self._mounts if mount.route == route and not mount.over), None)
@@ -240,7 +255,7 @@ class Builder:
 
     def _release(self, ids: Iterable[str]) -> None:
         """Tell the pool about replicas that no mount names any more."""
-        used = {replica.id for mount in self._mounts for replica in mount.route.replicas}
+        used = {r.id for mount in self._mounts if mount.holds_replicas for r in mount.route.replicas}
         unused = sorted(set(ids) - used)
         if unused:
             self._pool.release(unused)
@@ -261,11 +276,11 @@ def _is_same_deployment(one: Route, other: Route) -> bool:
     return is_named_so and one.stack == other.stack and one.prefix == other.prefix
 
 
-def _is_but_renamed(one: Route, other: Route) -> bool:
-    """Whether a route is the same but for its name: what runs in it has all the time it wants."""
-    return (
-        one.deployment in other.formerly and replace(one, deployment=other.deployment, formerly=other.formerly) == other
-    )
+def _goes_on_as(one: Route, other: Route) -> bool:
+    """Whether a route is the same but for its name and its replicas, some of which stay."""
+    same = {"deployment": other.deployment, "formerly": other.formerly, "replicas": other.replicas}
+    stay = {replica.id for replica in one.replicas} & {replica.id for replica in other.replicas}
+    return bool(stay) and replace(one, **same, hopeless=other.hopeless) == other
 
 
 def _retried(mount: Mount) -> int:

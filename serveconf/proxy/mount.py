@@ -40,7 +40,7 @@ class Mount:
         self.stack = stack
         self.generations: set[int] = set()
         self.requests = 0
-        self.former: tuple[Mount, ...] = ()  # the same under another name: what runs in them stays as long as this one
+        self.beside: set[int] = set()  # of the generations those that name another mount in its place
         self.side: SideAnswers | None = None  # while a canary runs, and this is one side of it
         self._on_free = on_free
         self._websockets: set[Send] = set()
@@ -104,12 +104,22 @@ class Mount:
         scope[MOUNT] = self
         return self.stack(scope, receive, send)
 
-    def hold(self, generation: int) -> None:
-        """A generation names this mount, perhaps again: what runs in it has all the time it wants."""
+    def hold(self, generation: int, *, beside: bool = False) -> None:
+        """A generation names this mount, perhaps again: what runs in it has all the time it wants.
+
+        ``beside``: it names one that is the same but for its name and its replicas, and nothing new comes here.
+        """
         self.generations.add(generation)
+        if beside:
+            self.beside.add(generation)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    @property
+    def holds_replicas(self) -> bool:
+        """Whether its replicas stay connected for it; where another mount stands in its place, that one says which do."""
+        return not self.generations or bool(self.generations - self.beside)
 
     @property
     def over(self) -> bool:
@@ -119,6 +129,7 @@ class Mount:
     def let_go(self, generation: int) -> None:
         """A generation names this mount no more."""
         self.generations.discard(generation)
+        self.beside.discard(generation)
         if not self.generations and self.requests and self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self.route.graceful_shutdown_timeout_s, self._end)

@@ -191,6 +191,21 @@ def test_a_renamed_application_keeps_its_processes_its_streams_and_its_calls(liv
     live.place.ok("resume", "--stack", live.name)
 
 
+def test_a_stream_outlives_replicas_that_come_and_go_beside_its_own(live: Stack) -> None:
+    live.code("graph", GRAPH)
+    shop = "name: shop, import_path: 'graph:app', route_prefix: /$/shop, num_replicas: %d"
+    live.spec(ONE, shop % 1)
+    live.apply()
+    stream = urllib.request.urlopen(f"{live.url}/shop?lines=80", timeout=30)
+    live.spec(ONE, shop % 2)
+    live.apply()
+    time.sleep(1)  # more than graceful_shutdown_timeout_s
+    live.spec(ONE, shop % 3)
+    live.apply()
+    time.sleep(1)
+    assert stream.read().split() == [b"%d" % number for number in range(80)]
+
+
 def test_a_touch_is_no_change(live: Stack) -> None:
     os.utime(live.folder / "one.py")
     live.file.write_text(f"# a comment\n{live.file.read_text()}")

@@ -524,6 +524,24 @@ async def test_a_route_that_comes_back_in_time_has_its_whole_time_again(bench):
     assert (await slow).status_code == 200
 
 
+@run
+async def test_what_runs_on_a_replica_that_stays_is_not_cut_however_many_others_come_and_go(bench):
+    def brief(*replicas):
+        return route(grace_s=0.02, replicas=replicas)
+
+    await bench.serve(brief("a1", "a2"))
+    slow = asyncio.create_task(bench.get("/a/wait"))
+    await bench.backends[0].waiting.wait()
+    for number, replicas in enumerate((("a1",), ("a1", "a3"), ("a1",), ("a1", "a2"), ("a1", "a4")), 2):
+        await bench.serve(brief(*replicas), number=number)
+        assert bench.pool.opened == set(replicas)  # whoever goes is let go of at once
+    await asyncio.sleep(0.05)
+    bench.backends[0].release.set()
+    assert (await slow).status_code == 200
+    await bench.serve(number=7)
+    assert bench.pool.opened == set()
+
+
 def renamed(of, name, *former):
     return replace(of, deployment=name, formerly=former)
 
