@@ -6,12 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from dispatch_harness import Node, Request, answer, in_loop, node, read_all, until
+from dispatch_harness import Node, Request, answer, in_loop, node, read_all, scope, until
 
+from serveconf.proxy.app import ProxyApp
 from serveconf.proxy.dispatch import Backend, ResponseCut
 from serveconf.proxy.incoming import Incoming
 from serveconf.proxy.pool import ReplicaUnreachable
-from serveconf.routing import ReplicaAddress, Route
+from serveconf.routing import Generation, ReplicaAddress, Route
 
 
 class Gate:
@@ -474,3 +475,41 @@ async def test_a_load_goes_on_under_the_new_name_and_the_old_one_begins_with_not
         gate.go.set()
         assert [await r.status() for r in (first, second, Request(other))] == [200, 200, 200]
         assert (await n.pool.reporter.report(0)).loads["s/d"].arrivals == 1
+
+
+@in_loop
+async def test_a_stream_goes_on_while_other_replicas_come_and_those_that_go_are_let_go_of() -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(10):
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await asyncio.sleep(0.02)
+        await send({"type": "http.response.body"})
+
+    async with node() as n:
+        proxy = ProxyApp(pool=n.pool, backend_factory=lambda r: Backend(r, n.pool), import_middleware=lambda m: None)
+        first = await n.start("a", slow)
+        got: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request"} if not got else await asyncio.Event().wait()  # type: ignore[return-value]
+
+        async def send(message: dict[str, Any]) -> None:
+            got.append(message)
+
+        stream: asyncio.Task[Any] | None = None
+        for number, others in enumerate((["b"], ["c"], [], ["d", "e"]), 1):
+            replicas = (first, *[await n.start(name, slow) for name in others])
+            route = Route(prefix="/", stack="s", deployment="d", replicas=replicas, graceful_shutdown_timeout_s=0.01)
+            await proxy.stage(Generation(number=number, routes=(route,)))
+            proxy.commit(number)
+            if stream is None:
+                proxy._live.mounts[0].backend.links[1:] = []  # it is to run on the first
+                stream = asyncio.ensure_future(proxy(scope(), receive, send))
+                await until(lambda: len(got) > 1)
+            await asyncio.sleep(0.03)
+            for name in n.servers.keys() - {"a", *others}:
+                assert await n.servers[name].drain(5)
+        assert stream is not None
+        await stream
+        assert b"".join(message.get("body", b"") for message in got) == b"x" * 10
