@@ -228,7 +228,8 @@ class Builder:
         ]
 
     def _same_mount(self, route: Route) -> Mount | None:
-        return next((mount for mount in self._mounts if mount.route == route and not mount.over), None)
+        mine = (mount for mount in self._mounts if mount.route == route and not mount.over)
+        return next((mount for mount in mine if mount.holds_replicas), None)  # of others some may have been let go of
 
     def figures(self) -> dict[str, DeploymentFigures]:
         """What was counted of each deployment, as ``stack/deployment``, and what is going on now."""
