@@ -21,7 +21,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_plane import PREFIX, make_app, no_middleware, wait_for
+from data_plane import wait_for
+from data_plane_app import PREFIX, make_app, no_middleware
 
 from serveconf.local_ray import free_port
 
@@ -88,10 +89,10 @@ def uvicorn(cores: list[int]) -> Iterator[str]:
 def serveconf(cores: list[int]) -> Iterator[str]:
     """A proxy and a replica for each core, free to move among them."""
     port, secret = free_port(), secrets.token_hex(32)
-    data_plane = str(Path(__file__).with_name("data_plane.py"))
+    data_plane = str(Path(__file__).with_name("data_plane_app.py"))
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{core}" for core in cores]
-        started = [pinned(set(cores), sys.executable, data_plane, "--role", "replica", path, secret) for path in paths]
+        started = [pinned(set(cores), sys.executable, data_plane, "replica", path, secret) for path in paths]
         wait_for(lambda: all(map(os.path.exists, paths)))
         own = [sys.executable, __file__, "--role", "proxy", str(port), secret, *paths]
         started += [pinned(set(cores), *own) for _ in cores]

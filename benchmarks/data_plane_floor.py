@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
-from data_plane import PREFIX, make_app, no_middleware
+from data_plane_app import PREFIX, make_app, no_middleware
 
 from serveconf.proxy.app import ProxyApp
 from serveconf.proxy.dispatch import Backend

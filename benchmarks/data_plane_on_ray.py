@@ -32,7 +32,7 @@ http_options:
   port: {port}
 deployments:
   - name: app
-    import_path: data_plane:make_app
+    import_path: data_plane_app:make_app
     factory: true
     route_prefix: /
     max_ongoing_requests: 1000
@@ -144,7 +144,7 @@ def wait_for(base: str, process: subprocess.Popen[bytes]) -> str:
 
 def main() -> None:
     import ray
-    from data_plane import make_app
+    from data_plane_app import make_app
     from ray import serve
 
     @serve.deployment(max_ongoing_requests=1_000, ray_actor_options={"num_cpus": 0.1})

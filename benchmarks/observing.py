@@ -25,7 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
-from data_plane import PREFIX, cpu_seconds, make_app, no_middleware, wait_for, wrk
+from data_plane import cpu_seconds, wait_for, wrk
+from data_plane_app import PREFIX, make_app, no_middleware
 
 from serveconf.local_ray import free_port
 
