@@ -13,6 +13,7 @@ from stage import Stage
 from typer.testing import CliRunner, Result
 
 from serveconf.cli.main import app
+from serveconf.local_ray import free_port
 
 Run = Callable[..., Result]
 ONE = """
@@ -166,5 +167,6 @@ def test_a_backup_goes_to_another_cluster(run: Run, tmp_path: Path) -> None:
 def test_a_wrong_token_and_nobody_there(run: Run, stage: Stage) -> None:
     spec()
     assert command(stage, "status", token="guessed").exit_code != 0
-    gone = CliRunner().invoke(app, ["--address", "http://127.0.0.1:9", "--token", "secret", "status"])
-    assert gone.exit_code != 0 and "127.0.0.1:9" in gone.stderr
+    nobody = f"http://127.0.0.1:{free_port()}"
+    gone = CliRunner().invoke(app, ["--address", nobody, "--token", "secret", "status"])
+    assert gone.exit_code != 0 and nobody in gone.stderr

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from serveconf.cli.main import app
+from serveconf.local_ray import free_port
 from serveconf.spec.load import load_file
 
 APP = "from fastapi import FastAPI\napp = FastAPI()\n"
@@ -206,7 +207,7 @@ def test_variables_of_the_spec_that_is_written_over_hold_and_stay(monkeypatch: p
 def test_variables_of_the_runtime_environment_hold_wherever_the_code_is_imported(
     command: tuple[str, ...], code: str, variables: str, monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
-    monkeypatch.setenv("SERVECONF_ADDRESS", "http://127.0.0.1:1")
+    monkeypatch.setenv("SERVECONF_ADDRESS", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("SERVECONF_HOME", str(here / "home"))
     lay_out({"web.py": code})
     spec = "deployments:\n  - name: web\n    import_path: web:app\n"

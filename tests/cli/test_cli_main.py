@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from serveconf.cli.main import COMMANDS, app
+from serveconf.local_ray import free_port
 
 NEVER = ("ray", "fastapi", "starlette", "uvicorn")
 
@@ -59,7 +60,7 @@ def test_help_imports_no_command() -> None:
 
 
 def test_what_asks_a_running_controller_reads_no_spec() -> None:
-    found = imported_by("--address", "http://127.0.0.1:1", "status")
+    found = imported_by("--address", f"http://127.0.0.1:{free_port()}", "status")
     assert "httpx" in found
     assert not found & {*NEVER, "yaml", "rich", "click", "serveconf.spec.models"}
 
@@ -68,7 +69,7 @@ def test_what_asks_a_running_controller_reads_no_spec() -> None:
     "command", [["resume"], ["shutdown"], ["delete", "a"], ["rollback"], ["promote"], ["logs", "a"]]
 )
 def test_what_changes_a_running_stack_reads_no_spec_either(command: list[str]) -> None:
-    assert "serveconf.spec.models" not in imported_by("--address", "http://127.0.0.1:1", *command)
+    assert "serveconf.spec.models" not in imported_by("--address", f"http://127.0.0.1:{free_port()}", *command)
 
 
 def test_validate_knows_no_network(tmp_path: object) -> None:

@@ -18,7 +18,7 @@ from serveconf import local_ray, private, processes
 from serveconf.errors import OperatorError
 from serveconf.home import LocalRay, Record, read_record, write_record
 from serveconf.launch import shut_down
-from serveconf.local_ray import access_to, is_running, ray_in_reach, stop_local_ray
+from serveconf.local_ray import access_to, free_port, is_running, ray_in_reach, stop_local_ray
 from serveconf.processes import started_at
 from serveconf.ray_env import MARK, access, clean_environment
 
@@ -69,7 +69,7 @@ def test_a_remembered_number_that_is_somebody_elses_by_now_is_not_killed(session
     gone = LocalRay(pid=other.pid, address="127.0.0.1:1", started=started_at(other.pid) - 3600, mark="ours")
     assert not is_running(gone)
     write_record(Record(ray=gone))
-    assert shut_down("http://127.0.0.1:1", "t", lambda message: None) is False
+    assert shut_down(f"http://127.0.0.1:{free_port()}", "t", lambda message: None) is False
     stop_local_ray(gone)
     assert len(members(other.pid)) == 2
 
