@@ -29,6 +29,8 @@ from serveconf.errors import (
 from serveconf.versions import THIS, Speaker, compare
 
 ANSWER_S = 30.0
+GONE_S = 5.0  # for a controller that has had its last word
+LOOK_S = 0.05
 Json = Any  # the shapes are the contract's; admin.models draws them
 
 CODE_S = 600.0  # plans and applies import user code before they answer
@@ -255,8 +257,11 @@ class Client:
         return str(self._json("POST", "/upgrade", json={"version": version})["operation"])
 
     def shutdown(self) -> None:
-        """Stop everything."""
+        """Stop everything; when this returns the controller has gone too."""
         self._json("POST", "/shutdown", timeout=120.0)
+        deadline = time.monotonic() + GONE_S
+        while self.healthy() and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
         try:

@@ -2,9 +2,10 @@
 
     python tests/nodes/chaos.py --seed 7 --seconds 600 --connections 24
 
-Each fault (a killed replica, proxy, controller or node, a cut link, a frozen replica, a drained node) is followed by the wait for
-``status`` to tell the truth again. Counted as failed is what a proxy that lives, and is reached, answers with anything but
-200, by cause. What a visitor meets at a proxy that has just been killed, frozen or cut off is counted beside, as excused.
+Each fault (a killed replica, proxy, controller, node or head, a cut link, a frozen replica, a drained node, a silent GCS) is
+followed by the wait for ``status`` to tell the truth again. Counted as failed is what a proxy that lives, and is reached, answers
+with anything but 200, by cause. What a visitor meets at a proxy that has just been killed, frozen or cut off is counted beside,
+as excused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +128,8 @@ class Load:
             if cause:
                 time.sleep(0.2)
             time.sleep(0.02)
+        if connection is not None:
+            connection.close()
 
     def _count(self, ip: str, began: float, cause: str) -> None:
         with self._lock:
@@ -169,15 +173,13 @@ class Chaos:
         self.told: list[dict[str, Any]] = []
 
     def begin(self) -> None:
-        """The nodes, the stack, the visitors."""
-        for _ in range(3):
-            self.machines.add(*NODE).joined()
+        """The stack, and the visitors."""
         specs = self.machines.specs
         (specs / "shaken.py").write_text(textwrap.dedent(APP))
         (specs / "serve.yaml").write_text(textwrap.dedent(SPEC))
         self.machines.ok("apply", specs / "serve.yaml")
         until(lambda: self.is_true(), "everything is up")
-        self.load.visit([node.ip for node in self.machines.nodes])
+        self.load.visit([node.ip for node in self.living()])
         time.sleep(1)
 
     def run(self, seconds: float, only: tuple[str, ...] = ()) -> None:
@@ -273,13 +275,32 @@ class Chaos:
         os.kill(self.machines.status()["controller"]["pid"], signal.SIGKILL)
         return self.machines.head.ip
 
+    def silence_gcs(self) -> str:
+        """Ray's GCS answers nobody for a while: nothing is started, and everything is served."""
+        gcs = next(pid for pid in self.machines.head.processes() if "gcs/gcs_server" in _title(pid))
+        os.kill(gcs, signal.SIGSTOP)
+        time.sleep(10)
+        os.kill(gcs, signal.SIGCONT)
+        return self.machines.head.ip
+
+    def lose_head(self) -> str:
+        """The head ends with everything on it, and is started anew on the state that its GCS has in Redis."""
+        head = self.machines.head
+        self.load.excuse(head.ip)
+        head.die()
+        time.sleep(3)
+        head.start(*NODE)
+        head.joined()
+        self._back(head)
+        return head.ip
+
     def kill_raylet(self) -> str:
         """A node's Ray ends, and with it what it had started; it is started anew."""
         node = self.worker()
         self.load.excuse(node.ip)
         for pid in node.processes():
             with contextlib.suppress(OSError):
-                if b"raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if "raylet/raylet" in _title(pid):
                     os.kill(pid, signal.SIGKILL)
         self._without(node)
         return node.ip
@@ -373,6 +394,8 @@ FAULTS: dict[str, Callable[[Chaos], str]] = {
     "freeze a replica": Chaos.freeze_replica,
     "kill a proxy": Chaos.kill_proxy,
     "kill the controller": Chaos.kill_controller,
+    "silence the GCS": Chaos.silence_gcs,
+    "lose the head": Chaos.lose_head,
     "kill a raylet": Chaos.kill_raylet,
     "kill a node": Chaos.kill_node,
     "cut a link": Chaos.cut_link,
@@ -385,13 +408,17 @@ def shake(seed: int, seconds: float, connections: int, only: tuple[str, ...] = (
     """A whole run; what came of it."""
     machines = Machines()
     try:
+        if shutil.which("redis-server") is not None:
+            machines.keep_state_outside()
+        for _ in range(3):
+            machines.add(*NODE).joined()
         chaos = Chaos(machines, seed, connections)
         chaos.begin()
         chaos.run(seconds, only)
         chaos.load.end()
         began = time.monotonic()
         ended = machines.run("shutdown")
-        left = [node.ip for node in machines.nodes if any(b"serveconf" in _title(pid) for pid in node.processes())]
+        left = [f"{node.ip} {title}" for node in machines.nodes for title in _ours(node)]
         counts = chaos.load.counts
         return {
             "seed": seed,
@@ -405,11 +432,18 @@ def shake(seed: int, seconds: float, connections: int, only: tuple[str, ...] = (
         machines.close()
 
 
-def _title(pid: int) -> bytes:
+def _ours(node: Node) -> list[str]:
+    """What runs there of serveconf."""
+    return [
+        title for pid in node.processes() if "serveconf" in (title := _title(pid)) or title.startswith("ray::Actor")
+    ]
+
+
+def _title(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
-        return b""
+        return ""
 
 
 def main() -> None:
