@@ -154,9 +154,44 @@ def test_run_replaces_an_application_keeps_the_front_and_delete_takes_it_away(cl
     """
     assert cluster.run(source.format(name="One")) == "One\n"
     assert cluster.run(source.format(name="Two")) == "Two\n"
+    out = cluster.run(
+        """
+        import asyncio
+        import time
+        from serveconf import serve
+
+        @serve.deployment(autoscaling_config={"max_replicas": 2, "upscale_delay_s": 0.1}, max_ongoing_requests=2)
+        class Sleeper:
+            async def __call__(self, seconds):
+                await asyncio.sleep(seconds)
+
+        @serve.deployment
+        class Asks:
+            def __init__(self, sleeper):
+                self.two = serve.get_app_handle("default")
+            async def __call__(self):
+                return await self.two.remote()
+
+        asks = serve.run(Asks.bind(Sleeper.bind()), name="asks", route_prefix="/asks")
+        print(asks.remote().result(), serve.get_deployment_handle("Two").remote().result())
+
+        sleeper = serve.get_deployment_handle("Sleeper", "asks")
+        calls = [sleeper.remote(3) for _ in range(12)]
+
+        def replicas():
+            stack = next(one for one in serve.status().stacks if one.name == "asks")
+            return next(len(one.replicas) for one in stack.deployments if one.name == "Asks.Sleeper")
+
+        until = time.monotonic() + 30
+        while replicas() < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        print(replicas(), [call.result() for call in calls] == [None] * 12)
+        """
+    )
+    assert out == "Two Two\n2 True\n"  # a name in a replica, the default one in a script, and calls of a script count
     assert cluster.http.get("/").text == "Two"
     assert set(serve.list_deployments()) == {"Two"}
-    serve.delete("pipeline")
-    serve.delete("default")
+    for name in ("pipeline", "asks"):
+        serve.delete(name)  # the stack default has the port, and others are served there too
     assert "pipeline" not in {stack.name for stack in serve.status().stacks}
     serve.shutdown()
