@@ -51,7 +51,7 @@ def test_looking_has_the_contracts_shapes(live: Stack) -> None:
     place, name = live.place, live.name
     status = place.ok("status", "-o", "json").json
     assert set(status) == {"generation", "controller", "proxies", "standbys", "stacks"}
-    assert set(status["controller"]) == {"pid", "address", "serveconf"}
+    assert set(status["controller"]) == {"pid", "address", "serveconf", "silent_s"}
     assert set(status["proxies"][0]) == {"id", "node_id", "pid", "state", "generation", "address", "serveconf"}
     stack = place.stack(name)
     assert set(stack) == {"name", "state", "revision", "source", "deployments", "data", "warnings"}
