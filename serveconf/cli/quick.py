@@ -45,15 +45,23 @@ def spec_file(
             hint="'serveconf init' writes a spec for each",
         )
     file = here / (save or KEPT)
-    if save is not None and file.exists():
+    variables = {name: f"${{{name}}}" for env_file in env_files for name in read_env_file(env_file)[0]}
+    text = _text(apps, root, file.parent, here, port or 8000, variables)
+    if save is not None and file.exists() and not _holds(file, text):  # a run that found its port taken wrote it, too
         raise AuthorError(f"{save} is there already", hint=f"serve it: serveconf run {save}")
     file.parent.mkdir(exist_ok=True)
-    variables = {name: f"${{{name}}}" for env_file in env_files for name in read_env_file(env_file)[0]}
-    file.write_text(_text(apps, root, file.parent, here, port or 8000, variables), encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     shown = ", ".join(app.import_path for app in apps)
     if save is not None:
         return save, f"wrote {save}: {shown}"
     return KEPT, f"serving {shown}; to keep it as a file: serveconf run {' '.join(targets)} --save serve.yaml"
+
+
+def _holds(file: Path, text: str) -> bool:
+    try:
+        return file.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _given(file: Path, port: int | None) -> Path:

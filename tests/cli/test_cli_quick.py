@@ -83,6 +83,8 @@ def test_what_is_saved_is_served_from_there_and_never_written_over() -> None:
     file, note = spec_file(["main:app"], save=Path("serve.yaml"), port=None)
     assert (file, note) == (Path("serve.yaml"), "wrote serve.yaml: main:app")
     assert load_file(file, env={}).spec.deployments[0].import_path == "main:app"
+    assert spec_file(["main:app"], save=Path("serve.yaml"), port=None)[0] == file  # the same once more
+    file.write_text(file.read_text() + "# mine\n")
     with pytest.raises(AuthorError, match="is there already"):
         spec_file(["orders:orders"], save=Path("serve.yaml"), port=None)
 
