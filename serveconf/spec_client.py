@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ class SpecApp:
     def __init__(self, loaded: Loaded) -> None:
         self.served: dict[str, ServedApp] = {}
         self._loaded = loaded
+        self._rooms: dict[str, context.Replica] = {}
         self._proxy = ProxyApp(pool=_NoPool(), backend_factory=self._backend, import_middleware=_import_middleware)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,20 +162,23 @@ class SpecApp:
         if isinstance(target, Deployment) and spec.factory:
             init_args, init_kwargs = target.spec().init_args, target.spec().init_kwargs
         inner: dict[str, ServedApp] = {}
-        caller = LocalCaller(inner, asyncio.get_running_loop())
+        stack = self._loaded.spec.name
+        caller = LocalCaller(inner, asyncio.get_running_loop(), app_name=spec.name, stack=stack)
 
         def handle(node: str) -> DeploymentHandle[Any]:
-            return DeploymentHandle(
-                Target(stack=self._loaded.spec.name, deployment=node), app_name=spec.name, caller=caller
-            )
+            return DeploymentHandle(Target(stack=stack, deployment=node), app_name=spec.name, caller=caller)
 
         if isinstance(target, Application):
             for node in nodes_of(target)[:-1]:
                 own = node.deployment.spec()
+                context.enter_room(caller.room(node.name))
                 inner[node.name] = await self._started(
                     f"{spec.name}.{node.name}",
                     build(target, bound=node.name, handle=handle, user_config=own.user_config),
                 )
+        entry = nodes_of(target)[-1].name if isinstance(target, Application) else spec.name
+        room = self._rooms[spec.name] = caller.room(entry)
+        context.enter_room(room)
         served = build(
             target,
             init_args=init_args,
@@ -182,6 +187,7 @@ class SpecApp:
             handle=handle,
         )
         await self._started(spec.name, served)
+        room.context = replace(room.context, servable_object=served.servable)
         await _check_health(spec, served)
         return spec
 
@@ -196,6 +202,7 @@ class SpecApp:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] in ("http", "websocket"):
                 context.request.set(context.Request(list(scope["headers"])))  # whose model id the code may ask for
+                context.enter_room(self._rooms[route.deployment])
             await served.app({**scope, "state": dict(served.state)}, receive, send)
 
         return serve

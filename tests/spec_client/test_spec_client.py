@@ -262,3 +262,41 @@ def test_a_request_s_model_is_there_as_in_a_replica(serve_spec) -> None:
     answers = [client.get("/greet", headers={"serve_multiplexed_model_id": one}).json() for one in ("german", "french")]
     assert [answer["text"] for answer in answers] == ["Hallo, world!", "Bonjour, world!"]
     assert client.get("/greet").json()["text"] == "Hello, world!"
+
+
+def test_code_may_ask_who_it_is(project, serve_spec) -> None:
+    spec = """
+        name: town
+        deployments:
+          - {name: shop, import_path: "shop:app", route_prefix: /}
+    """
+    shop = """
+        from serveconf import serve
+
+        def who():
+            context = serve.get_replica_context()
+            return [context.app_name, context.deployment]
+
+        @serve.deployment
+        class Prices:
+            def __init__(self):
+                self.at_start = who()
+
+            async def price(self):
+                return self.at_start, who(), serve.get_replica_context().servable_object is self
+
+        @serve.deployment
+        class Shop:
+            def __init__(self, prices):
+                self.prices = prices
+                self.at_start = who()
+
+            async def __call__(self):
+                theirs = await self.prices.price.remote()
+                return {"theirs": theirs, "ours": [self.at_start, who()]}
+
+        app = Shop.bind(Prices.bind())
+    """
+    answer = serve_spec(project(spec, shop=shop)).get("/").json()
+    assert answer["theirs"] == [["shop", "Prices"], ["shop", "Prices"], True]
+    assert answer["ours"] == [["shop", "Shop"], ["shop", "Shop"]]
