@@ -99,7 +99,7 @@ class StackPass:
         self._tell_phases(observed)
         current, target = self._desired(head.current), self._desired(head.target)
         goal = target or current
-        self._failing = frozenset(d.name for d in goal.deployments if self._is_failing(d.name)) if goal else frozenset()
+        self._failing = frozenset(d.name for d in goal.deployments if self._is_failing(d)) if goal else frozenset()
         moves = moves_of(current, target) if target is not None else {}
         self._scaling.look(self.name, goal, observed, self._failing, moves)
         if goal is not None and _too_many(goal, observed):  # the least busy ones go
@@ -182,12 +182,12 @@ class StackPass:
         """Start what is missing, clear away what ended. Returns the seconds until a back-off ends."""
         for replica in decision.failed:
             log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
-            self._back_off(replica.deployment)
+            self._back_off(replica)
             await self._cluster.stop_replica(replica.id, drain_s=0)
         pause = IDLE_S
         for group, count in self._by_process(head, decision):
             deployment = group[0]
-            wait_s = max(self._backoff.wait_s(("replica", d.name)) for d in group)
+            wait_s = max(self._backoff.wait_s(_starts_of(d.name, d.version)) for d in group)
             if wait_s > 0 and (head.target is None or head.canary is not None):
                 pause = min(pause, wait_s)
                 continue
@@ -234,9 +234,9 @@ class StackPass:
                 back += 1
         return back
 
-    def _back_off(self, deployment: str) -> None:
-        """A replica has failed: the next one is started later."""
-        key = ("replica", deployment)
+    def _back_off(self, replica: ReplicaState) -> None:
+        """It has failed: the next one of its version is started later."""
+        key = _starts_of(replica.deployment, replica.version)
         self._backoff.failed(key)
         wait_s = self._backoff.wait_s(key)
         if wait_s > 0:
@@ -244,7 +244,7 @@ class StackPass:
                 Happening(
                     kind=EventKind.HEAL,
                     stack=self.name,
-                    deployment=deployment,
+                    deployment=replica.deployment,
                     message=f"replicas keep failing: the next one is started in {wait_s:.0f} s",
                     data={"wait_s": round(wait_s, 1)},
                     like="back-off",
@@ -426,9 +426,10 @@ class StackPass:
         revision = self._stacks.ledger.revision(self.name, number)
         return self._scaling.scaled(revision.desired) if revision is not None else None
 
-    def _is_failing(self, deployment: str) -> bool:
+    def _is_failing(self, deployment: DesiredDeployment) -> bool:
         """Its replicas do not get ready, and the next one is not started yet. One that served and was killed is no such sign."""
-        return deployment in self._not_starting and self._backoff.wait_s(("replica", deployment)) > 0
+        wait_s = self._backoff.wait_s(_starts_of(deployment.name, deployment.version))
+        return deployment.name in self._not_starting and wait_s > 0
 
     def _bake(self, head: StackHead) -> Bake:
         target = self._desired(head.target)
@@ -452,12 +453,17 @@ class StackPass:
                 event = {"event": "replica", "deployment": replica.deployment, "replica": replica.id}
                 self._tell(self.name, {**event, "state": replica.phase.value, "message": replica.message})
                 if replica.phase is ReplicaPhase.UNHEALTHY:  # it is replaced, the next one later and later
-                    self._back_off(replica.deployment)
+                    self._back_off(replica)
                 elif replica.phase is ReplicaPhase.READY:
                     self._not_starting.discard(replica.deployment)
                 elif replica.phase is ReplicaPhase.FAILED and self._phases.get(replica.id) not in SERVED:
                     self._not_starting.add(replica.deployment)
         self._phases = {replica.id: replica.phase for replica in mine}
+
+
+def _starts_of(deployment: str, version: str) -> tuple[str, ...]:
+    """What backs off: another version starts as if nothing had been."""
+    return ("replica", deployment, version)
 
 
 def _too_many(goal: DesiredStack, observed: Observed) -> bool:

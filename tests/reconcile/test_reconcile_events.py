@@ -149,6 +149,23 @@ async def test_a_replica_that_keeps_ending_is_one_event_with_a_count(world: Worl
     }
 
 
+async def test_a_new_version_does_not_wait_for_what_the_old_one_has_failed(world: World) -> None:
+    await world.apply(WEB)
+    for _ in range(4):
+        world.cluster.kill(world.replicas()[0])
+        for _ in range(4):
+            world.clock.advance(10)
+            await world.look()
+    await world.apply(WEB, files={"a.py": "2"})
+    (first,) = world.replicas()
+    world.cluster.kill(first)
+    for _ in range(3):
+        await world.look()
+    (second,) = world.replicas()
+    assert second != first
+    assert world.serving("/web") == [second]
+
+
 async def test_starts_are_timed_and_counted(world: World) -> None:
     await world.apply({**WEB, "num_replicas": 3})
     assert world.figures.controller.starts["default/web"]["false"].count == 3
