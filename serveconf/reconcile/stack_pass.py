@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from serveconf.background import Tasks
 from serveconf.errors import CodeFailed, Conflict, ServeconfError
 from serveconf.plan.hiding import hide, secrets_of_deployment
 from serveconf.plan.moving import left_behind, moves_of, seen_on_the_way, with_names
-from serveconf.plan.processes import beside, members, process_of, seen_together
+from serveconf.plan.processes import beside, seen_together
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
 from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
@@ -30,19 +29,19 @@ from serveconf.reconcile.canary_pass import LOOK_S as CANARY_LOOK_S
 from serveconf.reconcile.canary_pass import Canaries
 from serveconf.reconcile.decide import Decision, StackView, as_served, decide
 from serveconf.reconcile.journal import EventKind, Happening, Journal
-from serveconf.reconcile.ports import Clock, Cluster, ProcessOrder, ReplicaOrder
+from serveconf.reconcile.ports import Clock, Cluster
 from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.records import Failure, StackHead
 from serveconf.reconcile.rollout import ALIVE
 from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.stacks import Stacks
+from serveconf.reconcile.starts import Starts
 from serveconf.reconcile.table import Silent, Table
 
 log = logging.getLogger("serveconf.reconcile")
 
 IDLE_S = 5.0  # a look without any reason, against whatever was missed
 RETRY_S = 0.25  # after something that should pass by itself
-SERVED = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
 SWITCH_S = 5.0  # how long the proxies may refuse a target before it is given up
 
 Event = dict[str, Any]
@@ -76,11 +75,11 @@ class StackPass:
         self._scaling = room.scaling
         self._tell = room.tell
         self._look_again = look_again
-        self._backoff: Backoff[tuple[str, ...]] = Backoff(room.clock)
+        self._starts = Starts(name, room.cluster, room.clock, room.journal, self._desired)
+        self._backoff: Backoff[tuple[str, ...]] = Backoff(room.clock)  # of replicas that do not take a user_config
         self._reconfiguring: set[str] = set()
         self._failing: frozenset[str] = frozenset()  # deployments whose replicas do not start, for now
         self._phases: dict[str, ReplicaPhase] = {}
-        self._not_starting: set[str] = set()  # deployments whose last replica ended without having been ready
         self._refused_since: float | None = None
         self._beginning = Beginning(name, room.stacks.ledger.store)
         self._baking = Baking(room.cluster, room.clock)
@@ -99,7 +98,9 @@ class StackPass:
         self._tell_phases(observed)
         current, target = self._desired(head.current), self._desired(head.target)
         goal = target or current
-        self._failing = frozenset(d.name for d in goal.deployments if self._is_failing(d)) if goal else frozenset()
+        self._failing = (
+            frozenset(d.name for d in goal.deployments if self._starts.are_failing(d)) if goal else frozenset()
+        )
         moves = moves_of(current, target) if target is not None else {}
         self._scaling.look(self.name, goal, observed, self._failing, moves)
         if goal is not None and _too_many(goal, observed):  # the least busy ones go
@@ -132,9 +133,9 @@ class StackPass:
     ) -> tuple[float, bool]:
         """Who waits for a replica that is ready does not wait for the start of another one, where that decides nothing."""
         if head.target is not None or not decision.start:
-            pause_s = await self._start(head, decision, observed)
+            pause_s = await self._starts.once(head, decision, observed)
             return pause_s, await self._switch(head, decision, observed, trial)
-        starting = asyncio.ensure_future(self._start(head, decision, observed))
+        starting = asyncio.ensure_future(self._starts.once(head, decision, observed))
         try:
             switched = await self._switch(head, decision, observed, trial)
         finally:
@@ -178,85 +179,6 @@ class StackPass:
 
     # -- replicas -----------------------------------------------------------------------------------------------
 
-    async def _start(self, head: StackHead, decision: Decision, observed: Observed) -> float:
-        """Start what is missing, clear away what ended. Returns the seconds until a back-off ends."""
-        for replica in decision.failed:
-            log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
-            self._back_off(replica)
-            await self._cluster.stop_replica(replica.id, drain_s=0)
-        pause = IDLE_S
-        for group, count in self._by_process(head, decision):
-            deployment = group[0]
-            wait_s = max(self._backoff.wait_s(_starts_of(d.name, d.version)) for d in group)
-            if wait_s > 0 and (head.target is None or head.canary is not None):
-                pause = min(pause, wait_s)
-                continue
-            if head.target is None and deployment.spec.get("autoscaling_config"):
-                count = min(count, self._starts_at_once(deployment, observed))
-            count -= await self._take_back(deployment, count, observed)
-            for _ in range(count):
-                await self._start_one(group)
-        return pause
-
-    def _by_process(self, head: StackHead, decision: Decision) -> list[tuple[tuple[DesiredDeployment, ...], int]]:
-        """What is to be started, as whole processes: all deployments of each, and how many of it."""
-        groups: dict[str, tuple[tuple[DesiredDeployment, ...], int]] = {}
-        for deployment, count in decision.start:
-            key = f"{process_of(deployment)} {deployment.version}" if process_of(deployment) else deployment.name
-            for stack in (self._desired(head.target), self._desired(head.current)):
-                there = stack.deployment(deployment.name) if stack is not None else None
-                if stack is not None and there is not None and there.version == deployment.version:
-                    group = members(stack, deployment)
-                    break
-            else:
-                group = (deployment,)
-            groups[key] = (group, max(count, groups[key][1] if key in groups else 0))
-        return list(groups.values())
-
-    async def _start_one(self, group: tuple[DesiredDeployment, ...]) -> None:
-        mark = secrets.token_hex(3)
-        orders = tuple(self._order(deployment, mark) for deployment in group)
-        process = process_of(group[0])
-        if process is None:
-            await self._cluster.start_replica(orders[0])
-        else:
-            name = f"{self.name}.{process}.{group[0].version[:8]}.{mark}"
-            await self._cluster.start_process(ProcessOrder(id=name, replicas=orders))
-
-    async def _take_back(self, deployment: DesiredDeployment, most: int, observed: Observed) -> int:
-        """Of the replicas that are just leaving so many as are wanted after all serve on. How many did."""
-        back = 0
-        for replica in observed.of(self.name, deployment.name):
-            leaves = (
-                replica.phase is ReplicaPhase.DRAINING and replica.version == deployment.version and not replica.process
-            )
-            if back < most and leaves and await self._cluster.take_back(replica.id):
-                back += 1
-        return back
-
-    def _back_off(self, replica: ReplicaState) -> None:
-        """It has failed: the next one of its version is started later."""
-        key = _starts_of(replica.deployment, replica.version)
-        self._backoff.failed(key)
-        wait_s = self._backoff.wait_s(key)
-        if wait_s > 0:
-            self._journal.tell(
-                Happening(
-                    kind=EventKind.HEAL,
-                    stack=self.name,
-                    deployment=replica.deployment,
-                    message=f"replicas keep failing: the next one is started in {wait_s:.0f} s",
-                    data={"wait_s": round(wait_s, 1)},
-                    like="back-off",
-                )
-            )
-
-    def _starts_at_once(self, deployment: DesiredDeployment, observed: Observed) -> int:
-        """Of many that a load asks for the first ones are sooner there when no more start at once than there are CPUs."""
-        cpus = int(sum(node.total.get("CPU", 0) for node in self._cluster.nodes()))
-        starting = sum(r.phase is Phase.STARTING for r in observed.of(self.name, deployment.name))
-        return max(0, max(2, cpus) - starting)
-
     def _tend(self, head: StackHead, observed: Observed) -> None:
         """What a change of no cost asks of replicas that stay."""
         goal = self._desired(head.target) or self._desired(head.current)
@@ -274,14 +196,6 @@ class StackPass:
         for replica in self._cluster.observe().of_stack(self.name) if names else ():
             if replica.deployment in names and replica.phase in (Phase.STARTING, Phase.READY, Phase.UNHEALTHY):
                 await self._cluster.rename_replica(replica.id, names[replica.deployment])
-
-    def _order(self, deployment: DesiredDeployment, mark: str) -> ReplicaOrder:
-        return ReplicaOrder(
-            id=f"{self.name}.{deployment.name}.{deployment.version[:8]}.{mark}",
-            stack=self.name,
-            deployment=deployment,
-            ready_timeout_s=deployment.spec.get("rollout", {}).get("ready_timeout_s", 60.0),
-        )
 
     def _reconfigure(self, head: StackHead, decision: Decision) -> None:
         """Hand new user_configs to live replicas, beside the pass: user code may take its time."""
@@ -426,11 +340,6 @@ class StackPass:
         revision = self._stacks.ledger.revision(self.name, number)
         return self._scaling.scaled(revision.desired) if revision is not None else None
 
-    def _is_failing(self, deployment: DesiredDeployment) -> bool:
-        """Its replicas do not get ready, and the next one is not started yet. One that served and was killed is no such sign."""
-        wait_s = self._backoff.wait_s(_starts_of(deployment.name, deployment.version))
-        return deployment.name in self._not_starting and wait_s > 0
-
     def _bake(self, head: StackHead) -> Bake:
         target = self._desired(head.target)
         return bake_of(self._desired(head.current), target) if target else Bake(seconds=0)
@@ -452,18 +361,8 @@ class StackPass:
             if self._phases.get(replica.id) != replica.phase:
                 event = {"event": "replica", "deployment": replica.deployment, "replica": replica.id}
                 self._tell(self.name, {**event, "state": replica.phase.value, "message": replica.message})
-                if replica.phase is ReplicaPhase.UNHEALTHY:  # it is replaced, the next one later and later
-                    self._back_off(replica)
-                elif replica.phase is ReplicaPhase.READY:
-                    self._not_starting.discard(replica.deployment)
-                elif replica.phase is ReplicaPhase.FAILED and self._phases.get(replica.id) not in SERVED:
-                    self._not_starting.add(replica.deployment)
+                self._starts.see(replica, self._phases.get(replica.id))
         self._phases = {replica.id: replica.phase for replica in mine}
-
-
-def _starts_of(deployment: str, version: str) -> tuple[str, ...]:
-    """What backs off: another version starts as if nothing had been."""
-    return ("replica", deployment, version)
 
 
 def _too_many(goal: DesiredStack, observed: Observed) -> bool:

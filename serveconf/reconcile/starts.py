@@ -1,0 +1,146 @@
+"""The starts of one stack's replicas: as whole processes, those that leave taken back first, and later and later where they fail."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+
+from serveconf.plan.processes import members, process_of
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
+from serveconf.reconcile.backoff import Backoff
+from serveconf.reconcile.decide import Decision
+from serveconf.reconcile.journal import EventKind, Happening, Journal
+from serveconf.reconcile.ports import Clock, Cluster, ProcessOrder, ReplicaOrder
+from serveconf.reconcile.records import StackHead
+
+log = logging.getLogger("serveconf.reconcile")
+
+IDLE_S = 5.0  # until the next look, where nothing waits
+SERVED = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
+
+
+class Starts:
+    """What a pass starts, and what the starts before it came to. ``desired``: a revision of the stack, as it is scaled."""
+
+    def __init__(
+        self,
+        stack: str,
+        cluster: Cluster,
+        clock: Clock,
+        journal: Journal,
+        desired: Callable[[int | None], DesiredStack | None],
+    ) -> None:
+        self._stack = stack
+        self._cluster = cluster
+        self._journal = journal
+        self._desired = desired
+        self._backoff: Backoff[tuple[str, str]] = Backoff(clock)
+        self._not_starting: set[str] = set()  # deployments whose last replica ended without having been ready
+
+    async def once(self, head: StackHead, decision: Decision, observed: Observed) -> float:
+        """Start what is missing, clear away what ended. Returns the seconds until a back-off ends."""
+        for replica in decision.failed:
+            log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
+            self.failed(replica)
+            await self._cluster.stop_replica(replica.id, drain_s=0)
+        pause = IDLE_S
+        for group, count in self._by_process(head, decision):
+            deployment = group[0]
+            wait_s = max(self._backoff.wait_s(_key(d.name, d.version)) for d in group)
+            if wait_s > 0 and (head.target is None or head.canary is not None):
+                pause = min(pause, wait_s)
+                continue
+            if head.target is None and deployment.spec.get("autoscaling_config"):
+                count = min(count, self._starts_at_once(deployment, observed))
+            count -= await self._take_back(deployment, count, observed)
+            for _ in range(count):
+                await self._start_one(group)
+        return pause
+
+    def failed(self, replica: ReplicaState) -> None:
+        """It has failed: the next one of its version is started later."""
+        key = _key(replica.deployment, replica.version)
+        self._backoff.failed(key)
+        wait_s = self._backoff.wait_s(key)
+        if wait_s > 0:
+            self._journal.tell(
+                Happening(
+                    kind=EventKind.HEAL,
+                    stack=self._stack,
+                    deployment=replica.deployment,
+                    message=f"replicas keep failing: the next one is started in {wait_s:.0f} s",
+                    data={"wait_s": round(wait_s, 1)},
+                    like="back-off",
+                )
+            )
+
+    def see(self, replica: ReplicaState, former: ReplicaPhase | None) -> None:
+        """It is in another phase than it was."""
+        match replica.phase:
+            case ReplicaPhase.UNHEALTHY:  # it is replaced, the next one later and later
+                self.failed(replica)
+            case ReplicaPhase.READY:
+                self._not_starting.discard(replica.deployment)
+            case ReplicaPhase.FAILED if former not in SERVED:
+                self._not_starting.add(replica.deployment)
+
+    def are_failing(self, deployment: DesiredDeployment) -> bool:
+        """Its replicas do not get ready, and the next one is not started yet. One that served and was killed is no such sign."""
+        wait_s = self._backoff.wait_s(_key(deployment.name, deployment.version))
+        return deployment.name in self._not_starting and wait_s > 0
+
+    def _by_process(self, head: StackHead, decision: Decision) -> list[tuple[tuple[DesiredDeployment, ...], int]]:
+        """What is to be started, as whole processes: all deployments of each, and how many of it."""
+        groups: dict[str, tuple[tuple[DesiredDeployment, ...], int]] = {}
+        for deployment, count in decision.start:
+            key = f"{process_of(deployment)} {deployment.version}" if process_of(deployment) else deployment.name
+            for stack in (self._desired(head.target), self._desired(head.current)):
+                there = stack.deployment(deployment.name) if stack is not None else None
+                if stack is not None and there is not None and there.version == deployment.version:
+                    group = members(stack, deployment)
+                    break
+            else:
+                group = (deployment,)
+            groups[key] = (group, max(count, groups[key][1] if key in groups else 0))
+        return list(groups.values())
+
+    async def _start_one(self, group: tuple[DesiredDeployment, ...]) -> None:
+        mark = secrets.token_hex(3)
+        orders = tuple(self._order(deployment, mark) for deployment in group)
+        process = process_of(group[0])
+        if process is None:
+            await self._cluster.start_replica(orders[0])
+        else:
+            name = f"{self._stack}.{process}.{group[0].version[:8]}.{mark}"
+            await self._cluster.start_process(ProcessOrder(id=name, replicas=orders))
+
+    async def _take_back(self, deployment: DesiredDeployment, most: int, observed: Observed) -> int:
+        """Of the replicas that are just leaving so many as are wanted after all serve on. How many did."""
+        back = 0
+        for replica in observed.of(self._stack, deployment.name):
+            leaves = (
+                replica.phase is ReplicaPhase.DRAINING and replica.version == deployment.version and not replica.process
+            )
+            if back < most and leaves and await self._cluster.take_back(replica.id):
+                back += 1
+        return back
+
+    def _starts_at_once(self, deployment: DesiredDeployment, observed: Observed) -> int:
+        """Of many that a load asks for the first ones are sooner there when no more start at once than there are CPUs."""
+        cpus = int(sum(node.total.get("CPU", 0) for node in self._cluster.nodes()))
+        starting = sum(r.phase is Phase.STARTING for r in observed.of(self._stack, deployment.name))
+        return max(0, max(2, cpus) - starting)
+
+    def _order(self, deployment: DesiredDeployment, mark: str) -> ReplicaOrder:
+        return ReplicaOrder(
+            id=f"{self._stack}.{deployment.name}.{deployment.version[:8]}.{mark}",
+            stack=self._stack,
+            deployment=deployment,
+            ready_timeout_s=deployment.spec.get("rollout", {}).get("ready_timeout_s", 60.0),
+        )
+
+
+def _key(deployment: str, version: str) -> tuple[str, str]:
+    """What backs off: another version starts as if nothing had been."""
+    return deployment, version
