@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from serveconf import __version__
-from serveconf.admin import models
+from serveconf.admin import models, status_models
 from serveconf.admin.callers import Calling
 from serveconf.admin.events import events_router
 from serveconf.admin.guard import LOOPBACK, ROLE, Guard
@@ -163,7 +163,7 @@ def _looking(plane: ControlPlane, address: str, keys: Keys) -> APIRouter:
         proofs = [prove(one, challenge or "") for one in tokens]
         return models.HealthModel(proofs=proofs, version=__version__, api=API, oldest_api=OLDEST_API)
 
-    @router.get("/status", response_model=models.StatusModel)
+    @router.get("/status", response_model=status_models.StatusModel)
     async def status() -> dict[str, Any]:
         """Stacks, deployments, replicas, proxies, their states and generation."""
         return await _status(plane, address)
@@ -181,9 +181,9 @@ def _looking(plane: ControlPlane, address: str, keys: Keys) -> APIRouter:
         return verdict
 
     @router.get("/stacks/{stack}/data")
-    async def data(stack: StackName) -> models.DataModel:
+    async def data(stack: StackName) -> status_models.DataModel:
         """What its replicas were seen to write below app_dir: their data, in no package and no reason to roll."""
-        return models.DataModel(paths=await data_of(plane.packages.store, stack))
+        return status_models.DataModel(paths=await data_of(plane.packages.store, stack))
 
     @router.get("/stacks/{stack}/drift", response_model=models.PlanModel, response_model_exclude_unset=True)
     async def drift(stack: StackName) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serveconf.admin import models
+from serveconf.admin import status_models
 from serveconf.reconcile.ports import Cluster
 
 
@@ -13,11 +13,11 @@ def nodes_router(cluster: Cluster) -> APIRouter:
     router = APIRouter(tags=["look"])
 
     @router.get("/nodes")
-    async def nodes() -> list[models.NodeModel]:
+    async def nodes() -> list[status_models.NodeModel]:
         """Every node with its resources, and the replicas and proxies on it."""
         observed = cluster.observe()
         return [
-            models.NodeModel(
+            status_models.NodeModel(
                 id=node.id,
                 name=next((r.host for r in observed.replicas if r.node_id == node.id and r.host), ""),
                 is_head=node.is_head,
@@ -25,12 +25,14 @@ def nodes_router(cluster: Cluster) -> APIRouter:
                 total=node.total,
                 available=node.available,
                 replicas=[
-                    models.PlacedModel(id=r.id, state=r.phase.value, stack=r.stack, deployment=r.deployment)
+                    status_models.PlacedModel(id=r.id, state=r.phase.value, stack=r.stack, deployment=r.deployment)
                     for r in observed.replicas
                     if r.node_id == node.id
                 ],
                 proxies=[
-                    models.PlacedModel(id=p.id, state=p.phase.value) for p in observed.proxies if p.node_id == node.id
+                    status_models.PlacedModel(id=p.id, state=p.phase.value)
+                    for p in observed.proxies
+                    if p.node_id == node.id
                 ],
             )
             for node in cluster.nodes()
