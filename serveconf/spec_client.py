@@ -185,6 +185,7 @@ class SpecApp:
             init_kwargs=init_kwargs,
             user_config=spec.user_config,
             handle=handle,
+            routed=spec.prefix is not None,
         )
         await self._started(spec.name, served)
         room.context = replace(room.context, servable_object=served.servable)

@@ -38,6 +38,7 @@ def import_problems(loaded: Loaded, timeout: float) -> Iterator[Problem]:
                 deployment.init_args,
                 deployment.init_kwargs,
                 deployment.ray_actor_options.runtime_env.get("env_vars"),
+                routed=deployment.prefix is not None,
             )
         )
     layers = [("http_options", loaded.spec.http_options.middlewares)]
@@ -59,11 +60,13 @@ def target(
     args: Any = (),
     kwargs: Any = None,
     env_vars: Mapping[str, str] | None = None,
+    *,
+    routed: bool = True,
 ) -> Asked:
     """One object to look at, with the variables that hold while it is imported."""
     return {
         "import_path": import_path, "factory": factory, "init_args": list(args), "init_kwargs": kwargs or {},
-        "env_vars": dict(env_vars or {}),
+        "env_vars": dict(env_vars or {}), "routed": routed,
     }  # fmt: skip
 
 

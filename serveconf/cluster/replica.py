@@ -233,6 +233,7 @@ class Replica:
             user_config=spec["user_config"],
             bound=deployment.bound,
             handle=self._handle,
+            routed=spec["route_prefix"] is not None,
         )
         await self._served.startup()
         served = self._served

@@ -87,7 +87,13 @@ def run_locally(app: Application, name: str) -> DeploymentHandle[Any]:
             context.enter_room(caller.room(node.name))
             args, kwargs = node.arguments(handle)
             spec = node.deployment.spec()
-            one = build(node.deployment.func_or_class, init_args=args, init_kwargs=kwargs, user_config=spec.user_config)
+            one = build(
+                node.deployment.func_or_class,
+                init_args=args,
+                init_kwargs=kwargs,
+                user_config=spec.user_config,
+                routed=False,
+            )
             await one.startup()
             served[node.name] = one
 

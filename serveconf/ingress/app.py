@@ -142,11 +142,13 @@ def build(
     user_config: Any = None,
     bound: str = "",
     handle: Callable[[str], Any] | None = None,
+    routed: bool = True,
 ) -> ServedApp:
     """Construct what ``target`` names. Blocks as long as its constructor does.
 
     Of an application the deployment ``bound`` is constructed, the ingress where it is empty; ``handle`` gives, by name,
-    what its constructor gets for the deployments that it calls.
+    what its constructor gets for the deployments that it calls. What is bound to another, or not ``routed``, is called by
+    handle alone, and may be a class of methods.
 
     The options of a Deployment are not looked at here: they were merged under the YAML's before.
     Raises ``AuthorError`` for what cannot be served and ``CodeFailed`` for what raised.
@@ -169,7 +171,7 @@ def build(
         node = node_of(target, bound)
         init_args, init_kwargs = node.arguments(handle or _no_handles)
         target, kind = node.deployment.func_or_class, "deployment"
-    by_handle = bool(bound) and has_only_methods(target)
+    by_handle = (bool(bound) or not routed) and has_only_methods(target)
     shape: Shape = "class" if by_handle else shape_of(target)
     instance: object = target
     init: Callable[[], Awaitable[None]] | None = None

@@ -5,7 +5,7 @@ is imported in a forked child of its own. Factories are called, because what the
 constructed. ``{"beforehand": [name, …]}``: import these, for all that is asked from then on.
 
 in:  {"code_dir": str|null, "cwd": str|null, "timeout_s": number|null,
-      "targets": [{"import_path", "factory", "init_args", "init_kwargs", "env_vars"}],
+      "targets": [{"import_path", "factory", "init_args", "init_kwargs", "env_vars", "routed"}],
       "middlewares": [{"import_path", "args", "kwargs"} | {"import_path", "role": "policy", "env_vars"}]}
 out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "installed", "operations", "options"}],
       "middlewares": [{"ok", "error", "traceback", "hint", "modules"}]}

@@ -65,7 +65,8 @@ def _shape_of_class(target: type) -> Shape:
     if call is None:
         raise AuthorError(
             f"class {target.__qualname__} cannot be served: it has no __call__",
-            hint="define __call__(self, request), or put @serve.ingress(app) on it",
+            hint="define __call__(self, request), put @serve.ingress(app) on it, or, where handles alone call it, "
+            "set route_prefix: null",
         )
     required = required_parameters(call)
     if _bare(required_parameters(target)) == ["scope"] and _bare(required) == ["self", "receive", "send"]:

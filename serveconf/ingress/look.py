@@ -13,7 +13,7 @@ from typing import Any
 
 from serveconf.code.by_value import Bound
 from serveconf.errors import AuthorError
-from serveconf.ingress.app import call_factory, kind_of, name_of, refuse_arguments
+from serveconf.ingress.app import call_factory, has_only_methods, kind_of, name_of, refuse_arguments
 from serveconf.ingress.class_routes import is_ingress, routed_app
 from serveconf.ingress.deployment import Application, Deployment, deployment_options
 from serveconf.ingress.graph import Node, nodes_of
@@ -49,7 +49,8 @@ def look_at_target(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str,
         options, is_deployment = _options_of(ingress.deployment), True
         target = ingress.deployment.func_or_class
         init_args, init_kwargs = ingress.arguments(lambda name: None)
-    shape = shape_of(target)
+    routed = asked.get("routed", True) and options.get("route_prefix", "") is not None
+    shape = shape_of(target) if routed or not has_only_methods(target) else "class"
     if shape == "class":
         _check_arguments(target, init_args, init_kwargs)
     elif init_args or init_kwargs:

@@ -173,6 +173,8 @@ def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | 
     before = current.deployment(spec.name) if current else None
     if before is None or before.looked_among != _python_paths(request.files):
         return None
+    if before.prefix is None and spec.prefix is not None:  # a class of methods can be called, and not be asked
+        return None
     if (
         relevant_files(Snapshot(digest=request.code, files=request.files, total_bytes=0), before.modules)
         != before.modules
@@ -275,7 +277,7 @@ def _by_runtime_env(
 
 
 def _target(spec: DeploymentSpec) -> dict[str, Any]:
-    return spec.model_dump(mode="json", include=set(LOOKED_AT))
+    return {**spec.model_dump(mode="json", include=set(LOOKED_AT)), "routed": spec.prefix is not None}
 
 
 def _problem(path: str, report: TargetReport, deployment: str | None, secrets: Secrets) -> CodeProblem:

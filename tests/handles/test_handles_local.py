@@ -239,6 +239,15 @@ def test_options_say_for_which_model_it_is_and_leave_the_handle_as_it_was() -> N
         handle.options(multiplexed_model_id=3)  # type: ignore[arg-type]
 
 
+def test_a_class_of_methods_is_called() -> None:
+    @deployment
+    class Methods:
+        def double(self, number: int) -> int:
+            return number * 2
+
+    assert run_locally(Methods.bind(), "app").double.remote(4).result(timeout_s=20) == 8
+
+
 def test_a_user_config_reaches_the_object() -> None:
     assert run_locally(Adder.options(user_config={"amount": 7}).bind(1), "app").remote(1).result() == 8
 

@@ -38,6 +38,7 @@ class Front:
 
 app = Front.bind(Model.bind(3), name="shop")
 wrong = Front.bind(Model.bind())
+methods = Model.bind(2)
 
 
 class Args(BaseModel):
@@ -71,6 +72,15 @@ def test_what_is_told_of_an_application_is_its_ingress_and_the_others(code: Path
     assert report["kind"] == "deployment"
     assert report["options"] == {"max_ongoing_requests": 9}
     assert report["graph"] == [{"name": "Model", "options": {"num_replicas": 2}, "calls": []}]
+
+
+def test_a_class_of_methods_is_served_where_handles_alone_call_it(code: Path) -> None:
+    with pytest.raises(AuthorError, match="has no __call__") as refused:
+        look_at_target(code, asked("methods"))
+    assert "route_prefix: null" in str(refused.value.hint)
+    assert look_at_target(code, asked("methods", routed=False))["kind"] == "deployment"
+    model: Any = build(import_target("bound_app:methods", code), routed=False).servable
+    assert model.repeat("a") == "aa"
 
 
 def test_arguments_that_do_not_fit_are_found_before_anything_runs(code: Path) -> None:

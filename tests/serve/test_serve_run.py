@@ -97,6 +97,9 @@ def test_ray_serve_s_samples_run_with_one_import_changed(cluster):
         translator = serve.get_deployment_handle("Translator", "pipeline")
         print(translator.translate.remote(pipeline.short.remote("response")).result(timeout_s=10))
 
+        words = serve.run(Translator.bind(), name="words", route_prefix=None)
+        print(words.translate.remote("alone").result())
+
         batched = serve.run(Batched.bind(), name="batched", route_prefix=None)
         print([r.result() for r in [batched.remote(n) for n in range(3)]], asyncio.run(awaited(batched)))
 
@@ -125,6 +128,7 @@ def test_ray_serve_s_samples_run_with_one_import_changed(cluster):
     assert out.splitlines() == [
         "a lon",
         "<respo>",
+        "<alone>",
         "[0, 10, 20] [0, 10, 20, 30]",
         "M1 1",
         "[0, 1, 2]",
