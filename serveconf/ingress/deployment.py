@@ -39,6 +39,7 @@ class DeploymentOptions(TypedDict, total=False):
     health_check_path: str | None
     health_check_period_s: float
     health_check_timeout_s: float
+    event_loop_timeout_s: float | None
     graceful_shutdown_timeout_s: float
     autoscaling_config: dict[str, Any] | None
     logging: dict[str, Any]
