@@ -62,6 +62,7 @@ class Client:
             base_url=f"{self.address}/api/v1", headers=headers, timeout=ANSWER_S, trust_env=False, verify=secure
         )
         self._end = weakref.finalize(self, self._http.close)  # a command holds it for as long as it runs
+        self._end.atexit = False  # a script's last calls are made at its exit
 
     def close(self) -> None:
         """Close its connections, as happens when nobody holds it any more."""
