@@ -14,18 +14,19 @@ import msgspec
 from msgspec.structs import replace
 
 from serveconf.background import Tasks, keep
-from serveconf.cluster.engine import Away, Engine, Gone, Place, Refused, Remote, Silent
-from serveconf.cluster.handle import ANSWER_S, Care, Ends, Handle
+from serveconf.cluster.engine import Away, Engine, Gone, Refused, Remote, Silent
+from serveconf.cluster.handle import ANSWER_S, Ends, Handle
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.orders import Orders, kind_of_order, place_of, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
+from serveconf.cluster.proxy_handles import ProxyHandles
 from serveconf.cluster.reach import Reach
 from serveconf.cluster.rooms import Rooms
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, STANDBY_PREFIX, ClusterSettings
 from serveconf.cluster.spread import best_node
 from serveconf.cluster.standby_pool import StandbyPool
 from serveconf.errors import CodeFailed, EngineSilent, OperatorError, ServeconfError
-from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
+from serveconf.figures import LoadReport, ReplicaFigures
 from serveconf.plan.moving import named
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.kept_figures import KeptFigures
@@ -40,7 +41,7 @@ from serveconf.reconcile.ports import (
     StandbyOrder,
     Totals,
 )
-from serveconf.routing import Generation, encode
+from serveconf.routing import Generation
 
 log = get_logger("cluster")
 
@@ -48,12 +49,7 @@ Handles = list[Handle[ReplicaState]]
 
 NODES_PERIOD_S = 0.3  # between two looks, each of which takes a second
 NODE_LOST = "its node is out of reach"
-STAGE_TIMEOUT_S = 20.0
-PROXY_START_S = 30.0
-PROXY_PERIOD_S = 1.0
-PROXY_ANSWER_S = 2.0  # a proxy's loop answers in a millisecond; one that does not is not waited for any more
 LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minute
-PROXY_END_S = 15.0  # ... and one that stays so is ended
 RENAME_AGAIN_S = 1.0
 REPLICA_ANSWER_S = 1.0  # with figures: one whose loop the user's code blocks is left out
 
@@ -68,13 +64,14 @@ class ActorCluster:
         self._engine = engine
         self._settings = settings
         self._replicas: dict[str, Handle[ReplicaState]] = {}
-        self._proxies: dict[str, Handle[ProxyState]] = {}
         self._orders = Orders(engine.store)
+        self._proxies = ProxyHandles(
+            engine, settings, self._orders, changed=self._has_changed, last_words=self._keep_proxy_figures
+        )
         self._standbys = StandbyPool(engine, self._orders, self._has_changed)
         self._names: dict[str, str] = {}  # of each replica that is alone in its process: its actor's
         self._tasks = Tasks()
         self._starting: dict[str, ReplicaOrder | ProcessOrder] = {}  # by the engine, which has to find a place for each
-        self._ports: dict[str, tuple[str, int]] = {}  # of each proxy: its node and its port
         self._nodes: tuple[NodeState, ...] = ()
         self._reach = Reach()
         self._lost: frozenset[str] = frozenset()  # nodes that the engine takes for alive, and that nobody reaches
@@ -88,7 +85,7 @@ class ActorCluster:
         if self._observed is None:
             self._observed = Observed(
                 replicas=tuple(handle.state for handle in self._replicas.values()),
-                proxies=tuple(handle.state for handle in self._proxies.values()),
+                proxies=tuple(handle.state for handle in self._proxies.handles.values()),
                 standbys=tuple(handle.state for handle in self._standbys.handles.values()),
             )
         return self._observed
@@ -114,7 +111,7 @@ class ActorCluster:
         self._tasks.cancel()
         for replica in self._replicas.values():
             replica.let_go()
-        for proxy in self._proxies.values():
+        for proxy in self._proxies.handles.values():
             proxy.let_go()
         for standby in self._standbys.handles.values():
             standby.let_go()
@@ -161,7 +158,7 @@ class ActorCluster:
         """Nobody waits for the engine to say that what ran on a lost node is dead."""
         handles: list[Handle[Any]] = [
             *self._replicas.values(),
-            *self._proxies.values(),
+            *self._proxies.handles.values(),
             *self._standbys.handles.values(),
         ]
         for handle in handles:
@@ -202,8 +199,8 @@ class ActorCluster:
                         handle = self._room_handle(name, order, one, rooms)
                         await self._adopt_as(name, handle, self._replicas, serves=one.id in serving)
             case ProxyOrder():
-                if order.id not in self._proxies:
-                    await self._adopt_as(name, self._proxy_handle(order, remote), self._proxies)
+                if order.id not in self._proxies.handles:
+                    await self._adopt_as(name, self._proxies.handle(order, remote), self._proxies.handles)
             case StandbyOrder():
                 if order.id not in self._standbys.handles:
                     await self._adopt_as(name, self._standbys.handle(order, remote), self._standbys.handles)
@@ -365,7 +362,7 @@ class ActorCluster:
         """What a replica, a proxy or this controller has written."""
         if process_id == CONTROLLER_LOG:
             return await asyncio.to_thread(read_own_log, position, tail)
-        handle: Handle[Any] = self._proxies.get(process_id) or self._replica(process_id)
+        handle: Handle[Any] = self._proxies.handles.get(process_id) or self._replica(process_id)
         part: LogPart = await handle.ask("read_log", position, tail)
         return part
 
@@ -373,7 +370,7 @@ class ActorCluster:
         """Its files lie on its node: whoever runs there reads them."""
         if any(node.id == node_id and node.is_head for node in self._nodes):  # as this controller does
             return await asyncio.to_thread(read_log_of, pid, tail)
-        handles: list[Handle[Any]] = [*self._proxies.values(), *self._replicas.values()]
+        handles: list[Handle[Any]] = [*self._proxies.handles.values(), *self._replicas.values()]
         for handle in handles:
             if handle.state.node_id == node_id and handle.state.phase is Phase.READY:
                 part: LogPart = await handle.ask("read_log_of", pid, tail)
@@ -442,65 +439,42 @@ class ActorCluster:
     # -- proxies ------------------------------------------------------------------------------------------------
 
     async def start_proxy(self, order: ProxyOrder) -> None:
-        """Start a proxy on its node; alone on its port it first makes sure that nobody else has it."""
-        alone = (order.node_id, order.port) not in self._ports.values()
-        name = PROXY_PREFIX + order.id
-        await self._orders.keep(name, order)
-        try:
-            place = Place(node_id=order.node_id, restarts=True)
-            remote = await self._engine.start(name, "proxy", (order, self._settings, alone), place)
-            handle = self._proxy_handle(order, remote)
-        except Refused as refused:
-            handle = self._proxy_handle(order, None)
-            handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
-        self._proxies[order.id] = handle
-        handle.watch()
-        self._has_changed()
+        """See the port."""
+        await self._proxies.start(order)
 
     async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:
         """Drain and stop it beside the loop; then it is gone."""
-        handle = self._proxies.get(proxy_id)
+        handle = self._proxies.handles.get(proxy_id)
         if handle is not None:
             handle.stop(self._drain_s(handle, drain_s))
 
     async def serve_beside(self, proxy_id: str) -> None:
         """See the port."""
-        handle = self._proxy(proxy_id)
-        await handle.ask("serve_beside", timeout_s=PROXY_ANSWER_S)
-        handle.note(stands_by=False)
+        await self._proxies.serve_beside(proxy_id)
 
     async def warn_proxy(self, proxy_id: str) -> None:
         """See the port."""
-        await self._proxy(proxy_id).ask("warn", timeout_s=PROXY_ANSWER_S)
+        await self._proxies.warn(proxy_id)
 
     async def stage(self, proxy_id: str, generation: Generation) -> None:
-        """Have it build the generation beside the one it serves."""
-        refused = await self._proxy(proxy_id).ask("stage", encode(generation), timeout_s=STAGE_TIMEOUT_S)
-        if refused is None:
-            return
-        message, trace, is_code = refused
-        raise CodeFailed(message, traceback=trace) if is_code else OperatorError(message)
+        """See the port."""
+        await self._proxies.stage(proxy_id, generation)
 
     async def commit(self, proxy_id: str, number: int) -> None:
-        """Have it serve what it staged."""
-        handle = self._proxy(proxy_id)
-        live: int = await handle.ask("commit", number)
-        handle.note(generation=live)
+        """See the port."""
+        await self._proxies.commit(proxy_id, number)
 
     async def abort(self, proxy_id: str, number: int) -> None:
-        """Have it forget what it staged."""
-        await self._proxy(proxy_id).ask("abort", number)
+        """See the port."""
+        await self._proxies.abort(proxy_id, number)
 
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
-        """Begin to count, or read what was counted."""
-        counted: Counters = await self._proxy(proxy_id).ask("count", operation, begin, timeout_s=PROXY_ANSWER_S)
-        return counted
+        """See the port."""
+        return await self._proxies.count(proxy_id, operation, begin=begin)
 
     async def totals(self, proxy_id: str) -> Totals:
-        """What it has counted since its process began."""
-        totals, figures = await self._proxy(proxy_id).ask("totals", timeout_s=PROXY_ANSWER_S)
-        read: Totals = replace(totals, figures=msgspec.msgpack.decode(figures, type=ProxyFigures))
-        return read
+        """See the port."""
+        return await self._proxies.totals(proxy_id)
 
     async def _keep_proxy_figures(self, proxy: ProxyState) -> None:
         if self.kept is not None:
@@ -514,44 +488,9 @@ class ActorCluster:
     async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
         """A call that is pending until there is something to report."""
         timeout_s = LOAD_ANSWER_S * max(1.0, slower)
-        handle = self._replica(source) if source in self._replicas else self._proxy(source)
+        handle = self._replica(source) if source in self._replicas else self._proxies.find(source)
         report: LoadReport = await handle.ask("load_report", seen, slower, timeout_s=timeout_s)
         return report
-
-    def _proxy(self, proxy_id: str) -> Handle[ProxyState]:
-        handle = self._proxies.get(proxy_id)
-        if handle is None:
-            raise OperatorError(f"proxy {proxy_id} is gone", code="no_answer")
-        return handle
-
-    def _proxy_handle(self, order: ProxyOrder, remote: Remote | None) -> Handle[ProxyState]:
-        self._ports[order.id] = (order.node_id, order.port)
-        state = ProxyState(
-            id=order.id,
-            node_id=order.node_id,
-            phase=Phase.STARTING,
-            listener=order.listener,
-            address=f"{order.host}:{order.port}",
-            stands_by=order.stands_by,
-        )
-        care = Care(
-            ready_s=PROXY_START_S,
-            period_s=PROXY_PERIOD_S,
-            question=("check",),
-            answer_s=PROXY_ANSWER_S,
-            unhealthy_after=1,
-            end_after_s=PROXY_END_S,
-            returns=True,
-        )
-        return Handle(
-            self._engine,
-            remote,
-            state,
-            care,
-            changed=self._has_changed,
-            gone=lambda proxy_id: self._forget(self._proxies, PROXY_PREFIX + proxy_id, proxy_id),
-            last_words=self._keep_proxy_figures,
-        )
 
     # -- both ---------------------------------------------------------------------------------------------------
 
@@ -561,6 +500,5 @@ class ActorCluster:
 
     def _forget(self, known: dict[str, Any], name: str, actor_id: str) -> None:
         known.pop(actor_id, None)
-        self._ports.pop(actor_id, None)
         self._names.pop(actor_id, None)
         self._orders.forget(name)

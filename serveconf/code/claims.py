@@ -36,7 +36,7 @@ class Claims:
                     return descriptor
             except FileNotFoundError:  # it was taken away while this one waited
                 pass
-            except BaseException:
+            except BaseException:  # no descriptor stays open, whatever came in between
                 os.close(descriptor)
                 raise
             os.close(descriptor)

@@ -152,7 +152,8 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the next question is not for the user's code
             _answer(asked, out)
             os._exit(0)
-        os.waitpid(pid, 0)
+        if os.waitpid(pid, 0)[1]:
+            return  # the user's code has ended it: who waits for an answer sees this one's end, and looks once more
 
 
 def _import_alone(names: list[str]) -> int:

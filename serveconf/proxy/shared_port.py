@@ -63,7 +63,7 @@ class SharedPort:
             if self.listener is None:
                 self.listener = self._bind()
             self._let_others_in()
-        except BaseException:
+        except BaseException:  # a cancel too: whoever waits for the port must not wait for this one
             self._let_go()
             raise
         return True

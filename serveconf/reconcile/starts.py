@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Callable
 
@@ -16,7 +17,6 @@ from serveconf.reconcile.records import StackHead
 
 log = logging.getLogger("serveconf.reconcile")
 
-IDLE_S = 5.0  # until the next look, where nothing waits
 SERVED = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
 
 
@@ -39,12 +39,12 @@ class Starts:
         self._not_starting: set[str] = set()  # deployments whose last replica ended without having been ready
 
     async def once(self, head: StackHead, decision: Decision, observed: Observed) -> float:
-        """Start what is missing, clear away what ended. Returns the seconds until a back-off ends."""
+        """Start what is missing, clear away what ended. Returns the seconds until a back-off ends, if one runs."""
         for replica in decision.failed:
             log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
             self.failed(replica)
             await self._cluster.stop_replica(replica.id, drain_s=0)
-        pause = IDLE_S
+        pause = math.inf
         for group, count in self._by_process(head, decision):
             deployment = group[0]
             wait_s = max(self._backoff.wait_s(_key(d.name, d.version)) for d in group)

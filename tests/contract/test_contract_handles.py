@@ -11,6 +11,7 @@ from labs import FakeEngineLab
 
 from serveconf.cluster import actors as actors_module
 from serveconf.cluster import handle as handle_module
+from serveconf.cluster import proxy_handles
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX
 from serveconf.testing.engine import FakeActor
 
@@ -27,9 +28,9 @@ async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngineLab]:
     monkeypatch.setattr(handle_module, "AGAIN_S", 0.01)
     monkeypatch.setattr(handle_module, "AWAY_S", 0.2)
     monkeypatch.setattr(handle_module, "KILL_GRACE_S", 0.2)
-    monkeypatch.setattr(actors_module, "PROXY_PERIOD_S", 0.02)
-    monkeypatch.setattr(actors_module, "PROXY_ANSWER_S", 0.05)
-    monkeypatch.setattr(actors_module, "PROXY_END_S", 0.3)
+    monkeypatch.setattr(proxy_handles, "PERIOD_S", 0.02)
+    monkeypatch.setattr(proxy_handles, "ANSWER_S", 0.05)
+    monkeypatch.setattr(proxy_handles, "END_S", 0.3)
     made = FakeEngineLab()
     await made.cluster.refresh()
     yield made

@@ -1,5 +1,6 @@
 """A month of changes to two stacks that ``serveconf watch FOLDER`` follows: random edits, good and bad, whole and torn, of YAML
-and of Python, while controller and watcher are killed in between. By hand, and a few edits of it in the suite:
+and of Python, while controller and watcher are killed in between. By hand; tests/watch/test_watch_month.py is a
+small one without a cluster, which the suite runs:
 
     python tests/e2e/month.py [--edits 3000] [--seed 1] [--minutes 10] [--kills 0.02] [--verbose]
 
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edited import ADDED
 from load import Load
 from place import COMMAND, Place, until
 
@@ -40,19 +42,6 @@ class Served:
 
     def __call__(self, request):
         return {"said": "%s", "config": self.config}
-"""
-ADDED = """
-class Adds:
-    def __init__(self, app, value):
-        self.app, self.value = app, value
-
-    async def __call__(self, scope, receive, send):
-        async def sending(message):
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-added", self.value.encode())]
-            await send(message)
-
-        await self.app(scope, receive, sending)
 """
 BAD_YAML = ("deployments: [", "name: {stack}\nname: again\n", "name: {stack}\ndeploymets: []\n", "\t- x\n", "")
 BAD_LINES = (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import Stack
+from edited import ADDED
 from load import Load
 from place import Place, ask
 
@@ -17,19 +18,6 @@ TWO = "name: two, import_path: 'two:app', route_prefix: /$/two"
 THREE = "name: three, import_path: 'two:app', route_prefix: /$/three"
 TUNED = "name: tuned, import_path: 'tuned:Tuned', route_prefix: /$/tuned, user_config: {word: %s}"
 
-ADDER = """
-    class Adds:
-        def __init__(self, app, value):
-            self.app, self.value = app, value
-
-        async def __call__(self, scope, receive, send):
-            async def sending(message):
-                if message["type"] == "http.response.start":
-                    message["headers"] = [*message["headers"], (b"x-added", self.value.encode())]
-                await send(message)
-
-            await self.app(scope, receive, sending)
-    """
 CLASS = """
     import os
 
@@ -56,7 +44,7 @@ def live(shared: Stack) -> Stack:
     shared.says("one", "first")
     shared.says("two", "second")
     shared.code("tuned", CLASS)
-    shared.code("added", ADDER)
+    shared.code("added", ADDED)
     shared.spec(ONE, TWO, TUNED % "low")
     shared.apply()
     return shared

@@ -499,7 +499,8 @@ def test_a_decorator_in_the_wrong_order_is_explained():
 
 
 def test_an_app_and_its_class_travel_by_value(client):
-    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    from ray import cloudpickle
+
     table = ChainMap(dict(REDUCERS), cloudpickle.CloudPickler.dispatch_table)
     pickler = type("Pickler", (cloudpickle.CloudPickler,), {"dispatch_table": table})
 

@@ -515,7 +515,7 @@ def curl(running, cert, *options):
 
 
 def test_http2_and_http1_share_a_tls_port_and_the_edges_rules(tmp_path):
-    pytest.importorskip("zttp")
+    pytest.importorskip("zttp", reason="the extra http2 is not installed")
     cert, key = make_certificate(tmp_path, "a")
     with serving(echo, tls=TlsFiles(certfile=str(cert), keyfile=str(key)), http2=True) as running:
         assert curl(running, cert, "--http2") == ("GET /path ", "2 200")
