@@ -1,18 +1,22 @@
 """What it costs to see what goes on: requests/s of proxies side by side that count, log and trace, and of one that does not.
 
-    .venv/bin/python benchmarks/observing.py [--rounds 7] [--seconds 3] [--connections 64]
+    .venv/bin/python benchmarks/observing.py [--rounds 40] [--seconds 1] [--connections 64]
 
-Needs wrk and the extra ``otel``. One replica; four proxies before it: nothing counted at all; counted and read each second,
-as a scrape does; besides that a JSON access log (to a file), or 1 % of the requests traced; and all of it. Rounds are
-interleaved, and the table shows the medians of each round's ratio to the proxy that does nothing, so that a noisy machine
-disturbs all alike. A collector takes the spans and drops them. Everything runs on 127.0.0.1 and is stopped at the end.
+Needs wrk and the extra ``otel``. One replica; five proxies before it: nothing counted at all; counted and read each second,
+as a scrape does; besides that a JSON access log (to a file), or 1 % of the requests traced; and all of it. Rounds are short
+and interleaved, each in another order, and every figure is the median of what the rounds say by themselves (a proxy against
+the one that does nothing in the same round), so that a noisy machine disturbs all alike. The proxy's CPU time for a request is
+the steadier figure: it counts threads too, and not who else wants the core. A collector takes the spans and drops them.
+Everything runs on 127.0.0.1 and is stopped at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -25,7 +29,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
-from data_plane import cpu_seconds, wait_for, wrk
+from data_plane import wait_for, wrk
 from data_plane_app import PREFIX, make_app, no_middleware
 
 from serveconf.local_ray import free_port
@@ -113,6 +117,33 @@ def start(role: str, *arguments: str, stdout: int | None = None) -> subprocess.P
     return subprocess.Popen([sys.executable, __file__, "--role", role, *arguments], stdout=stdout)
 
 
+def cpu_us(pid: int) -> float:
+    """What a process's threads have had of a core; /proc/PID/stat tells it in steps of 10 ms only."""
+    spent_ns = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            spent_ns += int((thread / "schedstat").read_text().split()[0])
+    return spent_ns / 1e3
+
+
+def show(rounds: list[dict[str, tuple[float, float]]]) -> None:
+    """The table. A proxy's rate and CPU time in each round, by what it sees."""
+    print(f"{len(rounds)} rounds; medians, and in brackets the middle half of the rounds")
+    print(f"{'the proxy sees':24}{'requests/s':>12}{'of nothing':>22}{'us of CPU':>12}{'more than nothing':>24}")
+    for mode in MODES:
+        rate = statistics.median(seen[mode][0] for seen in rounds)
+        ratio = spread([seen[mode][0] / seen["nothing"][0] for seen in rounds], ".3f")
+        cost = statistics.median(seen[mode][1] for seen in rounds)
+        more = spread([seen[mode][1] - seen["nothing"][1] for seen in rounds], "+.1f")
+        print(f"{mode:24}{rate:12,.0f}{ratio:>22}{cost:12.1f}{more:>24}")
+
+
+def spread(values: list[float], form: str) -> str:
+    """The median and the quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:{form}} ({low:{form}}..{high:{form}})"
+
+
 def measure(rounds: int, seconds: float, connections: int, folder: Path) -> None:
     """Run and print the table."""
     path, secret = str(folder / "replica.sock"), secrets.token_hex(32)
@@ -130,21 +161,19 @@ def measure(rounds: int, seconds: float, connections: int, folder: Path) -> None
             pids[mode] = process.pid
             bases[mode] = f"http://127.0.0.1:{port}{PREFIX}/hello"
             wait_for(lambda base=bases[mode]: urllib.request.urlopen(base).status == 200)  # type: ignore[misc]
-        rates: dict[str, list[float]] = {mode: [] for mode in MODES}
-        costs: dict[str, list[float]] = {mode: [] for mode in MODES}
+        rounds_seen: list[dict[str, tuple[float, float]]] = []
         for mode in MODES:
             wrk(bases[mode], connections, 1)
-        for number in range(rounds):
-            for mode in MODES if number % 2 else reversed(MODES):
-                before = cpu_seconds((pids[mode],))
+        for _ in range(rounds):
+            seen: dict[str, tuple[float, float]] = {}
+            for mode in random.sample(MODES, len(MODES)):
+                before = cpu_us(pids[mode])
                 rate = wrk(bases[mode], connections, seconds).rate
-                rates[mode].append(rate)
-                costs[mode].append((cpu_seconds((pids[mode],)) - before) / (rate * seconds) * 1e6)
-        print(f"{'the proxy sees':24}{'requests/s':>12}{'of nothing':>12}{'us of CPU':>12}")
-        for mode in MODES:
-            ratios = [one / other for one, other in zip(rates[mode], rates["nothing"], strict=True)]
-            rate, ratio, cost = (statistics.median(values) for values in (rates[mode], ratios, costs[mode]))
-            print(f"{mode:24}{rate:12,.0f}{ratio:12.3f}{cost:12.1f}")
+                if rate:  # else the machine had other work for all of the round
+                    seen[mode] = rate, (cpu_us(pids[mode]) - before) / (rate * seconds)
+            if len(seen) == len(MODES):
+                rounds_seen.append(seen)
+        show(rounds_seen)
     finally:
         os.close(lines)
         for process in reversed(started):
@@ -156,8 +185,8 @@ def measure(rounds: int, seconds: float, connections: int, folder: Path) -> None
 def main() -> None:
     """Measure, or play one of the roles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -12,7 +12,18 @@ from typing import Any
 
 from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
 from serveconf.routing import Tracing
-from serveconf.tracing import CARRIED, Kind, Outlet, Span, chained, method_of, new_span, parent_of, request_attributes
+from serveconf.tracing import (
+    CARRIED,
+    Kind,
+    Outlet,
+    Parent,
+    Span,
+    chained,
+    method_of,
+    new_span,
+    parent_of,
+    request_attributes,
+)
 
 _OWN = "/-/"  # health checks and the like would be most of all spans, and say nothing
 
@@ -27,10 +38,18 @@ class Tracer:
 
     def begin(self, scope: Any) -> None:
         """Called for each request. A parent's decision counts, whatever the share (OpenTelemetry's ParentBased)."""
-        parent = parent_of(scope["headers"])
-        is_sampled = random() < self._sample if parent is None else parent.is_sampled
+        for name, _ in scope["headers"]:
+            if name == b"traceparent":
+                parent = parent_of(scope["headers"])
+                if parent.is_sampled if parent is not None else random() < self._sample:
+                    self._trace(scope, parent)
+                return
+        if random() < self._sample:
+            self._trace(scope, None)
+
+    def _trace(self, scope: Any, parent: Parent | None) -> None:
         trail = scope.get(TRAIL)
-        if not is_sampled or trail is None or scope["path"].startswith(_OWN):
+        if trail is None or scope["path"].startswith(_OWN):
             return
         span = new_span(method_of(scope), Kind.SERVER, self._outlet, parent[:3] if parent is not None else None)
         span.began_ns -= _ns(monotonic() - trail.began)

@@ -4,7 +4,7 @@
 OpenTelemetry's HTTP conventions, ``outlet`` the way out. None of them imports OpenTelemetry before there is a span to send.
 """
 
-from serveconf.tracing.context import chained, parent_of
+from serveconf.tracing.context import Parent, chained, parent_of
 from serveconf.tracing.http import NO_METHOD, method_of, request_attributes
 from serveconf.tracing.outlet import MISSING, MISSING_HINT, Outlet, is_installed
 from serveconf.tracing.span import CARRIED, Kind, Span, new_span
@@ -17,6 +17,7 @@ __all__ = [
     "NO_METHOD",
     "Kind",
     "Outlet",
+    "Parent",
     "Span",
     "chained",
     "enter",

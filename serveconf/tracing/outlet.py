@@ -1,7 +1,7 @@
-"""The way out of a process for its spans: OTLP over HTTP, in batches, from a thread of OpenTelemetry's.
+"""The way out of a process for its spans: OTLP over HTTP, in batches, from a thread.
 
-Whoever ends a span gives it and goes on. OpenTelemetry is imported by a thread when there is an endpoint for the first time;
-spans that end before are kept. What a collector that is away, or too slow, does not take in time is dropped.
+Whoever ends a span gives it and goes on; the thread imports OpenTelemetry, makes its spans of ours and sends them. Spans that
+end before it can are kept. What a collector that is away, or too slow, does not take in time is dropped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ MISSING = "tracing needs an extra that is not installed in the cluster's environ
 MISSING_HINT = "pip install 'serveconf[otel]'"
 
 MOST_WAITING = 2_048  # spans; the newest are kept
-SEND_EVERY_MS = 1_000
+SEND_EVERY_S = 1.0
+SPANS_A_BATCH = 512
 SEND_TIMEOUT_S = 5.0  # for one batch, with its repetitions
 COMPLAIN_EVERY_S = 300.0  # that the collector is away
 TRACES_PATH = "/v1/traces"
@@ -79,61 +80,53 @@ class _Line:
 
     def __init__(self, endpoint: str, resource: Mapping[str, str]) -> None:
         self._waiting: deque[Span] = deque(maxlen=MOST_WAITING)
-        self._emit: Callable[[Span], None] | None = None
-        self._shutdown: Callable[[], None] = lambda: None
-        self._opening = threading.Thread(target=self._open, args=(endpoint, resource), name="spans", daemon=True)
-        self._opening.start()
-
-    def give(self, span: Span) -> None:
-        self._waiting.append(span)
-        if self._emit is not None:
-            self._pass_on(self._emit)
+        self.give = self._waiting.append  # for each span that ends: nothing more is done for it here
+        self._closing = threading.Event()
+        self._stop: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run, args=(endpoint, resource), name="spans", daemon=True)
+        self._thread.start()
 
     def close(self) -> threading.Thread:
-        """In a thread of its own, which holds up the end of no process."""
-        closing = threading.Thread(target=self._close, name="last spans", daemon=True)
-        closing.start()
-        return closing
+        """What is there is sent once more, by a thread that holds up the end of no process."""
+        self._closing.set()
+        return self._thread
 
-    def _open(self, endpoint: str, resource: Mapping[str, str]) -> None:
+    def _run(self, endpoint: str, resource: Mapping[str, str]) -> None:
         try:
-            emit, self._shutdown = _exporting(endpoint, resource)
+            send, stop = _exporting(endpoint, resource)
         except Exception as error:  # noqa: BLE001 - a tool that is missing or broken here must not end what it watches
             log.warning("no spans leave this process: %r; %s", error, MISSING_HINT)
             return
-        self._emit = emit
-        self._pass_on(emit)
+        while not self._closing.wait(SEND_EVERY_S):
+            self._send_waiting(send)
+        self._send_waiting(send)
+        stop()
 
-    def _pass_on(self, emit: Callable[[Span], None]) -> None:
-        while True:
+    def _send_waiting(self, send: Callable[[list[Span]], None]) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(SPANS_A_BATCH, len(self._waiting)))]
             try:
-                span = self._waiting.popleft()
-            except IndexError:
-                return
-            emit(span)
-
-    def _close(self) -> None:
-        self._opening.join()
-        self._shutdown()
+                send(batch)
+            except Exception:  # what one batch holds must not be the end of all that come after it
+                log.exception("spans were lost", extra={"spans": len(batch)})
 
 
-def _exporting(endpoint: str, resource: Mapping[str, str]) -> tuple[Callable[[Span], None], Callable[[], None]]:
-    """What takes a span, and what ends it; a thread sends them. Takes its time: much is imported here."""
+def _exporting(endpoint: str, resource: Mapping[str, str]) -> tuple[Callable[[list[Span]], None], Callable[[], None]]:
+    """What sends spans, and what ends it; for the thread that asks. Takes its time: much is imported here."""
+    from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     path = "" if endpoint.endswith(TRACES_PATH) else TRACES_PATH
     exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + path, timeout=SEND_TIMEOUT_S)
-    processor = BatchSpanProcessor(exporter, max_queue_size=MOST_WAITING, schedule_delay_millis=SEND_EVERY_MS)
     _complain_seldom("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-    _complain_seldom("opentelemetry.sdk._shared_internal")
     who = Resource.create(dict(resource))
+    attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # in this thread: a request that sends spans has none itself
 
-    def emit(span: Span) -> None:
-        processor.on_end(_readable(span, who))
+    def send(spans: list[Span]) -> None:
+        exporter.export([_readable(span, who) for span in spans])
 
-    return emit, processor.shutdown
+    return send, exporter.shutdown
 
 
 def _readable(span: Span, resource: Any) -> ReadableSpan:

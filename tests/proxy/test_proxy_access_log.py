@@ -160,3 +160,18 @@ def test_what_cannot_be_written_is_counted_and_the_log_goes_on(tmp_path):
     assert (tmp_path / "log").read_bytes().count(b"\n") == 1
     os.close(read_only)
     os.close(descriptor)
+
+
+def test_every_line_is_written_whole_and_in_order_however_many_wait(log, tmp_path):
+    for number in range(3000):
+        log.write({"type": "http", "raw_path": b"/%d" % number}, Trail(1.0 + number), 200, 0, 0, 0.0015)
+    found = [msgspec.json.decode(line) for line in lines(log, tmp_path)]
+    assert [line["path"] for line in found] == [f"/{number}" for number in range(3000)]
+    assert {line["duration_ms"] for line in found} == {1.5}
+    assert log.dropped == 0
+
+
+def test_lines_that_wait_while_the_format_changes_stay_as_they_were_noted(log, tmp_path):
+    for log.format in ("json", "combined", "json"):
+        log.write({"type": "http", "raw_path": b"/a", "client": ("10.0.0.1", 1)}, Trail(0.0), 200, 0, 0, 0.0)
+    assert [line[0] for line in lines(log, tmp_path)] == ["{", "1", "{"]
