@@ -38,7 +38,7 @@ from serveconf.spec.models import Location
 log = logging.getLogger("serveconf.control")
 
 FREED_S = 2.0  # how long what has ended may still be counted as taken
-SETTLE_S = 2.0  # how long an apply waits for idle old replicas to go; busy ones drain on without it
+SETTLE_S = 2.0  # how long an apply that nobody waits for lets idle old replicas go first; busy ones drain on without it
 BEHIND_S = 10.0  # ... and for a proxy that does not answer to be brought forward: until then its clients see what was
 
 
@@ -268,7 +268,7 @@ async def _begin(deps: Deps, operation: Operation, ask: Ask, desired: DesiredSta
 
 
 async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None:
-    """Until the target is settled or given up; past the deadline it is given up here. Then until what it replaced is gone."""
+    """Until the target is settled, or past the deadline given up. Then until what it replaced is gone, unless somebody waits for it."""
     number = operation.revision
     assert number is not None
     try:
@@ -280,7 +280,7 @@ async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None
         )
         await deps.stacks.give_up(operation.stack, number, failure, outcome="timeout")
     await _until(deps, BEHIND_S, lambda: not _is_any_behind(deps))
-    await _until(deps, SETTLE_S, lambda: not _unsettled(deps, operation.stack))
+    await _until(deps, SETTLE_S, lambda: operation.hurried or not _unsettled(deps, operation.stack))
 
 
 async def _until(deps: Deps, limit_s: float, what: Callable[[], bool]) -> None:

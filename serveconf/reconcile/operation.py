@@ -35,6 +35,7 @@ class Operation:
         self.revision: int | None = None  # from APPLYING on
         self.result: Event | None = None
         self.task: asyncio.Task[None] | None = None
+        self.hurried = False  # somebody waits for its end: once it serves it waits for nothing else
         self._events: list[Event] = []
         self._news = asyncio.Event()
 

@@ -34,12 +34,14 @@ class Turns:
         stack = operation.stack
         line = self._lines[stack]
         line.append(operation)
+        _hurry(line)
         try:
             await self._wait(operation, supersede)
             with self.seen_through(operation):
                 yield
         finally:
             line.remove(operation)
+            _hurry(line)
             self._stacks.tell(stack)
 
     @contextmanager
@@ -70,3 +72,9 @@ class Turns:
     def _target(self, stack: str) -> int | None:
         head = self._stacks.head(stack)
         return head.target if head is not None else None
+
+
+def _hurry(line: deque[Operation]) -> None:
+    """The first in it does not wait for what it has replaced while others wait for it."""
+    if len(line) > 1:
+        line[0].hurried = True

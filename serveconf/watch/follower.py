@@ -49,8 +49,21 @@ class _Follower:
         self.said: set[str] = set()  # what is said once for a content
         self.first = True
         self.drifted = ""  # what was found of the stack and is being undone
+        self.trying: asyncio.Task[None] | None = None  # the last apply
+        self.ends_behind = (
+            False  # it is live already, and what is saved meanwhile does not wait for what it has replaced
+        )
 
     async def run(self) -> None:
+        """Until the file is gone, or it was to be served once."""
+        try:
+            await self._follow()
+        finally:
+            if self.trying is not None:
+                self.trying.cancel()
+                await asyncio.gather(self.trying, return_exceptions=True)
+
+    async def _follow(self) -> None:
         next_drift = 0.0
         told = self.shared.told
         while True:
@@ -73,8 +86,8 @@ class _Follower:
                     await self.shared.all_seen()
                 pause = await self._act(look, before)
                 if not self.shared.options.watching and self.memory.served == look.key:
-                    return
-                if self._now() >= next_drift and self.memory.served == look.key:
+                    return await self._tried()
+                if self.trying is None and self._now() >= next_drift and self.memory.served == look.key:
                     await self._check_drift(look)
                     next_drift = self._now() + self.shared.options.drift_s
             waits = [self.shared.poll_s, *([pause] if pause else [])]
@@ -126,6 +139,7 @@ class _Follower:
 
     async def _act(self, look: Look, before: Look | None) -> float | None:
         """Do what is due; the seconds after which something may be due without news."""
+        await self._end_last(look)
         if look.key != self.shown:
             if self.shown and look.key != self.memory.served:
                 files = changed_files(before, look)
@@ -161,18 +175,56 @@ class _Follower:
             self._say("quarantine", f"it has failed before and is not tried again: {refused}", look)
             self._first_is_over(Outcome(fate=Fate.REFUSED, message=refused), None)
             return
-        trying = asyncio.create_task(asyncio.to_thread(self.shared.serving.apply, look, first=self.first))
+        live = asyncio.Event()
+        self.ends_behind = False
+        self.trying = asyncio.create_task(self._try(look, live))
+        is_live = asyncio.create_task(live.wait())
+        try:
+            await asyncio.wait([self.trying, is_live], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            is_live.cancel()
+        if self.trying.done():
+            await self._tried()
+        else:
+            self.ends_behind = True
+            self.memory = self.memory.after(look.key, Fate.SERVED, self._now())
+
+    async def _end_last(self, look: Look) -> None:
+        """Whatever follows comes after the end of the last apply, which is live."""
+        if self.trying is None:
+            return
+        if not self.trying.done() and look.key != self.memory.served:
+            await asyncio.to_thread(self.shared.serving.complete, look)
+            await self._tried()
+        elif self.trying.done():
+            await self._tried()
+
+    async def _tried(self) -> None:
+        """Return when the last apply has ended and its end is told. Raises what went wrong here with that."""
+        trying, self.trying = self.trying, None
+        if trying is not None:
+            await trying
+
+    async def _try(self, look: Look, live: asyncio.Event) -> None:
+        """One apply, from its beginning to what is told of its end; ``live`` is set as soon as it serves."""
+        loop, serving = asyncio.get_running_loop(), self.shared.serving
+
+        def set_live() -> None:
+            loop.call_soon_threadsafe(live.set)
+
+        trying = asyncio.create_task(asyncio.to_thread(serving.apply, look, first=self.first, live=set_live))
         try:
             outcome = await asyncio.shield(trying)
         except asyncio.CancelledError:
-            await asyncio.to_thread(self.shared.serving.cancel, look)
+            await asyncio.to_thread(serving.cancel, look)
             await asyncio.gather(trying, return_exceptions=True)
             raise
         except ServeconfError as error:
             outcome = _outcome_of_error(error)
             if self._once(error.message):
                 self._say("error", "what is served is unchanged", look, error=error)
-        self.memory = self.memory.after(look.key, outcome.fate, self._now(), spread=random.uniform(0.8, 1.2))
+        if not self.ends_behind or outcome.fate is not Fate.SERVED:
+            self.memory = self.memory.after(look.key, outcome.fate, self._now(), spread=random.uniform(0.8, 1.2))
         await self._tell_fate(look, outcome)
 
     async def _tell_fate(self, look: Look, outcome: Outcome) -> None:

@@ -66,10 +66,17 @@ class Checkout:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._git("init", "--quiet", "--template=", ".")
         ref = self._ref()
-        self._git(
-            *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"),
-            *("--force", "--update-shallow", "--", self.address.url, f"{ref}:{FETCHED}"),
-        )
+        try:
+            self._git(
+                *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"),
+                *("--force", "--update-shallow", "--", self.address.url, f"{ref}:{FETCHED}"),
+            )
+        except OperatorError as error:
+            if (
+                self.branch is not None and "couldn't find remote ref" in error.message
+            ):  # it went after it was looked up
+                raise self._missing() from error
+            raise
         return self._git("rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}")
 
     def check_out(self, commit: str) -> None:
@@ -126,7 +133,10 @@ class Checkout:
         for name in wanted:
             if name in names:
                 return name
-        raise OperatorError(
+        raise self._missing()
+
+    def _missing(self) -> OperatorError:
+        return OperatorError(
             f"there is no branch or tag '{self.branch}' in {self.address.shown}", code="git_branch_missing"
         )
 

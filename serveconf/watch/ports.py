@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -44,8 +44,11 @@ class Drift:
 class Serving(Protocol):
     """What brings stacks about. Its methods block, and are called from threads; two stacks' at once."""
 
-    def apply(self, look: Look, *, first: bool) -> Outcome:
-        """Make it so."""
+    def apply(self, look: Look, *, first: bool, live: Callable[[], None]) -> Outcome:
+        """Make it so. ``live`` is called where it serves already and only what it has replaced is still on its way out."""
+
+    def complete(self, look: Look) -> None:
+        """End the apply of that file, which is live: do not wait for what it has replaced. Never fails."""
 
     def cancel(self, look: Look) -> None:
         """Give up the apply of that file that is running, if it has not switched yet."""

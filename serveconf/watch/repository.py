@@ -108,10 +108,10 @@ class FromGit(ControlApi):
         super().__init__(*arguments, more=repository.source_of, **options)
         self._repository = repository
 
-    def apply(self, look: Look, *, first: bool) -> Outcome:
+    def apply(self, look: Look, *, first: bool, live: Callable[[], None]) -> Outcome:
         """As the file says, if the commit holds all of it."""
         self._repository.check_whole(look)
-        return super().apply(look, first=first)
+        return super().apply(look, first=first, live=live)
 
     def is_own_source(self, source: str) -> bool:
         """Whether it is of this repository, branch and path."""

@@ -50,7 +50,7 @@ class ControlApi:
         self._revisions: dict[str, int | None] = {}  # stack -> the revision that our last apply came to
         self._tried: set[str] = set()
 
-    def apply(self, look: Look, *, first: bool) -> Outcome:
+    def apply(self, look: Look, *, first: bool, live: Callable[[], None]) -> Outcome:
         """Send it and follow it to its end. Raises ServeconfError where it can't even be sent."""
         assert look.loaded is not None
         with self._reached() as client:
@@ -67,7 +67,7 @@ class ControlApi:
             operation = client.begin(stack, "apply", submission.body)
             self._running[look.file] = (client, operation)
             try:
-                result = follow(client, operation, lambda event: self._event(look, event), look.loaded)
+                result = follow(client, operation, lambda event: self._event(look, event, live), look.loaded)
             finally:
                 self._running.pop(look.file, None)
         return self._noted(look, stack, result)
@@ -82,6 +82,14 @@ class ControlApi:
             except ServeconfError as error:
                 message = error.message
             self._tell(Said(kind="cancelled", message=f"interrupted: {message}", file=look.file, stack=look.stack))
+
+    def complete(self, look: Look) -> None:
+        """End the apply of that file, which is live, without waiting for what it has replaced."""
+        running = self._running.get(look.file)
+        if running is not None:
+            client, operation = running
+            with suppress(ServeconfError):  # it ends by itself, then
+                client.cancel(operation)
 
     @property
     def tried(self) -> frozenset[str]:
@@ -168,8 +176,10 @@ class ControlApi:
         with self._lock:
             self._client = None
 
-    def _event(self, look: Look, event: dict[str, Any]) -> None:
+    def _event(self, look: Look, event: dict[str, Any], live: Callable[[], None]) -> None:
         self._tell(Said(kind="event", message=event["event"], file=look.file, stack=look.stack, data=event))
+        if event["event"] == "phase" and event["phase"] == "draining":
+            live()
 
     def _noted(self, look: Look, stack: str, result: dict[str, Any]) -> Outcome:
         outcome = outcome_of(result)

@@ -269,8 +269,16 @@ class Month:
             if not found:
                 return time.monotonic() - began
             if time.monotonic() - began > CONVERGES_S:
+                self.keep()
                 raise AssertionError(f"after {CONVERGES_S:g} s: {found}\n{self.tail()}")
             time.sleep(0.005)
+
+    def keep(self) -> None:
+        """The status, and what the controller is at, beside the logs: for whoever finds out why."""
+        with contextlib.suppress(OSError, AssertionError):
+            status = self.place.status()
+            (self.folder.parent / "status.json").write_text(json.dumps(status, indent=1))
+            (self.folder.parent / "events.txt").write_text(self.place.run("events").out)
 
     def tail(self) -> str:
         log = (self.folder.parent / "watch.log").read_text().splitlines()
@@ -402,15 +410,20 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     place, began = Place(), time.monotonic()
+    whole = False
     try:
         tell: Callable[[str], None] = (lambda text: print(text, flush=True)) if args.verbose else (lambda _: None)
         with month(place, place.root / "stacks", args.seed, tell=tell) as here:
             done, answers, failures = run(here, args.edits, args.minutes, args.kills)
             print(report(here, done, answers, failures, time.monotonic() - began), flush=True)
         assert not failures
+        whole = True
     finally:
         place.run("shutdown")
-        place.close()
+        if whole:
+            place.close()
+        else:
+            print(f"logs: {place.root}", flush=True)
 
 
 if __name__ == "__main__":

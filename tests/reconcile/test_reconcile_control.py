@@ -10,6 +10,7 @@ from world import World, request
 
 from serveconf.errors import CodeFailed, Conflict
 from serveconf.plan.state import ReplicaPhase
+from serveconf.reconcile.operation import Operation
 from serveconf.reconcile.ports import NodeState, TargetReport
 from serveconf.routing import SessionAffinity, Tracing
 
@@ -313,6 +314,46 @@ async def test_cancel_before_the_switch_undoes(world: World) -> None:
     result = await world.run(operation)
     assert result["outcome"] == "rolled_back"
     assert world.replicas() == before
+
+
+async def drain(world: World, operation: Operation) -> None:
+    """Until what it brought is live and what it replaced drains."""
+    while not any(r.phase is ReplicaPhase.DRAINING for r in world.cluster.observe().replicas):
+        assert operation.result is None
+        await asyncio.sleep(0)
+        await world.reconciler.pass_once()
+        for replica in world.cluster.observe().replicas:
+            if replica.phase is ReplicaPhase.STARTING:
+                world.cluster.get_ready(replica.id)
+    assert operation.result is None
+
+
+async def test_who_waits_for_an_apply_does_not_wait_for_what_it_replaced(world: World) -> None:
+    await world.apply(A)
+    first = world.plane.apply(request(A, files={"a.py": "2"}))
+    await drain(world, first)
+    second = world.plane.apply(request({**A, "route_prefix": "/other"}, files={"a.py": "2"}))
+    for _ in range(40):
+        await asyncio.sleep(0)
+        await world.reconciler.pass_once()
+    assert first.result is not None
+    assert first.result["outcome"] == "applied"
+    assert {route.prefix for route in world.live.routes} == {"/other"}
+    assert [r.phase for r in world.cluster.observe().replicas].count(ReplicaPhase.DRAINING) == 2
+    assert (await world.run(second))["outcome"] == "applied"
+
+
+async def test_an_apply_whose_last_replicas_drain_is_completed_by_a_cancel(world: World) -> None:
+    await world.apply(A)
+    operation = world.plane.apply(request(A, files={"a.py": "2"}))
+    await drain(world, operation)
+    told = world.events.last
+    assert not (await world.plane.cancel(operation.id)).undone
+    for _ in range(40):
+        await asyncio.sleep(0)
+    assert operation.result is not None
+    assert operation.result["outcome"] == "applied"
+    assert world.events.last == told  # it was not stopped
 
 
 async def test_rollback_goes_back_and_pins_until_an_apply_by_hand(world: World) -> None:

@@ -155,8 +155,8 @@ def test_a_fault_of_ours_in_one_files_task_ends_no_other(tmp_path: Path, monkeyp
     serving.fates["a"] = RuntimeError("a fault")  # type: ignore[assignment]
     apply = serving.apply
 
-    def failing(look: object, *, first: bool) -> Outcome:
-        outcome = apply(look, first=first)  # type: ignore[arg-type]
+    def failing(look: object, **how: object) -> Outcome:
+        outcome = apply(look, **how)  # type: ignore[arg-type]
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

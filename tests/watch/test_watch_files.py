@@ -32,6 +32,30 @@ def test_fifty_saves_in_a_second_are_one_apply(tmp_path: Path, events: bool) -> 
         assert watcher.rests() == [("shop", "one"), ("shop", "save = 49")]
 
 
+def test_a_save_does_not_wait_for_what_the_save_before_it_has_replaced(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "app")
+    serving = FakeServing()
+    serving.drains = True
+    with watching(file, serving=serving) as watcher:
+        for number in range(4):
+            watcher.until(lambda number=number: len(serving.applied) == number + 1, "it is applied")
+            assert len(watcher.kinds("served")) == number  # its end is not there yet
+            (file.parent / "web.py").write_text(f"save = {number}")
+        watcher.until(lambda: len(serving.applied) == 5, "the last one is")
+        serving.completed.set()
+        watcher.until(lambda: len(watcher.kinds("served")) == 5, "each end is told")
+        assert [kind for kind, _ in watcher.kinds()] == ["served", *["changed", "served"] * 4]
+
+
+def test_a_watcher_that_is_stopped_while_something_drains_ends_that_apply(tmp_path: Path) -> None:
+    file = lay_out(tmp_path / "app")
+    serving = FakeServing()
+    serving.drains = True
+    with watching(file, serving=serving) as watcher:
+        watcher.until(lambda: serving.there, "it is live")
+    assert serving.cancelled == ["shop"]
+
+
 def test_a_save_between_the_first_look_and_the_watch_is_not_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,16 @@ def test_a_branch_may_be_deleted_and_come_back(repository: Path) -> None:
     assert checkout.pull() == second
 
 
+def test_a_branch_that_goes_between_two_questions_is_no_fault_of_git(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = Checkout(str(repository), "live")
+    monkeypatch.setattr(checkout, "_ref", lambda: "refs/heads/live")  # as it was a moment ago
+    with pytest.raises(OperatorError) as raised:
+        checkout.pull()
+    assert raised.value.code == "git_branch_missing"
+
+
 def test_shallow_and_partial_clones_are_sources_too(repository: Path, tmp_path: Path) -> None:
     commit(repository, "serve.yaml", "two")
     for name, option in (("shallow", "--depth=1"), ("partial", "--filter=blob:none")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Strict(FakeServing):
         super().__init__()
         self.serves: dict[str, tuple[str, int]] = {}
 
-    def apply(self, look: Look, *, first: bool) -> Outcome:
+    def apply(self, look: Look, *, first: bool, live: Callable[[], None]) -> Outcome:
         assert look.loaded is not None
         code, spec = (look.loaded.app_dir / "web.py").read_text(), look.loaded.spec
         self.started.append(spec.name)

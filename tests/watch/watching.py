@@ -38,8 +38,10 @@ class FakeServing:
         self.recorded: list[tuple[str, str, str]] = []  # kind, stack, message
         self.hold = threading.Event()  # applies wait for it
         self.hold.set()
+        self.drains = False  # what serves replaces something that goes when the apply is completed, and not before
+        self.completed = threading.Event()
 
-    def apply(self, look: Look, *, first: bool) -> Outcome:
+    def apply(self, look: Look, *, first: bool, live: Callable[[], None]) -> Outcome:
         assert look.loaded is not None
         name = look.loaded.spec.name
         self.started.append(name)
@@ -52,11 +54,19 @@ class FakeServing:
         if fate.fate is Fate.SERVED:
             self.there[name] = look.file
             self.drifts.pop(name, None)
+            if self.drains:
+                live()
+                self.completed.wait(WITHIN_S)
+                self.completed.clear()
         return fate
+
+    def complete(self, look: Look) -> None:
+        self.completed.set()
 
     def cancel(self, look: Look) -> None:
         self.cancelled.append(look.stack or "")
         self.hold.set()
+        self.completed.set()
 
     def drift(self, look: Look) -> Drift | None:
         found = self.drifts.get(look.stack or "")
