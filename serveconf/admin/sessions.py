@@ -21,6 +21,9 @@ from serveconf.credentials import Role, fingerprint
 
 INVITATION_S = 300.0
 SESSION_S = 12 * 3600.0
+LONGEST_S = (
+    2 * SESSION_S
+)  # that one may seem to have left: the clock may have been put back, but no session ends years from now
 MOST_INVITATIONS = 100
 KEY_HEADER = "x-serveconf-key"
 
@@ -28,9 +31,17 @@ KEY_HEADER = "x-serveconf-key"
 class Sessions:
     """The sessions of one control API. ``name`` of the cookie: two control APIs on one machine have two."""
 
-    def __init__(self, keys: Keys, *, name: str = "serveconf", now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        name: str = "serveconf",
+        wall: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
         self._keys = keys
+        self._wall = wall
         self._now = now
         self._invitations: OrderedDict[str, tuple[Role, float, str]] = OrderedDict()
 
@@ -47,7 +58,7 @@ class Sessions:
         role, until, token = self._invitations.pop(code, (Role.READ, 0.0, ""))
         if self._now() >= until or token != self._keys.token:
             return None
-        ends = int(self._now() + SESSION_S)
+        ends = int(self._wall() + SESSION_S)
         said = f"{role.value}.{ends}.{secrets.token_urlsafe(12)}"
         return f"{said}.{self._sign('session', said)}"
 
@@ -62,7 +73,7 @@ class Sessions:
         if not _same(signature, self._sign("session", said)) or not _same(key, self.key(session)):
             return None
         role, ends, _ = said.split(".")
-        return Role(role) if self._now() < int(ends) else None
+        return Role(role) if 0 < int(ends) - self._wall() <= LONGEST_S else None
 
     def named(self, cookies: str) -> str:
         """The session that this Cookie header is of, as events name it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import random
-from time import monotonic, time_ns
+from time import monotonic
 from typing import Any
 
 from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
@@ -52,7 +52,7 @@ class Tracer:
         if trail is None or scope["path"].startswith(_OWN):
             return
         span = new_span(method_of(scope), Kind.SERVER, self._outlet, parent[:3] if parent is not None else None)
-        span.began_ns -= _ns(monotonic() - trail.began)
+        span.begin_earlier(_ns(monotonic() - trail.began))
         span.attributes = request_attributes(scope)
         trail.span = span
         scope["headers"] = chained(scope["headers"], span)
@@ -83,7 +83,7 @@ def end_span(span: Span, scope: Mapping[str, Any], trail: Trail, status: int, se
 
 def note_wait(span: Span, seconds: float) -> None:
     """It waited in line for a replica for so long, until now."""
-    span.note("queued", time_ns() - _ns(seconds), **{"serveconf.queue.duration": round(seconds, 6)})
+    span.note("queued", span.now_ns - _ns(seconds), **{"serveconf.queue.duration": round(seconds, 6)})
 
 
 def _ns(seconds: float) -> int:

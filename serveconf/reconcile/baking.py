@@ -1,7 +1,7 @@
 """After a switch: watch what the changed deployments answer for ``bake_s``, and say when it is enough, or too bad.
 
 The loop asks at every pass. What the proxies count only grows, so a bake is a difference between two readings; a
-controller that comes back during one takes a new first reading and goes on for the time that is left.
+controller that comes back during one takes a new first reading and goes on for the time that is left (``until``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from serveconf.plan.moving import moves_of, with_names
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.reconcile.ports import Answers, Clock, Cluster, Totals
 from serveconf.reconcile.records import Failure, StackHead
+from serveconf.reconcile.until import Until
 
 LOOK_S = 0.5  # between two readings
 ENOUGH = 20  # answers from which on a bad rate ends a bake before its time
@@ -58,13 +59,14 @@ def _differs(one: DesiredDeployment, other: DesiredDeployment) -> bool:
 
 
 class Baking:
-    """The bakes that are going on: their first readings, by stack and revision."""
+    """The bakes of a stack: the first reading of the one that is going on, by stack and revision, and when it ends."""
 
     def __init__(self, cluster: Cluster, clock: Clock) -> None:
         self._cluster = cluster
         self._clock = clock
         self._first: dict[tuple[str, int | None], Reading] = {}
         self._looked: dict[str, float] = {}
+        self._until = Until(clock)
 
     async def begin(self, head: StackHead) -> None:
         """Take the first reading: right before or after the switch."""
@@ -72,11 +74,11 @@ class Baking:
 
     async def look(self, head: StackHead, bake: Bake) -> Failure | None:
         """Why the target has to be taken back; None while nothing is known against it."""
+        over = self.is_over(head, bake)
         first = self._first.get((head.name, head.target))
         if first is None:
             await self.begin(head)
             return None
-        over = self.is_over(head)
         last = self._looked.get(head.name)
         if not over and last is not None and self._clock.now() - last < LOOK_S:
             return None
@@ -88,9 +90,9 @@ class Baking:
                 return _too_bad(name, answers, limit)
         return None
 
-    def is_over(self, head: StackHead) -> bool:
+    def is_over(self, head: StackHead, bake: Bake) -> bool:
         """Whether the time is up."""
-        return head.baking_until is not None and self._clock.wall() >= head.baking_until
+        return head.baking_until is not None and self._until.is_over(head.baking_until, bake.seconds)
 
     def end(self, head: StackHead) -> None:
         """Forget the readings of a bake that has ended, whichever way."""

@@ -1,8 +1,8 @@
 """A canary's way: which deployments try a change first, on what share, and what one look at their answers comes to.
 
-No clock and no cluster: a pass hands in the time and what every proxy has counted of both sides. ``plan.canary`` judges;
-here a stack's canaries are led through their steps together, since a stack moves as one. What has no canary of its own
-moves with the promotion, so that taking a canary back changes nothing for it.
+No clock and no cluster: a pass hands in whether a step's time is up, and what every proxy has counted of both sides.
+``plan.canary`` judges; here a stack's canaries are led through their steps together, since a stack moves as one. What has no
+canary of its own moves with the promotion, so that taking a canary back changes nothing for it.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ class Watch:
         self._answered: dict[str, int] = {}  # by the new version in this step
         self.evidence = {name: Evidence() for name in plan.rules}
 
-    def look(self, state: CanaryState, reading: Reading, now: float) -> Verdict:
-        """What this reading comes to."""
+    def look(self, state: CanaryState, reading: Reading, *, is_over: bool) -> Verdict:
+        """What this reading comes to. ``is_over``: the step's time is up."""
         if state.step != self._step:
             self._step = state.step
             self._answered = dict.fromkeys(self._plan.rules, 0)
@@ -163,7 +163,7 @@ class Watch:
                 if why := why_worse(self.evidence[name], rule):
                     hint = f"'serveconf logs {name}' shows what it wrote"
                     return TakeBack(failure=Failure(code="canary", message=why, deployment=name, hint=hint))
-        if state.until is None or now < state.until:
+        if state.until is None or not is_over:
             return Stay(message=told_by(self._plan, state))
         for name, rule in self._plan.rules.items():
             if self._answered[name] < rule.min_requests:

@@ -17,6 +17,7 @@ from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, Totals
 from serveconf.reconcile.records import CanaryState, Failure, StackHead
 from serveconf.reconcile.stacks import Stacks
+from serveconf.reconcile.until import Until
 from serveconf.routing import Generation
 
 LOOK_S = 0.5  # between two looks
@@ -43,6 +44,7 @@ class Canaries:
         self._cluster = cluster
         self._stacks = stacks
         self._clock = clock
+        self._until = Until(clock)
         self._say = say
         self._number: int | None = None
         self._watch: Watch | None = None
@@ -72,7 +74,7 @@ class Canaries:
             if self._looked and now - self._looked < LOOK_S:
                 return None
             self._looked = now
-            verdict = await self._look(state)
+            verdict = await self._look(state, trial.plan)
         match verdict:
             case TakeBack(failure=failure):
                 await self._remember(head)
@@ -101,9 +103,10 @@ class Canaries:
         if trial.state.step == 0:
             self._tell(head, told_by(trial.plan, trial.state))
 
-    async def _look(self, state: CanaryState) -> Verdict:
+    async def _look(self, state: CanaryState, plan: CanaryPlan) -> Verdict:
         assert self._watch is not None
-        return self._watch.look(state, await self._read(), self._clock.wall())
+        is_over = state.until is not None and self._until.is_over(state.until, plan.step_s)
+        return self._watch.look(state, await self._read(), is_over=is_over)
 
     async def _read(self) -> Reading:
         """What all proxies have counted of both sides; one that does not answer is left out."""

@@ -113,7 +113,7 @@ class EventLog:
             like=like,
         )
         before = self._entries.get(self._foldable.get(_fold_key(event), 0))
-        if before is not None and now - before.time <= FOLD_S:
+        if before is not None and 0 <= now - before.time <= FOLD_S:  # the clock may have been put back
             self._drop(before.place)
             event = replace(event, first=before.first, count=before.count + 1)
         self._put(event)

@@ -252,7 +252,7 @@ class StackPass:
         async def claim() -> AsyncIterator[bool]:
             begins = bool(bake.limits) and head.baking_until is None
             until = self._clock.wall() + bake.seconds if begins else None
-            goes_on = head.baking_until is not None and not self._baking.is_over(head)
+            goes_on = head.baking_until is not None and not self._baking.is_over(head, bake)
             reached = decision.final and not goes_on
             switching = self._stacks.switching(self.name, head.target, bake_until=until, final=reached, step=step)
             async with switching as mine:

@@ -6,10 +6,11 @@ import asyncio
 
 
 class ManualClock:
-    """Time that stands still until ``advance``."""
+    """Time that stands still until ``advance``; ``set_wall`` sets the clock on the wall, as an administrator or NTP does."""
 
     def __init__(self) -> None:
         self._now = 0.0
+        self._ahead = 0.0
 
     def now(self) -> float:
         """Seconds since it was made."""
@@ -17,7 +18,7 @@ class ManualClock:
 
     def wall(self) -> float:
         """Seconds since the epoch, beginning somewhere."""
-        return 1_700_000_000.0 + self._now
+        return 1_700_000_000.0 + self._now + self._ahead
 
     async def sleep(self, seconds: float) -> None:
         """Whoever sleeps moves the time himself."""
@@ -27,6 +28,10 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Move the time."""
         self._now += seconds
+
+    def set_wall(self, seconds: float) -> None:
+        """Put the clock on the wall forward, or back; no time goes by."""
+        self._ahead += seconds
 
 
 class MemoryStore:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from random import getrandbits
-from time import time_ns
+from time import monotonic_ns, time_ns
 from typing import Any, Protocol
 
 import msgspec
@@ -37,6 +37,7 @@ class Span(msgspec.Struct, kw_only=True):
     trace_id: int
     span_id: int
     began_ns: int
+    clock_ns: int = msgspec.field(default_factory=monotonic_ns)  # its beginning on a clock that nobody sets
     parent_id: int = 0
     parent_is_remote: bool = False
     trace_state: str = ""
@@ -46,9 +47,19 @@ class Span(msgspec.Struct, kw_only=True):
     failed: bool = False
 
     @property
+    def now_ns(self) -> int:
+        """This moment, as far from its beginning as it is, whatever the clock on the wall has been set to since."""
+        return self.began_ns + monotonic_ns() - self.clock_ns
+
+    @property
     def traceparent(self) -> bytes:
         """What makes a span of another process its child (W3C Trace Context §3.2)."""
         return b"00-%032x-%016x-01" % (self.trace_id, self.span_id)
+
+    def begin_earlier(self, ns: int) -> None:
+        """It had begun so much before it was made."""
+        self.began_ns -= ns
+        self.clock_ns -= ns
 
     def note(self, event: str, at_ns: int, **attributes: Any) -> None:
         """Something happened within it."""
@@ -74,7 +85,7 @@ class Span(msgspec.Struct, kw_only=True):
 
     def stop(self) -> None:
         """The time that it took is known; the first word counts."""
-        self.ended_ns = self.ended_ns or time_ns()
+        self.ended_ns = self.ended_ns or self.now_ns
 
     def end(self) -> None:
         """It is over, and goes out."""

@@ -54,18 +54,34 @@ async def test_a_browser_is_signed_in_once_and_needs_cookie_and_key(tmp_path: Pa
 
 def test_a_session_ends_and_an_invitation_is_for_now() -> None:
     time = [1000.0]
-    sessions = Sessions(Keys("secret"), now=lambda: time[0])
+    sessions = Sessions(Keys("secret"), wall=lambda: time[0], now=lambda: time[0])
     session = sessions.sign_in(sessions.invite(Role.READ))
     assert session is not None
     said = (f"serveconf={session}", sessions.key(session))
     assert sessions.role(*said) is Role.READ
-    assert Sessions(Keys("secret"), now=lambda: time[0]).role(*said) is Role.READ  # the next controller knows it too
-    assert Sessions(Keys("other"), now=lambda: time[0]).role(*said) is None
+    assert Sessions(Keys("secret"), wall=lambda: time[0]).role(*said) is Role.READ  # the next controller knows it too
+    assert Sessions(Keys("other"), wall=lambda: time[0]).role(*said) is None
     forged = session.replace("read", "write")
     assert sessions.role(f"serveconf={forged}", sessions.key(forged)) is None
     late = sessions.invite(Role.WRITE)
     time[0] += max(SESSION_S, INVITATION_S) + 1
     assert sessions.sign_in(late) is None
+    assert sessions.role(*said) is None
+
+
+def test_a_clock_that_is_set_ends_no_invitation_and_leaves_no_session_for_years() -> None:
+    wall, now = [1_700_000_000.0], [50.0]
+    sessions = Sessions(Keys("secret"), wall=lambda: wall[0], now=lambda: now[0])
+    invited, late = sessions.invite(Role.READ), sessions.invite(Role.READ)
+    wall[0] += 3600
+    session = sessions.sign_in(invited)
+    assert session is not None
+    said = (f"serveconf={session}", sessions.key(session))
+    wall[0] -= 7200
+    assert sessions.role(*said) is Role.READ
+    now[0] += INVITATION_S
+    assert sessions.sign_in(late) is None  # the clock that was put back gives it no more time
+    wall[0] -= 365 * 24 * 3600  # it was a year ahead when the browser signed in
     assert sessions.role(*said) is None
 
 

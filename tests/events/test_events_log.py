@@ -62,6 +62,16 @@ async def test_what_comes_again_much_later_or_elsewhere_is_an_event_of_its_own()
     assert told(log.recent()) == [("died", 1)] * 3
 
 
+async def test_a_clock_that_is_put_back_folds_nothing_for_an_hour() -> None:
+    log, _, clock = make_log()
+    log.note(kind="heal", message="again")
+    clock.set_wall(-3600)
+    clock.advance(FOLD_S * 2)
+    log.note(kind="heal", message="again")
+    log.note(kind="heal", message="again")
+    assert told(log.recent()) == [("again", 1), ("again", 2)]
+
+
 async def test_an_hour_of_churn_stays_bounded_in_memory_and_in_the_store() -> None:
     log, store, clock = make_log()
     for number in range(20 * KEPT):

@@ -95,6 +95,38 @@ async def test_a_controller_that_comes_back_during_a_bake_goes_on_with_it(world:
     assert world.ledger.revisions["default"][2].outcome == "rolled_back"
 
 
+@pytest.mark.parametrize("set_by_s", [3600, -3600])
+async def test_a_clock_that_is_set_makes_a_bake_no_shorter_and_no_longer(world: World, set_by_s: float) -> None:
+    await world.apply(A)
+    operation = await begin_bake(world, BAKED)
+    world.clock.set_wall(set_by_s)
+    world.clock.advance(9)
+    await world.look()
+    assert world.ledger.heads["default"].baking_until is not None
+    world.clock.advance(1)
+    assert (await world.run(operation))["outcome"] == "applied"
+
+
+@pytest.mark.parametrize("ahead_s", [3600, -3600])
+async def test_a_controller_whose_clock_is_another_watches_a_bake_once_more_as_a_whole(
+    world: World, ahead_s: float
+) -> None:
+    await world.apply(A)
+    old = world.serving("/a")
+    operation = await begin_bake(world, BAKED)
+    operation.task.cancel()
+    world.clock.set_wall(ahead_s)
+    await world.restart()
+    for _ in range(4):
+        await world.look()
+    assert world.ledger.heads["default"].baking_until is not None
+    world.cluster.answered["default/a"] = Answers(100, 50)
+    world.clock.advance(1)
+    for _ in range(4):
+        await world.look()
+    assert world.serving("/a") == old
+
+
 async def test_an_interrupted_bake_is_completed_not_undone(world: World) -> None:
     await world.apply(A)
     operation = await begin_bake(world, BAKED)

@@ -252,6 +252,18 @@ async def test_another_controller_goes_on_with_the_step(world: Tried) -> None:
     assert (await world.run(again))["outcome"] == "applied"
 
 
+@pytest.mark.parametrize("set_by_s", [3600, -3600])
+async def test_a_clock_that_is_set_makes_a_step_no_shorter_and_no_longer(world: Tried, set_by_s: float) -> None:
+    await world.apply(A)
+    await world.begin(A)
+    await world.spend(1)
+    world.clock.set_wall(set_by_s)
+    await world.spend(27)
+    assert world.shares() == {"a": 10}
+    await world.spend(4)
+    assert world.shares() == {"a": 50}
+
+
 async def test_another_controller_takes_a_bad_version_back(world: Tried) -> None:
     await world.apply(A)
     operation = await world.begin(A)

@@ -61,7 +61,7 @@ def lead(of: CanaryPlan, errors: tuple[float, float], requests_per_s: float = 10
     now, state = 1000.0, CanaryState(until=1000 + of.step_s)
     verdict: Verdict = Stay(message="")
     while now < 1000 + 600:
-        verdict = watch.look(state, dict(proxies.counted), now)
+        verdict = watch.look(state, dict(proxies.counted), is_over=state.until is not None and now >= state.until)
         if isinstance(verdict, TakeBack):
             break
         if isinstance(verdict, NextStep):
@@ -110,17 +110,17 @@ def test_another_controller_goes_on_with_the_step() -> None:
     for _ in range(10):
         proxies.serve(25, 50)
     fresh = Watch(canary)
-    assert fresh.look(state, dict(proxies.counted), 1005.0) == Stay(message="step 2 of 3: a 25 %")
+    assert fresh.look(state, dict(proxies.counted), is_over=False) == Stay(message="step 2 of 3: a 25 %")
     proxies.serve(25, 50)
-    assert isinstance(fresh.look(state, dict(proxies.counted), 1005.5), TakeBack)
+    assert isinstance(fresh.look(state, dict(proxies.counted), is_over=False), TakeBack)
 
 
 def test_a_proxy_that_begins_anew_is_counted_from_nothing() -> None:
     canary = plan(deployment())
     watch, key = Watch(canary), f"s/a@{canary.versions['a'][1]}"
     state = CanaryState(step=0, until=1010.0)
-    watch.look(state, {("p", 1): {key: Side(given=100)}}, 1000.0)
-    watch.look(state, {("p", 2): {key: Side(given=3)}}, 1000.5)
+    watch.look(state, {("p", 1): {key: Side(given=100)}}, is_over=False)
+    watch.look(state, {("p", 2): {key: Side(given=3)}}, is_over=False)
     assert watch.evidence["a"].new.given == 3
 
 
@@ -128,9 +128,9 @@ def test_a_proxy_that_did_not_answer_once_is_read_on_from_where_it_was() -> None
     canary = plan(deployment())
     watch, key = Watch(canary), f"s/a@{canary.versions['a'][1]}"
     state = CanaryState(step=0, until=1010.0)
-    watch.look(state, {("p", 1): {key: Side(given=100)}}, 1000.0)
-    watch.look(state, {}, 1000.5)
-    watch.look(state, {("p", 1): {key: Side(given=103)}}, 1001.0)
+    watch.look(state, {("p", 1): {key: Side(given=100)}}, is_over=False)
+    watch.look(state, {}, is_over=False)
+    watch.look(state, {("p", 1): {key: Side(given=103)}}, is_over=False)
     assert watch.evidence["a"].new.given == 3
 
 

@@ -117,3 +117,16 @@ def test_other_apps_have_the_templates_that_they_have() -> None:
     scope = {"type": "http", "method": "GET", "path": "/m/r/1", "root_path": ""}
     assert Templates(lambda: app).find(scope) == "/m/r/{x}"
     assert Templates(lambda: end).find(scope) is None
+
+
+def test_a_span_lasts_as_long_as_it_does_while_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, clock = Outlet({}), [5_000]
+    monkeypatch.setattr("serveconf.tracing.span.monotonic_ns", lambda: clock[0])
+    monkeypatch.setattr("serveconf.tracing.span.time_ns", lambda: 1_000_000)
+    span = new_span("GET", Kind.SERVER, sink, None)
+    span.clock_ns = clock[0]  # msgspec has bound the real one
+    span.begin_earlier(300)
+    clock[0] += 700
+    monkeypatch.setattr("serveconf.tracing.span.time_ns", lambda: 0)
+    span.stop()
+    assert (span.began_ns, span.ended_ns) == (999_700, 1_000_700)
