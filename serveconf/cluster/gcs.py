@@ -1,7 +1,7 @@
 """Calls to the engine's bookkeeping, Ray's GCS: they block, and without a GCS for a minute and more.
 
 They run in threads of their own. When none has come back for some seconds the GCS is silent: what is asked then is refused
-at once, so that who waits hears of it, until one of the calls that are under way is answered.
+at once, and who has asked before hears of it, until one of the calls that are under way is answered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from serveconf.errors import EngineSilent
 
 SILENT_S = 4.0  # a call takes a millisecond, on a node that has too much to do a second
-GIVE_UP_S = 10.0  # who has asked before that was known waits no longer
+GIVE_UP_S = 10.0  # where others are answered
 LOOK_S = 0.2
 THREADS = 8
 
@@ -45,11 +45,15 @@ class Gcs:
         """What it returns or raises. Raises EngineSilent where there is no answer, or there will be none."""
         self._check()
         call = self._begin(function, *args, **kwargs)
-        try:
-            async with asyncio.timeout(GIVE_UP_S):
-                return await asyncio.shield(asyncio.wrap_future(call))
-        except TimeoutError:
-            raise EngineSilent(self.silent_for()) from None
+        answer = asyncio.wrap_future(call)
+        answer.add_done_callback(_heard)
+        for _ in range(round(GIVE_UP_S / LOOK_S)):
+            done, _ = await asyncio.wait((answer,), timeout=LOOK_S)
+            if done:
+                return await answer
+            if self.silent_for() is not None:
+                break
+        raise EngineSilent(self.silent_for())
 
     async def do(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """As ``ask``, for what must not be left half done: it waits for the answer, and for somebody who could give it."""
@@ -73,3 +77,9 @@ class Gcs:
         self._pending.pop(call, None)
         if not call.cancelled() and not isinstance(call.exception(), self._unanswered):
             self._answered, self._since = self._now(), None
+
+
+def _heard(answer: asyncio.Future[Any]) -> None:
+    """What comes of a call that nobody waits for any more is no error of anybody."""
+    if not answer.cancelled():
+        answer.exception()

@@ -60,7 +60,7 @@ async def deaf() -> AsyncIterator[Deaf]:
 
 
 async def test_what_is_asked_of_a_silent_engine_is_refused_at_once_until_an_answer_comes(deaf: Deaf) -> None:
-    call = await deaf.begin()
+    call = await deaf.begin(patient=True)
     assert deaf.gcs.silent_for() is None
     deaf.clock.advance(SILENT_S + 1)
     assert deaf.gcs.silent_for() == SILENT_S + 1
@@ -73,8 +73,20 @@ async def test_what_is_asked_of_a_silent_engine_is_refused_at_once_until_an_answ
     assert await deaf.gcs.ask(lambda: "there again") == "there again"
 
 
+async def test_who_has_asked_before_the_silence_was_known_hears_of_it_as_soon_as_it_is(deaf: Deaf) -> None:
+    early = await deaf.begin()
+    deaf.clock.advance(SILENT_S - 1)
+    late = await deaf.begin()
+    assert not early.done()
+    deaf.clock.advance(1)
+    for call in (early, late):
+        with pytest.raises(EngineSilent, match="has not answered for 4 s"):
+            await call
+    deaf.let_go(Away())
+
+
 async def test_an_error_that_says_that_nobody_answered_ends_no_silence_and_the_next_call_finds_out(deaf: Deaf) -> None:
-    call = await deaf.begin()
+    call = await deaf.begin(patient=True)
     deaf.clock.advance(SILENT_S)
     deaf.let_go(Away())
     with pytest.raises(Away):
@@ -94,7 +106,7 @@ async def test_an_engine_that_answers_others_is_not_silent_however_long_one_call
 
 
 async def test_a_start_or_an_end_waits_for_an_engine_that_is_silent(deaf: Deaf) -> None:
-    call = await deaf.begin()
+    call = await deaf.begin(patient=True)
     deaf.clock.advance(SILENT_S)
     patient = asyncio.ensure_future(deaf.gcs.do(lambda: "started"))
     await asyncio.sleep(0)
