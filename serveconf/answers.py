@@ -172,8 +172,10 @@ _FILE: dict[str, tuple[str, str]] = {
         "`serveconf` is? Are variables that the code reads set in runtime_env.env_vars?",
     ),
     "tls": (
-        "A certificate without its key or the other way round, or something that works over TLS alone.",
-        "Set ssl_certfile and ssl_keyfile together.",
+        "A certificate without its key or the other way round, a key that its password does not open or that is not the "
+        "certificate's, a file that is no PEM file or not there, or something that works over TLS alone.",
+        "Set ssl_certfile and ssl_keyfile together, and ssl_keyfile_password where the key is encrypted. "
+        "`openssl pkey -in KEY -noout` asks for the password and says whether it opens the key.",
     ),
     "conflict": (
         "In a file: values contradict each other. In an apply: another stack claims the same prefix or another http_options.",

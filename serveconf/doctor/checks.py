@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from serveconf.doctor.leftovers import Leftovers
 from serveconf.doctor.machine import Folder, Left, Machine, Package, Port
 
 MIB = 1024 * 1024
@@ -158,7 +161,7 @@ def _ray(machine: Machine) -> Iterator[Finding]:
     elif machine.ray_answers:
         yield _finding("ray", None, "a cluster runs here and will be used")
     else:
-        yield _finding("ray", None, "none runs here; apply and run start one")
+        yield _finding("ray", None, "none that would be used runs here; apply and run start one")
 
 
 def _left(left: Left) -> Iterator[Finding]:
@@ -170,15 +173,32 @@ def _left(left: Left) -> Iterator[Finding]:
     elif left.address:
         message = f"{left.address} is remembered, and nobody answers there"
         yield _finding("left over", Grade.WARNING, message, "serveconf shutdown forgets it; apply and run start anew")
-    if left.dead_folders:
-        shown = " ".join(left.dead_folders[:3]) + (" …" if len(left.dead_folders) > 3 else "")
-        message = f"{len(left.dead_folders)} folders of clusters that are gone"
-        yield _finding("left over", Grade.WARNING, message, f"rm -r {shown}")
+    yield from _left_folders(left.folders)
     if left.other_rays:
         pids = ", ".join(map(str, left.other_rays))
         yield _finding("left over", None, f"Rays that serveconf did not start run here (pid {pids})")
-    if not (left.address or left.dead_folders or left.other_rays or left.ray_pid):
+    if left == Left():
         yield _finding("left over", None, "nothing")
+
+
+def _left_folders(folders: Leftovers) -> Iterator[Finding]:
+    """What may go, and what has to be looked at before."""
+    if folders.removable:
+        message = f"{_many(folders.removable)} of clusters and Rays that have ended, yours and unused here for an hour"
+        hint = f"if no other machine or container shares {_place(folders.removable)}: rm -r {shlex.join(folders.removable)}"
+        yield _finding("left over", Grade.WARNING, message, hint)
+    if folders.with_data:
+        message = f"{_many(folders.with_data)} of clusters that have ended, with files that apps have written among their code"
+        hint = f"save what you need before you remove any: {' '.join(folders.with_data)}"
+        yield _finding("left over", Grade.WARNING, message, hint)
+
+
+def _many(folders: tuple[str, ...]) -> str:
+    return "1 folder" if len(folders) == 1 else f"{len(folders)} folders"
+
+
+def _place(folders: tuple[str, ...]) -> str:
+    return os.path.commonpath([os.path.dirname(folder) for folder in folders])
 
 
 def _size(number: int) -> str:

@@ -11,19 +11,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serveconf import __version__
 from serveconf.client import Client
 from serveconf.control_port import DEFAULT_ADDRESS, LOOPBACK, control_place
+from serveconf.doctor.leftovers import Leftovers, look_for_leftovers
 from serveconf.home import read_record
 from serveconf.local_ray import is_running, ray_in_reach
 from serveconf.private import ours_in
 from serveconf.proxy.ports import find_listener, port_is_free
 from serveconf.ray_env import temp_folder
-
-REST_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ class Left:
     address: str = ""
     answers: bool = False  # whether a controller answers at that address
     ray_pid: int | None = None  # of a Ray that serveconf has started and that still runs
-    dead_folders: tuple[str, ...] = ()  # of clusters that are gone
+    folders: Leftovers = field(default_factory=Leftovers)
     other_rays: tuple[int, ...] = ()  # processes of Rays that serveconf did not start
 
 
@@ -110,7 +109,7 @@ def look_at_machine(http: tuple[str, int], address: str | None = None) -> Machin
             address=record.address,
             answers=bool(record.address) and _answers(record.address),
             ray_pid=record.ray.pid if record.ray and is_running(record.ray) else None,
-            dead_folders=tuple(_dead_folders()),
+            folders=look_for_leftovers(_ours_in_temp()),
             other_rays=tuple(_other_rays(record.ray.pid if record.ray else None)),
         ),
         ray_address=os.environ.get("RAY_ADDRESS"),
@@ -200,19 +199,6 @@ def _ports(address: str, http: tuple[str, int]) -> Iterator[Port]:
 def _port(host: str, number: int, purpose: str) -> Port:
     holder = None if port_is_free(host, number) else find_listener(number) or ""
     return Port(number=number, purpose=purpose, holder=holder)
-
-
-def _dead_folders() -> Iterator[str]:
-    """Folders of clusters in which nobody has a socket and nothing has changed for an hour."""
-    try:
-        folders = sorted(path for path in _ours_in_temp().iterdir() if re.fullmatch("[0-9a-f]{12}", path.name))
-        sockets = Path("/proc/net/unix").read_text()
-        for folder in folders:
-            changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-            if f"{folder}{os.sep}" not in sockets and time.time() - changed > REST_S:
-                yield str(folder)
-    except OSError:
-        return
 
 
 def _other_rays(own: int | None) -> Iterator[int]:

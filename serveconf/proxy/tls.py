@@ -40,7 +40,7 @@ class Tls:
         self._seen = self._stamp()
         try:
             self.context = self._load()
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             raise OperatorError(
                 f"the certificate {files.certfile} cannot be used: {error}",
                 hint="ssl_certfile and ssl_keyfile are PEM files that belong together, on every node with a proxy; "
@@ -93,7 +93,7 @@ class Tls:
                 self._load_chain(self.context)
             else:
                 self._newest = newest
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             log.warning(
                 "a changed certificate cannot be used yet", extra={"file": self._files.certfile, "why": str(error)}
             )

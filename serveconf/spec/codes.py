@@ -63,5 +63,5 @@ CODES: dict[str, str] = {
     "too_many_problems": "Stands for the problems past the first 200.",
     # with --import
     "import_failed": "Code that cannot be imported or built.",
-    "tls": "A certificate without its key, or something that works over TLS alone.",
+    "tls": "A certificate without its key, files that TLS cannot be served with, or something that works over TLS alone.",
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from serveconf.spec.certificates import check_certificates
 from serveconf.spec.check import check, not_supported
 from serveconf.spec.envfile import read_env_file
 from serveconf.spec.merge import Merged, Part, merge, place_seen_from
@@ -165,7 +166,8 @@ def _finish(
     merged = merge(part)
     app_dir = _app_dir(part.reading, found)
     found += merged.problems
-    for finding in check_rules(merged.data):
+    files_named = check_certificates(merged.data.get("http_options"), part.reading.folder)
+    for finding in (*check_rules(merged.data), *files_named):
         reading, own = merged.locate(finding.path)
         message = finding.message
         if finding.first:

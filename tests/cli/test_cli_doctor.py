@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from typer.testing import CliRunner
 
 from serveconf.cli.doctor import render
 from serveconf.cli.main import app
-from serveconf.doctor import machine as machines
 from serveconf.doctor.checks import Finding, Grade, examine
+from serveconf.doctor.leftovers import Leftovers
 from serveconf.doctor.machine import Folder, Left, Machine, Package, Port, look_at_machine
 from serveconf.home import Record, write_record
 from serveconf.local_ray import free_port
@@ -134,7 +133,14 @@ def test_ports(port: Port, grade: str, message: str) -> None:
             Left(address="http://127.0.0.1:8001", ray_pid=3),
             ["the Ray of a former run still runs (pid 3), and no controller answers"],
         ),
-        (Left(dead_folders=("/tmp/serveconf-1/a", "/tmp/serveconf-1/b")), ["2 folders of clusters that are gone"]),
+        (
+            Left(folders=Leftovers(removable=("/tmp/serveconf-1/a", "/tmp/serveconf-1/ray/b"))),
+            ["2 folders of clusters and Rays that have ended, yours and unused here for an hour"],
+        ),
+        (
+            Left(folders=Leftovers(with_data=("/tmp/serveconf-1/a",))),
+            ["1 folder of clusters that have ended, with files that apps have written among their code"],
+        ),
         (Left(other_rays=(4, 5)), []),
     ],
 )
@@ -173,20 +179,11 @@ def test_the_machine_is_looked_at_as_it_is(place: Path) -> None:
     assert {folder.mode for folder in found.folders if folder.path.endswith("cluster.json")} == {0o644}
 
 
-def test_folders_of_clusters_are_dead_when_nobody_has_a_socket_there_and_nothing_moves(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = place / "t"
-    monkeypatch.setattr(machines, "_ours_in_temp", lambda: root)
-    for name in ("0123456789ab", "abcdef012345", "ffffffffffff", "another"):
-        (root / name).mkdir(parents=True)
-        os.utime(root / name, (time.time() - 7200,) * 2)
-    (root / "ffffffffffff" / "code").mkdir()
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(root / "abcdef012345" / "s"))
-        os.utime(root / "abcdef012345", (time.time() - 7200,) * 2)
-        os.utime(root / "abcdef012345" / "s", (time.time() - 7200,) * 2)
-        assert list(machines._dead_folders()) == [str(root / "0123456789ab")]
+def test_what_is_left_is_removed_by_name_and_what_holds_data_is_not(place: Path) -> None:
+    left = Leftovers(removable=("/tmp/serveconf-1/a", "/tmp/serveconf-1/ray/b"), with_data=("/tmp/serveconf-1/c",))
+    removable, data = (finding.hint for finding in examine(replace(GOOD, left=Left(folders=left))) if finding.hint)
+    assert removable.endswith("shares /tmp/serveconf-1: rm -r /tmp/serveconf-1/a /tmp/serveconf-1/ray/b")
+    assert "rm" not in data.split() and data.endswith(": /tmp/serveconf-1/c")
 
 
 @pytest.mark.parametrize("port_is_taken", [False, True])

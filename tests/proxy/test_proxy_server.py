@@ -450,7 +450,7 @@ def test_tls_opens_an_encrypted_key_with_its_password_alone(tmp_path, password):
         assert client.ask(get()).status == 200
         os.utime(encrypted)
         assert running.server._tls.reload_if_changed() is True
-    for wrong in (None, "", password + "x"):
+    for wrong in (None, "", password + "x", "x" * 2000):
         with pytest.raises(OperatorError, match="cannot be used") as failed:
             Tls(TlsFiles(certfile=str(cert), keyfile=encrypted, password=wrong))
         assert "ssl_keyfile_password" in failed.value.hint
