@@ -1,4 +1,5 @@
-"""How soon real replicas follow real requests: a step from 1 to 32 busy clients, and 1,000 requests at none.
+"""How soon real replicas follow real requests: a step from 1 to 32 busy clients, and 1,000 requests at none, with the
+standby that there is by default and without one.
 
     python benchmarks/autoscaling_on_ray.py
 
@@ -36,6 +37,7 @@ async def answer() -> dict:
     return {"pid": os.getpid()}
 """
 SPEC = """
+standbys: %d
 http_options: {port: %d}
 deployments:
   - name: app
@@ -73,7 +75,7 @@ class Served:
 
 
 @contextmanager
-def served() -> Iterator[Served]:
+def served(standbys: int) -> Iterator[Served]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
         environment = {
@@ -84,7 +86,7 @@ def served() -> Iterator[Served]:
         }
         (Path(folder) / "app.py").write_text(APP)
         spec = Path(folder) / "serve.yaml"
-        spec.write_text(SPEC % (port, MOST))
+        spec.write_text(SPEC % (standbys, port, MOST))
         one = Served(port, environment)
         try:
             one.command("apply", str(spec))
@@ -163,7 +165,7 @@ async def step(one: Served) -> None:
     print(*told(one, began), sep="\n")
 
 
-async def from_none(one: Served) -> None:
+async def from_none(one: Served, label: str) -> None:
     """A thousand requests, in two seconds, where there is no replica."""
     while one.deployment()["replicas"]:
         await asyncio.sleep(0.5)
@@ -178,7 +180,7 @@ async def from_none(one: Served) -> None:
         answers = await asyncio.gather(*(later(client, 2.0 * n / 1000) for n, client in enumerate(clients)))
     after = sorted(when - began for when, _, _ in answers)
     half, most = after[len(after) // 2], after[len(after) * 99 // 100]
-    print(f"1,000 requests at none: {failed(answers)} failed")
+    print(f"1,000 requests at none, {label}: {failed(answers)} failed")
     print(f"  answered after: first {after[0]:.2f} s, half {half:.2f} s, 99 % {most:.2f} s, all {after[-1]:.2f} s")
     print(*told(one, began), sep="\n")
 
@@ -192,10 +194,12 @@ async def down(one: Served) -> None:
 
 
 async def main() -> None:
-    with served() as one:
+    with served(1) as one:
         await step(one)
         await down(one)
-        await from_none(one)
+        await from_none(one, "a standby")
+    with served(0) as one:
+        await from_none(one, "no standby")
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def _from_manifest(manifest: dict[str, Any]) -> Config | str:
         if key in spec
     ]
     known = ("serveConfigV2", "serveConfig", "rayClusterConfig", "rayClusterSpec")
-    notes += [f"spec.{key}: is KubeRay's own and was left out" for key in spec if key not in known]
+    notes += [f"spec.{key}: is for the manifest's own controller and was left out" for key in spec if key not in known]
     given: Any = spec.get("serveConfigV2")
     if given is None and isinstance(spec.get("serveConfig"), dict):
         given = _snake(spec["serveConfig"])

@@ -17,7 +17,8 @@ _FILES = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
 
 def check_certificates(options: Any, folder: Path) -> Iterator[Finding]:
     """What of ``http_options`` no TLS server could start with. ``folder``: where relative paths start."""
-    options = options if isinstance(options, dict) else {}
+    if not isinstance(options, dict) or not (options.get("ssl_certfile") and options.get("ssl_keyfile")):
+        return  # one without the other is a contradiction, which is told in itself (``rules``)
     here: dict[str, Path] = {}
     for key in _FILES:
         name = options.get(key)
