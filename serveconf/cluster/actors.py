@@ -17,7 +17,7 @@ from serveconf.background import Tasks, keep
 from serveconf.cluster.engine import Away, Engine, Gone, Refused, Remote, Silent
 from serveconf.cluster.handle import ANSWER_S, Ends, Handle
 from serveconf.cluster.logs import get_logger
-from serveconf.cluster.orders import Orders, kind_of_order, place_of, replica_care
+from serveconf.cluster.orders import Orders, kind_of_order, place_of_order, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
 from serveconf.cluster.proxy_handles import ProxyHandles
 from serveconf.cluster.reach import Reach
@@ -259,9 +259,8 @@ class ActorCluster:
         self._starting[order.replicas[0].id if isinstance(order, ProcessOrder) else order.id] = order
         name = REPLICA_PREFIX + order.id
         await self._orders.keep(name, order)
-        place = place_of(order.deployment.spec["ray_actor_options"])
         prefers = best_node(order.stack, order.deployment, self.observe().replicas, self.nodes())
-        place = replace(place, prefers=prefers)
+        place = replace(place_of_order(order), prefers=prefers)
         try:
             remote = await self._engine.start(name, kind_of_order(order), (order, self._settings), place)
         except Refused as refused:

@@ -46,6 +46,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float] = {}
     accelerator_type: str | None = None
     label_selector: dict[str, str] = {}
+    counts_as: str = ""  # of what counts as the same ...
+    per_node: int | None = None  # ... so many may be on one node at most
     runtime_env: dict[str, Any] = {}
     restarts: bool = False  # by the engine, as often as it dies
 

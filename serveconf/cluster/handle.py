@@ -215,7 +215,7 @@ class Handle(Generic[S]):
             started = await self._is_placed()
             if started:
                 return "its import, constructor or lifespan start-up has not returned, and blocks its event loop"
-            return "Ray has found no place for it: see ray_actor_options and what the nodes have free"
+            return "Ray has found no place for it: see ray_actor_options, max_replicas_per_node and what the nodes have free"
         return state.message or "its import, constructor or lifespan start-up has not returned"
 
     async def _is_placed(self) -> bool:

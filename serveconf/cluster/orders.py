@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from serveconf.background import Tasks
 from serveconf.cluster.engine import EngineError, Place
 from serveconf.cluster.handle import Care
 from serveconf.cluster.logs import get_logger
 from serveconf.errors import ServeconfError
-from serveconf.reconcile.placement import asked_resources
+from serveconf.reconcile.asked import asked_resources, counts_as
 from serveconf.reconcile.ports import ProcessOrder, ProxyOrder, ReplicaOrder, StandbyOrder, Store
 
 log = get_logger("cluster")
@@ -73,6 +74,15 @@ def place_of(options: Mapping[str, Any]) -> Place:
         label_selector=options.get("label_selector") or {},
         runtime_env=options.get("runtime_env") or {},
     )
+
+
+def place_of_order(order: ReplicaOrder | ProcessOrder) -> Place:
+    """Where the replica, or the process of several, fits."""
+    spec = order.deployment.spec
+    place = place_of(spec["ray_actor_options"])
+    if (most := spec.get("max_replicas_per_node")) is None:
+        return place
+    return replace(place, counts_as=f"{order.stack}:{counts_as(order.deployment.name, spec)}", per_node=most)
 
 
 def replica_care(spec: Mapping[str, Any], ready_s: float) -> Care:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 import warnings
@@ -17,6 +18,7 @@ from typing import Any, cast
 
 import ray
 from ray._private.state import available_resources_per_node, state
+from ray._raylet import IMPLICIT_RESOURCE_PREFIX  # type: ignore[attr-defined]
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -40,6 +42,8 @@ from serveconf.reconcile.ports import NodeState, Store
 
 _COLOR = re.compile("\x1b\\[[0-9;]*m")
 _EXIT = "Worker exit detail:"
+
+SMALLEST = 10_000  # parts that Ray counts of a resource
 
 _gcs = Gcs((RayError,))  # as Ray's own connection one for the whole process
 
@@ -205,7 +209,7 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
         key: value
         for key, value in {
             "memory": place.memory,
-            "resources": place.resources,
+            "resources": {**place.resources, **_share(place)},
             "accelerator_type": place.accelerator_type,
             "label_selector": place.label_selector,
             "runtime_env": runtime_env,
@@ -232,6 +236,13 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
         )
         .remote(kind, args, variables)
     )
+
+
+def _share(place: Place) -> dict[str, float]:
+    """Ray counts for us: of a resource with this prefix every node has 1. Each share is rounded down to what Ray can tell."""
+    if place.per_node is None:
+        return {}
+    return {IMPLICIT_RESOURCE_PREFIX + place.counts_as: math.floor(SMALLEST / place.per_node) / SMALLEST}
 
 
 def find_actor(name: str) -> Any | None:

@@ -5,12 +5,13 @@ A wish, not an order: the engine takes another node where that one has no room b
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from serveconf.plan.state import DesiredDeployment, Phase, ReplicaState
+from serveconf.reconcile.asked import asked_resources, has
 from serveconf.reconcile.labels import takes
-from serveconf.reconcile.placement import asked_resources, has
 from serveconf.reconcile.ports import NodeState
 
 THERE = (Phase.STARTING, Phase.READY)
@@ -22,11 +23,16 @@ def best_node(
     """Its id; empty where none has room just now."""
     options = deployment.spec.get("ray_actor_options", {})
     asked, selector = asked_resources(options), options.get("label_selector") or {}
+    replicas = list(replicas)
     there = [r for r in replicas if r.phase in THERE]
     mine = Counter(r.node_id for r in there if (r.stack, r.deployment, r.version) == key_of(stack, deployment))
     all_of_it = Counter(r.node_id for r in there)
+    counted = _counted(stack, deployment, replicas)
+    most = deployment.spec.get("max_replicas_per_node") or math.inf
     fitting = [
-        node for node in nodes if not node.drains and takes(selector, node.labels) and has(node.available, asked)
+        node
+        for node in nodes
+        if not node.drains and takes(selector, node.labels) and has(node.available, asked) and counted[node.id] < most
     ]
     best = min(
         fitting,
@@ -34,6 +40,12 @@ def best_node(
         default=None,
     )
     return best.id if best is not None else ""
+
+
+def _counted(stack: str, deployment: DesiredDeployment, replicas: Iterable[ReplicaState]) -> Counter[str]:
+    """How many processes of its replicas there are on each node, of whatever version."""
+    mine = (r for r in replicas if (r.stack, r.deployment) == (stack, deployment.name) and r.phase is not Phase.FAILED)
+    return Counter(r.node_id for r in mine)
 
 
 def key_of(stack: str, deployment: DesiredDeployment) -> tuple[str, str, str]:

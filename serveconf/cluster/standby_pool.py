@@ -15,7 +15,7 @@ from serveconf.cluster.logs import get_logger
 from serveconf.cluster.orders import Orders, kind_of_order, place_of
 from serveconf.cluster.settings import STANDBY_PREFIX
 from serveconf.plan.state import Phase, ReplicaState, StandbyState
-from serveconf.reconcile.placement import asked_resources, has, kind_of
+from serveconf.reconcile.asked import asked_resources, has, standby_kind
 from serveconf.reconcile.ports import NodeState, ProcessOrder, ReplicaOrder, StandbyOrder
 
 log = get_logger("cluster")
@@ -58,7 +58,7 @@ class StandbyPool:
         self, order: ReplicaOrder | ProcessOrder, replicas: Iterable[ReplicaState], nodes: Iterable[NodeState]
     ) -> Handle[StandbyState] | None:
         """One of the replica's kind, where its deployment has no more replicas than elsewhere."""
-        kind = kind_of(order.deployment.spec["ray_actor_options"])
+        kind = standby_kind(order.deployment.spec)
         mine = (order.stack, order.deployment.name, order.deployment.version)
         there = Counter(r.node_id for r in replicas if (r.stack, r.deployment, r.version) == mine)
         fewest = min((there[node.id] for node in nodes), default=0)

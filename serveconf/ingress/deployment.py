@@ -44,6 +44,7 @@ class DeploymentOptions(TypedDict, total=False):
     autoscaling_config: dict[str, Any] | None
     logging: dict[str, Any]
     ray_actor_options: dict[str, Any]
+    max_replicas_per_node: int | None
     rollout: dict[str, Any]
     match: dict[str, Any] | None
     session_affinity: dict[str, Any] | None

@@ -22,6 +22,7 @@ from serveconf.routing import Middleware
 from serveconf.spec.models import DeploymentSpec, HttpOptions, MiddlewareSpec, StackSpec
 
 Files = Mapping[str, str]  # path -> content hash
+LATER = ("max_replicas_per_node",)  # unsaid they make the version that there was before there were such keys
 
 
 def make_desired(
@@ -107,6 +108,9 @@ def _make_deployment(
     filled = _filled(spec)
     # A max_ongoing_requests that follows from the target is told to live replicas: it makes no other version.
     different = roll_fields(spec.model_dump(mode="json"), field_costs(DeploymentSpec))
+    for key in LATER:
+        if different[key] is None:
+            del different[key]
     del different["name"]  # another name is another deployment, never another version
     version = version_of(different | {"app_dir": said_app_dir}, files)
     return DesiredDeployment(

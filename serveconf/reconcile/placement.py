@@ -6,25 +6,22 @@ or does not fit, and then ``DoesNotFit`` says what is missing where.
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from serveconf.errors import AuthorError
 from serveconf.plan.processes import leads, members
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
+from serveconf.reconcile.asked import CRUMB, SHARE, Resources, asked_by, asked_resources, has
 from serveconf.reconcile.labels import takes, unmet
 from serveconf.reconcile.ports import NodeState
 from serveconf.reconcile.rollout import limits
 
-Resources = dict[str, float]
-
 LIVE = (ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.UNHEALTHY)
-CRUMB = 1e-6  # sums of 0.1 are not exact
 
 
 class DoesNotFit(AuthorError):
@@ -37,40 +34,13 @@ class DoesNotFit(AuthorError):
         self.deployment = deployment
 
 
-def asked_resources(options: Mapping[str, Any]) -> Resources:
-    """What one replica asks for, in Ray's resource names."""
-    asked = {
-        "CPU": options.get("num_cpus") or 0,
-        "GPU": options.get("num_gpus") or 0,
-        "memory": options.get("memory") or 0,
-    }
-    asked |= options.get("resources") or {}
-    if options.get("accelerator_type"):
-        asked[f"accelerator_type:{options['accelerator_type']}"] = 0.001
-    return {name: amount for name, amount in asked.items() if amount > 0}
-
-
-KIND = ("num_cpus", "memory", "resources", "runtime_env")
-
-
-def kind_of(options: Mapping[str, Any]) -> str | None:
-    """The kind of replica that ray_actor_options make: what a standby of it must have been started with. None: there is none."""
-    if options.get("num_gpus") or options.get("accelerator_type") or options.get("label_selector"):
-        return None
-    said = {key: options[key] for key in KIND if options.get(key)}
-    text = ",".join(f"{key}={value:g}" for key, value in said.items() if isinstance(value, int | float))
-    rest = {key: value for key, value in said.items() if not isinstance(value, int | float)}
-    mark = hashlib.sha256(msgspec.json.encode(rest, order="deterministic")).hexdigest()[:6] if rest else ""
-    return ",".join(filter(None, (text, mark))) or "none"
-
-
 def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:
     """Raises DoesNotFit for the first deployment of which no node could hold even one replica, saying what is missing where.
 
     A node that drains counts: what runs there fits in the cluster that there is, and may be moved.
     """
     for deployment in desired.deployments:
-        asked, selector = _asked(deployment), _selector(deployment)
+        asked, selector = asked_resources(_options(deployment)), _selector(deployment)
         if not nodes or any(takes(selector, node.labels) and has(node.total, asked) for node in nodes):
             continue
         fitting = [node for node in nodes if takes(selector, node.labels)]
@@ -127,8 +97,9 @@ def fit_in(
     if not any(need.new for need in needs):
         return desired, ()
     draining = [r for r in observed.replicas if r.phase is ReplicaPhase.DRAINING]
-    free = _Free(nodes, _held(draining, current))
-    _check_in_the_end(needs, _Free(nodes, _held([*draining, *live], current)), desired)
+    shares = _shares([*live, *(r for r in draining if r.stack == desired.name)], desired, current)
+    free = _Free(nodes, _held(draining, current), shares)
+    _check_in_the_end(needs, _Free(nodes, _held([*draining, *live], current), shares), desired)
     for need in needs:
         if need.new and not need.old and (placed := free.take(need.deployment, need.new)) < need.new:
             raise _no_room(need, placed, free, "lower num_replicas, or take away what is to be replaced first")
@@ -153,7 +124,8 @@ def _check_in_the_end(needs: Sequence[Need], free: _Free, desired: DesiredStack)
     for need in needs:
         placed = free.take(need.deployment, need.deployment.num_replicas)
         if need.new and placed < need.deployment.num_replicas:
-            raise _no_room(need, placed, free, "lower num_replicas or ray_actor_options, or add a node")
+            more = ", raise max_replicas_per_node" if _most(need.deployment) else ""
+            raise _no_room(need, placed, free, f"lower num_replicas or ray_actor_options{more}, or add a node")
 
 
 def _waves(desired: DesiredStack, rolled: Sequence[Need], free: _Free) -> tuple[DesiredStack, tuple[str, ...]]:
@@ -185,13 +157,23 @@ def _waves(desired: DesiredStack, rolled: Sequence[Need], free: _Free) -> tuple[
 class _Free:
     """What is free on each node. ``take`` uses it up."""
 
-    def __init__(self, nodes: Sequence[NodeState], given_back: Mapping[str, Sequence[Resources]]) -> None:
-        self.nodes = {node.id: dict(node.available) for node in nodes}
+    def __init__(
+        self,
+        nodes: Sequence[NodeState],
+        given_back: Mapping[str, Sequence[Resources]],
+        shares: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """``shares``: what of a node's whole is taken already, by share and node."""
+        self.nodes = {
+            node.id: {**node.available, **{name: 1 - taken.get(node.id, 0) for name, taken in shares.items()}}
+            for node in nodes
+        }
         self._labels = {node.id: node.labels for node in nodes}
         for node_id, released in given_back.items():
             for resources in released if node_id in self.nodes else ():
                 for name, amount in resources.items():
-                    self.nodes[node_id][name] = self.nodes[node_id].get(name, 0) + amount
+                    most = 1.0 if name.startswith(SHARE) else math.inf
+                    self.nodes[node_id][name] = min(most, self.nodes[node_id].get(name, 0) + amount)
 
     def take(self, deployment: DesiredDeployment, count: int = 1) -> int:
         """Place so many replicas, each on the first node that has room; returns how many found one."""
@@ -206,12 +188,15 @@ class _Free:
         return placed
 
     def left(self, asked: Resources) -> str:
-        """What is left of CPUs, GPUs and whatever else is asked for, by node."""
-        names = dict.fromkeys(("CPU", "GPU", *asked))
-        return "; ".join(
-            f"node {node_id[:8]}: " + ", ".join(f"{name} {max(0, free.get(name, 0)):g}" for name in names)
-            for node_id, free in sorted(self.nodes.items())[:8]
-        )
+        """What is left of CPUs, GPUs and whatever else is asked for, by node; and how many replicas are there of so many."""
+        names = dict.fromkeys(("CPU", "GPU", *(name for name in asked if not name.startswith(SHARE))))
+        lines = []
+        for node_id, free in sorted(self.nodes.items())[:8]:
+            said = [f"{name} {max(0, free.get(name, 0)):g}" for name in names]
+            for name in asked.keys() - names.keys():
+                said.append(f"{(1 - free[name]) / asked[name]:.0f} of {1 / asked[name]:.0f} replicas")
+            lines.append(f"node {node_id[:8]}: {', '.join(said)}")
+        return "; ".join(lines)
 
 
 def _held(replicas: Sequence[ReplicaState], current: DesiredStack | None) -> dict[str, list[Resources]]:
@@ -224,26 +209,47 @@ def _held(replicas: Sequence[ReplicaState], current: DesiredStack | None) -> dic
     return held
 
 
+def _shares(
+    replicas: Sequence[ReplicaState], desired: DesiredStack, current: DesiredStack | None
+) -> dict[str, dict[str, float]]:
+    """Of each share that a deployment asks for: what replicas have taken of it on each node."""
+    shares: dict[str, dict[str, float]] = {
+        name: {} for d in desired.deployments for name in _asked(d) if name.startswith(SHARE)
+    }
+    for replica in _one_each(replicas):
+        there = [stack.deployment(replica.deployment) for stack in (desired, current) if stack is not None]
+        of_it = next((d for d in there if d is not None and d.version == replica.version), None)
+        for name, amount in (_asked(of_it) if of_it is not None else {}).items():
+            if name in shares:
+                shares[name][replica.node_id] = shares[name].get(replica.node_id, 0) + amount
+    return shares
+
+
 def _no_room(need: Need, placed: int, free: _Free, hint: str) -> DoesNotFit:
     asked = _asked(need.deployment)
-    said = ", ".join(f"{name} {amount:g}" for name, amount in asked.items())
-    wanted = need.new
+    said = ", ".join(f"{name} {amount:g}" for name, amount in asked.items() if not name.startswith(SHARE))
+    most, wanted = _most(need.deployment), need.new
+    at_most = f", at most {most} of them on a node" if most else ""
     return DoesNotFit(
         f"there is room for {min(placed, wanted)} of {wanted} new replicas of deployment '{need.deployment.name}', "
-        f"each of which asks for {said} (left: {free.left(asked)})",
+        f"each of which asks for {said or 'no resources'}{at_most} (left: {free.left(asked)})",
         deployment=need.deployment.name,
         hint=hint,
     )
 
 
 def _asked(deployment: DesiredDeployment) -> Resources:
-    return asked_resources(deployment.spec.get("ray_actor_options", {}))
+    return asked_by(deployment.name, deployment.spec)
+
+
+def _most(deployment: DesiredDeployment) -> int | None:
+    most: int | None = deployment.spec.get("max_replicas_per_node")
+    return most
+
+
+def _options(deployment: DesiredDeployment) -> Mapping[str, Any]:
+    return deployment.spec.get("ray_actor_options") or {}
 
 
 def _selector(deployment: DesiredDeployment) -> dict[str, str]:
-    return deployment.spec.get("ray_actor_options", {}).get("label_selector") or {}
-
-
-def has(there: Mapping[str, float], asked: Resources) -> bool:
-    """Whether what is there is enough."""
-    return all(there.get(name, 0) >= amount - CRUMB for name, amount in asked.items())
+    return _options(deployment).get("label_selector") or {}

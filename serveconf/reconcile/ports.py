@@ -48,7 +48,7 @@ class StandbyOrder(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     id: str
     node_id: str
-    kind: str  # see ``placement.kind_of``
+    kind: str  # see ``asked.kind_of``
     options: dict[str, Any]  # those ray_actor_options that make the kind
     modules: tuple[str, ...] = ()  # installed ones, to be imported beforehand
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from serveconf import __version__
 from serveconf.plan.state import DesiredStack, Observed, Phase, StandbyState
+from serveconf.reconcile.asked import KIND, asked_resources, has, standby_kind
 from serveconf.reconcile.backoff import Backoff
-from serveconf.reconcile.placement import KIND, asked_resources, has, kind_of
 from serveconf.reconcile.ports import Clock, Cluster, NodeState, StandbyOrder
 from serveconf.reconcile.stacks import Stacks
 
@@ -100,7 +100,7 @@ def kinds_of(stacks: Iterable[DesiredStack]) -> dict[str, Kind]:
     for stack in stacks:
         for deployment in stack.deployments if stack.standbys else ():
             options = deployment.spec.get("ray_actor_options", {})
-            name = kind_of(options)
+            name = standby_kind(deployment.spec)
             if name is None:
                 continue
             kind = kinds.setdefault(name, Kind(options={key: options[key] for key in KIND if options.get(key)}))

@@ -249,7 +249,9 @@ class RolloutSpec(Strict):
     """Tries a change on a share of the requests first; null: all of them at once."""
 
 
-SHARED = ("num_replicas", "autoscaling_config", "ray_actor_options", "rollout", "logging")  # a process has one of each
+SHARED = (  # a process has one of each
+    "num_replicas", "autoscaling_config", "ray_actor_options", "max_replicas_per_node", "rollout", "logging",
+)  # fmt: skip
 
 
 class Identity(Strict):
@@ -338,6 +340,10 @@ class DeploymentOptions(Strict):
         default=RayActorOptions.model_construct(), examples=[{"num_cpus": 0.1}], json_schema_extra=costs(Cost.ROLL)
     )
     """What each replica asks of Ray."""
+    max_replicas_per_node: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, examples=[None, 1], json_schema_extra=costs(Cost.ROLL)
+    )
+    """How many of its replicas may be on one node at a time, those that a change replaces among them; null: no limit."""
     logging: LoggingSpec | None = Field(
         default=None, examples=[None, {"level": "debug", "format": "json"}], json_schema_extra=costs(Cost.ROLL)
     )

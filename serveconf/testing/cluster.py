@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from serveconf import __version__
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.figures import LoadReport, ReplicaFigures
 from serveconf.plan.state import Observed, Phase, ProxyPhase, ProxyState, ReplicaPhase, ReplicaState, StandbyState
-from serveconf.reconcile.placement import kind_of
+from serveconf.reconcile.asked import standby_kind
 from serveconf.reconcile.ports import (
     Answers,
     Counters,
@@ -51,6 +52,7 @@ class FakeCluster:
         self.counted: dict[str, ReplicaFigures] = {}  # by replica
         self.silent_s: float | None = None  # for so long the engine has not answered
         self._replicas: dict[str, ReplicaState] = {}
+        self._waiting: dict[str, ReplicaOrder] = {}  # replicas that no node has room for
         self._proxies: dict[str, ProxyState] = {}
         self.standbys: dict[str, StandbyOrder] = {}  # all that were ever started
         self._standbys: dict[str, StandbyState] = {}
@@ -60,6 +62,8 @@ class FakeCluster:
     def settle(self) -> None:
         """What is starting becomes ready (or fails, where it is broken); what drains is gone."""
         for replica in list(self._replicas.values()):
+            if replica.phase is ReplicaPhase.STARTING and not self._is_placed(replica):
+                continue
             if replica.phase is ReplicaPhase.STARTING:
                 failed = replica.version in self.broken
                 phase = ReplicaPhase.FAILED if failed else ReplicaPhase.READY
@@ -157,9 +161,10 @@ class FakeCluster:
         """A replica is starting."""
         await asyncio.sleep(0)
         self.log.append(("start", order.id))
-        staying = [node for node in self._nodes if not node.drains] or self._nodes
-        node = staying[len(self._replicas) % len(staying)]
-        kind = kind_of(order.deployment.spec.get("ray_actor_options", {}))
+        node = self._place(order)
+        if node is None:
+            self._waiting[order.id] = order
+        kind = standby_kind(order.deployment.spec)
         standby = next((s for s in self._standbys.values() if s.kind == kind and s.phase is Phase.READY), None)
         if standby is not None:
             del self._standbys[standby.id]
@@ -170,12 +175,30 @@ class FakeCluster:
             version=order.deployment.version,
             phase=ReplicaPhase.STARTING,
             config_hash=order.deployment.config_hash,
-            node_id=node.id,
+            node_id=node.id if node is not None else "",
             uds=f"/run/{order.id}",
             was_standby=standby is not None,
             serveconf=self.serveconf,
         )
         self.on_change()
+
+    def _place(self, order: ReplicaOrder) -> NodeState | None:
+        """The nodes in turn; None where each has as many of its deployment as it may have: it starts for ever."""
+        staying = [node for node in self._nodes if not node.drains] or self._nodes
+        most = order.deployment.spec.get("max_replicas_per_node")
+        if most is None:
+            return staying[len(self._replicas) % len(staying)]
+        mine = (order.stack, order.deployment.name)
+        there = Counter(r.node_id for r in self._replicas.values() if (r.stack, r.deployment) == mine)
+        return next((node for node in staying if there[node.id] < most), None)
+
+    def _is_placed(self, replica: ReplicaState) -> bool:
+        """One that waits gets the place that has become free; it is ready at the next look."""
+        order = self._waiting.get(replica.id)
+        if order is not None and (node := self._place(order)) is not None:
+            del self._waiting[replica.id]
+            self._replicas[replica.id] = replace(replica, node_id=node.id)
+        return order is None
 
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """It takes the config, or refuses."""

@@ -9,7 +9,7 @@ from labs import ActorLab, Lab
 from msgspec.structs import replace
 
 from serveconf.errors import CodeFailed, OperatorError
-from serveconf.reconcile.placement import kind_of
+from serveconf.reconcile.asked import kind_of
 from serveconf.reconcile.ports import ProcessOrder, StandbyOrder
 from serveconf.routing import Generation, Middleware
 

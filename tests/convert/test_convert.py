@@ -72,7 +72,8 @@ applications:
         ray_actor_options: {num_cpus: 0.2, num_gpus: 1, runtime_env: {pip: [numpy]}}
         placement_group_strategy: PACK
   - import_path: other:app
-    deployments: [{name: Other, num_replicas: 2, max_ongoing_requests: 3, ray_actor_options: {num_cpus: 1}}]
+    deployments:
+    - {name: Other, num_replicas: 2, max_ongoing_requests: 3, ray_actor_options: {num_cpus: 1}, max_replicas_per_node: 1}
 """
 
 
@@ -104,6 +105,7 @@ def test_what_has_an_equal_is_taken_over() -> None:
                 "num_replicas": 2,
                 "max_ongoing_requests": 3,
                 "ray_actor_options": {"num_cpus": 1},
+                "max_replicas_per_node": 1,
             },
         ],
     }

@@ -89,3 +89,15 @@ def test_resources_that_no_node_has_are_refused_before_anything_starts(cluster: 
     assert done.code == 1
     assert "zone=in(north, south) (the nodes have east)" in done.err
     assert cluster.replicas("here") == before
+
+
+def test_no_more_replicas_than_the_spec_allows_are_on_a_node(cluster: Cluster) -> None:
+    apart = "name: apart, import_path: 'told:app', ray_actor_options: {num_cpus: 0}, max_replicas_per_node: 1, num_replicas: "
+    cluster.apply(f"{apart}2")
+    before = cluster.replicas("apart")
+    assert {cluster.node_of(replica["pid"]) for replica in before} == {cluster.head, cluster.second}
+    done = cluster.machines.run("apply", cluster.spec(f"{apart}3"))
+    assert done.code == 1
+    assert "room for 0 of 1 new replicas" in done.err or "room for 2 of 3" in done.err
+    assert "at most 1 of them on a node" in done.err
+    assert cluster.replicas("apart") == before

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from world import World, request
 
 from serveconf.plan.state import Phase
-from serveconf.reconcile.placement import kind_of
+from serveconf.reconcile.asked import kind_of
 from serveconf.reconcile.ports import NodeState, TargetReport
 
 A = {"name": "a", "import_path": "a:app"}

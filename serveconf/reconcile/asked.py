@@ -1,0 +1,63 @@
+"""What one replica asks of the nodes, by its deployment's spec: resources in Ray's names, and a share of a node. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+Resources = dict[str, float]
+
+CRUMB = 1e-6  # sums of 0.1 are not exact
+SHARE = "share:"  # of a whole that each node has once for each deployment: with it max_replicas_per_node is a resource
+
+
+def asked_by(name: str, spec: Mapping[str, Any]) -> Resources:
+    """What one replica takes of a node, its share of it as one of so many included."""
+    most = spec.get("max_replicas_per_node")
+    share = {SHARE + counts_as(name, spec): 1 / most} if most else {}
+    return asked_resources(spec.get("ray_actor_options") or {}) | share
+
+
+def counts_as(name: str, spec: Mapping[str, Any]) -> str:
+    """What its replicas are counted as, where a node takes so many: those of a process once."""
+    return spec.get("process") or name
+
+
+def asked_resources(options: Mapping[str, Any]) -> Resources:
+    """What one replica asks for, in Ray's resource names."""
+    asked = {
+        "CPU": options.get("num_cpus") or 0,
+        "GPU": options.get("num_gpus") or 0,
+        "memory": options.get("memory") or 0,
+    }
+    asked |= options.get("resources") or {}
+    if options.get("accelerator_type"):
+        asked[f"accelerator_type:{options['accelerator_type']}"] = 0.001
+    return {name: amount for name, amount in asked.items() if amount > 0}
+
+
+KIND = ("num_cpus", "memory", "resources", "runtime_env")
+
+
+def kind_of(options: Mapping[str, Any]) -> str | None:
+    """The kind of replica that ray_actor_options make: what a standby of it must have been started with. None: there is none."""
+    if options.get("num_gpus") or options.get("accelerator_type") or options.get("label_selector"):
+        return None
+    said = {key: options[key] for key in KIND if options.get(key)}
+    text = ",".join(f"{key}={value:g}" for key, value in said.items() if isinstance(value, int | float))
+    rest = {key: value for key, value in said.items() if not isinstance(value, int | float)}
+    mark = hashlib.sha256(msgspec.json.encode(rest, order="deterministic")).hexdigest()[:6] if rest else ""
+    return ",".join(filter(None, (text, mark))) or "none"
+
+
+def standby_kind(spec: Mapping[str, Any]) -> str | None:
+    """``kind_of`` a deployment's replicas. None too where the engine counts them on each node: a standby was not counted."""
+    return None if spec.get("max_replicas_per_node") else kind_of(spec.get("ray_actor_options") or {})
+
+
+def has(there: Mapping[str, float], asked: Resources) -> bool:
+    """Whether what is there is enough."""
+    return all(there.get(name, 0) >= amount - CRUMB for name, amount in asked.items())
