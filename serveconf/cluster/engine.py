@@ -46,6 +46,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float] = {}
     accelerator_type: str | None = None
     label_selector: dict[str, str] = {}
+    fallbacks: list[dict[str, str]] = []  # label selectors, where no node of the first one has room
     counts_as: str = ""  # of what counts as the same ...
     per_node: int | None = None  # ... so many may be on one node at most
     runtime_env: dict[str, Any] = {}

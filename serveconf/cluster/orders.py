@@ -72,6 +72,7 @@ def place_of(options: Mapping[str, Any]) -> Place:
         resources=options.get("resources") or {},
         accelerator_type=options.get("accelerator_type"),
         label_selector=options.get("label_selector") or {},
+        fallbacks=[one["label_selector"] for one in options.get("fallback_strategy") or ()],
         runtime_env=options.get("runtime_env") or {},
     )
 

@@ -212,6 +212,7 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
             "resources": {**place.resources, **_share(place)},
             "accelerator_type": place.accelerator_type,
             "label_selector": place.label_selector,
+            "fallback_strategy": [{"label_selector": one} for one in place.fallbacks],
             "runtime_env": runtime_env,
             "get_if_exists": get_if_exists,
         }.items()

@@ -1,4 +1,4 @@
-"""On which node a new replica is best: where its deployment has fewest, then where fewest replicas are. Pure.
+"""On which node a new replica is best: by its labels, then where its deployment has fewest, then where fewest replicas are. Pure.
 
 A wish, not an order: the engine takes another node where that one has no room by then.
 """
@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from serveconf.plan.state import DesiredDeployment, Phase, ReplicaState
-from serveconf.reconcile.asked import asked_resources, has
-from serveconf.reconcile.labels import takes
+from serveconf.reconcile.asked import asked_resources, has, selectors_of
+from serveconf.reconcile.labels import rank
 from serveconf.reconcile.ports import NodeState
 
 THERE = (Phase.STARTING, Phase.READY)
@@ -22,7 +22,8 @@ def best_node(
 ) -> str:
     """Its id; empty where none has room just now."""
     options = deployment.spec.get("ray_actor_options", {})
-    asked, selector = asked_resources(options), options.get("label_selector") or {}
+    asked, selectors = asked_resources(options), selectors_of(deployment.spec)
+    ranks = {node.id: rank(selectors, node.labels) for node in nodes}
     replicas = list(replicas)
     there = [r for r in replicas if r.phase in THERE]
     mine = Counter(r.node_id for r in there if (r.stack, r.deployment, r.version) == key_of(stack, deployment))
@@ -32,11 +33,16 @@ def best_node(
     fitting = [
         node
         for node in nodes
-        if not node.drains and takes(selector, node.labels) and has(node.available, asked) and counted[node.id] < most
+        if not node.drains and ranks[node.id] is not None and has(node.available, asked) and counted[node.id] < most
     ]
     best = min(
         fitting,
-        key=lambda node: (mine[node.id], all_of_it[node.id] / max(1.0, node.total.get("CPU", 0)), node.id),
+        key=lambda node: (
+            ranks[node.id] or 0,
+            mine[node.id],
+            all_of_it[node.id] / max(1.0, node.total.get("CPU", 0)),
+            node.id,
+        ),
         default=None,
     )
     return best.id if best is not None else ""

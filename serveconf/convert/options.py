@@ -13,7 +13,9 @@ _SAME = (
     "max_ongoing_requests", "max_queued_requests", "user_config", "health_check_period_s", "health_check_timeout_s",
     "graceful_shutdown_timeout_s", "max_replicas_per_node",
 )  # fmt: skip
-_ACTOR = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "runtime_env", "label_selector")
+_ACTOR = (
+    "num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "runtime_env", "label_selector", "fallback_strategy",
+)  # fmt: skip
 _AUTO = {"min_replicas": 1, "max_replicas": 100, "target_ongoing_requests": 2}  # what num_replicas: auto means there
 _SCALING = (
     "min_replicas", "max_replicas", "initial_replicas", "target_ongoing_requests", "upscale_delay_s", "downscale_delay_s",

@@ -22,7 +22,9 @@ from serveconf.routing import Middleware
 from serveconf.spec.models import DeploymentSpec, HttpOptions, MiddlewareSpec, StackSpec
 
 Files = Mapping[str, str]  # path -> content hash
-LATER = ("max_replicas_per_node",)  # unsaid they make the version that there was before there were such keys
+# Unsaid they make the version that there was before there were such keys
+LATER = ("max_replicas_per_node",)
+LATER_FOR_RAY = ("fallback_strategy",)
 
 
 def make_desired(
@@ -108,9 +110,8 @@ def _make_deployment(
     filled = _filled(spec)
     # A max_ongoing_requests that follows from the target is told to live replicas: it makes no other version.
     different = roll_fields(spec.model_dump(mode="json"), field_costs(DeploymentSpec))
-    for key in LATER:
-        if different[key] is None:
-            del different[key]
+    _leave_out_unsaid(different, LATER)
+    _leave_out_unsaid(different["ray_actor_options"], LATER_FOR_RAY)
     del different["name"]  # another name is another deployment, never another version
     version = version_of(different | {"app_dir": said_app_dir}, files)
     return DesiredDeployment(
@@ -131,6 +132,12 @@ def _make_deployment(
         masks=masks,
         operations=tuple(sorted(set(operations))),
     )
+
+
+def _leave_out_unsaid(fields: dict[str, Any], later: Sequence[str]) -> None:
+    for key in later:
+        if fields[key] in (None, []):
+            del fields[key]
 
 
 def _filled(spec: DeploymentSpec) -> dict[str, Any]:

@@ -26,6 +26,13 @@ def counts_as(name: str, spec: Mapping[str, Any]) -> str:
     return spec.get("process") or name
 
 
+def selectors_of(spec: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
+    """Label selectors that take the nodes where it may be, best first."""
+    options = spec.get("ray_actor_options") or {}
+    fallbacks = options.get("fallback_strategy") or ()
+    return (options.get("label_selector") or {}, *(one["label_selector"] for one in fallbacks))
+
+
 def asked_resources(options: Mapping[str, Any]) -> Resources:
     """What one replica asks for, in Ray's resource names."""
     asked = {
@@ -39,12 +46,13 @@ def asked_resources(options: Mapping[str, Any]) -> Resources:
     return {name: amount for name, amount in asked.items() if amount > 0}
 
 
+NEVER_WARM = ("num_gpus", "accelerator_type", "label_selector", "fallback_strategy")
 KIND = ("num_cpus", "memory", "resources", "runtime_env")
 
 
 def kind_of(options: Mapping[str, Any]) -> str | None:
     """The kind of replica that ray_actor_options make: what a standby of it must have been started with. None: there is none."""
-    if options.get("num_gpus") or options.get("accelerator_type") or options.get("label_selector"):
+    if any(options.get(key) for key in NEVER_WARM):
         return None
     said = {key: options[key] for key in KIND if options.get(key)}
     text = ",".join(f"{key}={value:g}" for key, value in said.items() if isinstance(value, int | float))

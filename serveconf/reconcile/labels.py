@@ -5,12 +5,17 @@ A value is ``v``, ``!v``, ``in(a, b)`` or ``!in(a, b)``; a node without the labe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def takes(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether a node with these labels meets every condition."""
     return all(meets(condition, labels.get(key)) for key, condition in selector.items())
+
+
+def rank(selectors: Sequence[Mapping[str, str]], labels: Mapping[str, str]) -> int | None:
+    """Which of the selectors is the first that takes a node with these labels; None: none does."""
+    return next((i for i, selector in enumerate(selectors) if takes(selector, labels)), None)
 
 
 def meets(condition: str, value: str | None) -> bool:

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from serveconf.errors import AuthorError
 from serveconf.plan.processes import leads, members
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
-from serveconf.reconcile.asked import CRUMB, SHARE, Resources, asked_by, asked_resources, has
-from serveconf.reconcile.labels import takes, unmet
+from serveconf.reconcile.asked import CRUMB, SHARE, Resources, asked_by, asked_resources, has, selectors_of
+from serveconf.reconcile.labels import rank, unmet
 from serveconf.reconcile.ports import NodeState
 from serveconf.reconcile.rollout import limits
 
@@ -40,18 +40,19 @@ def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:
     A node that drains counts: what runs there fits in the cluster that there is, and may be moved.
     """
     for deployment in desired.deployments:
-        asked, selector = asked_resources(_options(deployment)), _selector(deployment)
-        if not nodes or any(takes(selector, node.labels) and has(node.total, asked) for node in nodes):
+        asked, selectors = asked_resources(_options(deployment)), selectors_of(deployment.spec)
+        fitting = [node for node in nodes if rank(selectors, node.labels) is not None]
+        if not nodes or any(has(node.total, asked) for node in fitting):
             continue
-        fitting = [node for node in nodes if takes(selector, node.labels)]
         if not fitting:
-            why = f"no node has the labels that it asks for: {unmet(selector, [node.labels for node in nodes])}"
+            unmets = (unmet(selector, [node.labels for node in nodes]) for selector in selectors)
+            why = f": no node has the labels that it asks for: {'; nor '.join(unmets)}"
             hint = "correct ray_actor_options.label_selector, or add a node with these labels"
         else:
-            of = "fits on no node that has its labels" if selector else "fits on no node"
-            why = f"{of}: each replica asks for {_lacking(asked, fitting)}"
+            of = "fits on no node that has its labels" if selectors[0] else "fits on no node"
+            why = f" {of}: each replica asks for {_lacking(asked, fitting)}"
             hint = "lower ray_actor_options, or add a node that has what is asked for"
-        raise DoesNotFit(f"deployment '{deployment.name}' {why}", deployment=deployment.name, hint=hint)
+        raise DoesNotFit(f"deployment '{deployment.name}'{why}", deployment=deployment.name, hint=hint)
 
 
 def _lacking(asked: Resources, nodes: Sequence[NodeState]) -> str:
@@ -176,11 +177,11 @@ class _Free:
                     self.nodes[node_id][name] = min(most, self.nodes[node_id].get(name, 0) + amount)
 
     def take(self, deployment: DesiredDeployment, count: int = 1) -> int:
-        """Place so many replicas, each on the first node that has room; returns how many found one."""
-        asked, selector, placed = _asked(deployment), _selector(deployment), 0
-        for node_id, free in self.nodes.items():
-            if not takes(selector, self._labels[node_id]):
-                continue
+        """Place so many replicas, each on the first node that has room, best labels first; returns how many found one."""
+        asked, selectors, placed = _asked(deployment), selectors_of(deployment.spec), 0
+        ranks = {node_id: rank(selectors, self._labels[node_id]) for node_id in self.nodes}
+        for node_id in sorted((one for one in ranks if ranks[one] is not None), key=lambda one: ranks[one] or 0):
+            free = self.nodes[node_id]
             while placed < count and has(free, asked):
                 for name, amount in asked.items():
                     free[name] -= amount
@@ -249,7 +250,3 @@ def _most(deployment: DesiredDeployment) -> int | None:
 
 def _options(deployment: DesiredDeployment) -> Mapping[str, Any]:
     return deployment.spec.get("ray_actor_options") or {}
-
-
-def _selector(deployment: DesiredDeployment) -> dict[str, str]:
-    return _options(deployment).get("label_selector") or {}

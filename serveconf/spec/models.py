@@ -44,6 +44,7 @@ __all__ = [
     "Cost",
     "DeploymentOptions",
     "DeploymentSpec",
+    "FallbackSpec",
     "HttpOptions",
     "Location",
     "LoggingSpec",
@@ -201,6 +202,13 @@ class HttpOptions(Strict):
     """Starlette middlewares around every request, 404s and system endpoints included; the first is the outermost."""
 
 
+class FallbackSpec(Strict):
+    """Which nodes will do where those of label_selector have no room."""
+
+    label_selector: dict[str, LabelCondition] = Field(examples=[{"zone": "b"}, {}], json_schema_extra=costs(Cost.ROLL))
+    """Labels that the node must have, as in label_selector; none: any node."""
+
+
 class RayActorOptions(Strict):
     """What each replica asks of Ray. Names and meanings are Ray's."""
 
@@ -226,6 +234,12 @@ class RayActorOptions(Strict):
         default={}, examples=[{"zone": "a"}, {"zone": "!in(a, b)"}], json_schema_extra=costs(Cost.ROLL)
     )
     """Labels that the node must have: each is a value, !value, in(a, b) or !in(a, b)."""
+    fallback_strategy: list[FallbackSpec] = Field(
+        default=[],
+        examples=[[{"label_selector": {"zone": "b"}}, {"label_selector": {}}]],
+        json_schema_extra=costs(Cost.ROLL),
+    )
+    """Tried one after the other where no node of label_selector has room."""
 
 
 class RolloutSpec(Strict):

@@ -49,6 +49,7 @@ def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
         yield from _canary(path, entry)
         yield from _affinity(path, entry)
         yield from _timeouts(path, entry, front_timeout)
+        yield from _nodes(path, entry)
     yield from _processes(entries)
 
 
@@ -340,6 +341,16 @@ def _affinity(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
         message = "the cookie is that of the canary at {first}"
         first = f"{path}.rollout.canary.sticky"
         yield Finding(path=f"{here}.cookie", message=message, code="conflict", hint="name another one", first=first)
+
+
+def _nodes(path: str, entry: dict[str, Any]) -> Iterator[Finding]:
+    """What is said of the nodes and can have no effect."""
+    actor = entry.get("ray_actor_options")
+    if isinstance(actor, dict) and actor.get("fallback_strategy") and not actor.get("label_selector"):
+        message = "is never tried: without a label_selector every node will do"
+        hint = "set label_selector to the labels that the node should have"
+        here = f"{path}.ray_actor_options.fallback_strategy"
+        yield Finding(path=here, message=message, code="conflict", hint=hint, severity="warning")
 
 
 def _timeouts(path: str, entry: dict[str, Any], front: Any) -> Iterator[Finding]:
