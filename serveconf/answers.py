@@ -144,6 +144,10 @@ _FILE: dict[str, tuple[str, str]] = {
         "CPU, GPU and memory are Ray's own, and no custom resources.",
         "Set num_cpus, num_gpus or memory beside it.",
     ),
+    "bundle": (
+        "A bundle of a placement group holds nothing, or something that Ray does not know.",
+        "Name Ray's resources: `{CPU: 1, GPU: 1}`; custom ones stand beside them.",
+    ),
     "app_dir": ("app_dir is no folder.", "It is relative to the spec; `~` is not expanded, write `${HOME}`."),
     "not_supported": ("The field is known, but what it does is not built yet.", "Leave it out."),
     "duplicate_name": ("Two deployments have one name.", "Rename one of them."),

@@ -14,10 +14,10 @@ import msgspec
 from msgspec.structs import replace
 
 from serveconf.background import Tasks, keep
-from serveconf.cluster.engine import Away, Engine, Gone, Refused, Remote, Silent
+from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Refused, Remote, Silent
 from serveconf.cluster.handle import ANSWER_S, Ends, Handle
 from serveconf.cluster.logs import get_logger
-from serveconf.cluster.orders import Orders, kind_of_order, place_of_order, replica_care
+from serveconf.cluster.orders import Orders, kind_of_order, order_id, place_of_order, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
 from serveconf.cluster.proxy_handles import ProxyHandles
 from serveconf.cluster.reach import Reach
@@ -30,6 +30,7 @@ from serveconf.figures import LoadReport, ReplicaFigures
 from serveconf.plan.moving import named
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.kept_figures import KeptFigures
+from serveconf.reconcile.placement import missing
 from serveconf.reconcile.ports import (
     CONTROLLER_LOG,
     Counters,
@@ -72,6 +73,7 @@ class ActorCluster:
         self._names: dict[str, str] = {}  # of each replica that is alone in its process: its actor's
         self._tasks = Tasks()
         self._starting: dict[str, ReplicaOrder | ProcessOrder] = {}  # by the engine, which has to find a place for each
+        self._asking: set[str] = set()  # ... and whether it has, just now
         self._nodes: tuple[NodeState, ...] = ()
         self._reach = Reach()
         self._lost: frozenset[str] = frozenset()  # nodes that the engine takes for alive, and that nobody reaches
@@ -104,6 +106,7 @@ class ActorCluster:
         """Adopt every actor that is there by name. See the port."""
         await self._look_at_nodes()
         await asyncio.gather(*(self._adopt(name, serving) for name in await self._engine.names()))
+        await self._engine.tidy()
         self._has_changed()
 
     def close(self) -> None:
@@ -175,7 +178,24 @@ class ActorCluster:
         waiting = {h.state.id: order for h, order in states if h is not None and h.state.phase is Phase.STARTING}
         for order in waiting.values():
             self._standbys.make_room(order, self._nodes)
+            if order_id(order) not in self._asking:
+                self._tasks.start(self._tell_what_is_missing(order), name=f"place of {order_id(order)}")
         self._starting = waiting
+
+    async def _tell_what_is_missing(self, order: ReplicaOrder | ProcessOrder) -> None:
+        """Where the engine has not placed it yet, and has no room for it."""
+        why, first = missing(order.deployment.spec, self.nodes()), order_id(order)
+        handle = self._replicas.get(first)
+        self._asking.add(first)
+        try:
+            if handle is None or (not why and not handle.state.message) or (why and await handle.is_placed()):
+                return
+        except EngineError:  # it has ended, or is away: its handle sees that
+            return
+        finally:
+            self._asking.discard(first)
+        if handle.state.phase is Phase.STARTING:
+            handle.note(message=why)
 
     async def _look_at_nodes(self) -> None:
         self._take_nodes(await self._engine.nodes())
@@ -256,7 +276,7 @@ class ActorCluster:
 
     async def _cold(self, order: ReplicaOrder | ProcessOrder) -> Handles:
         self._standbys.make_room(order, self._nodes)
-        self._starting[order.replicas[0].id if isinstance(order, ProcessOrder) else order.id] = order
+        self._starting[order_id(order)] = order
         name = REPLICA_PREFIX + order.id
         await self._orders.keep(name, order)
         prefers = best_node(order.stack, order.deployment, self.observe().replicas, self.nodes())

@@ -47,6 +47,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     accelerator_type: str | None = None
     label_selector: dict[str, str] = {}
     fallbacks: list[dict[str, str]] = []  # label selectors, where no node of the first one has room
+    bundles: list[
+        dict[str, float]
+    ] = []  # a group of these for the actor, which is in the first one; it ends with the actor
+    strategy: str = ""  # how the bundles lie on the nodes
     counts_as: str = ""  # of what counts as the same ...
     per_node: int | None = None  # ... so many may be on one node at most
     runtime_env: dict[str, Any] = {}
@@ -60,6 +64,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     node_ip: str
     restarted: bool = False  # by the engine, after a former life
+    bundle_nodes: tuple[str, ...] = ()  # of the actor's group: on which node each bundle is
     own_process: bool = False  # nothing else runs in its process, nor writes to its output
     was_standby: bool = False  # the process was there, and warm, before it was told what it is
 
@@ -91,7 +96,10 @@ class Engine(Protocol):
         """The names of all actors of ours."""
 
     async def kill(self, remote: Remote, *, restart: bool = False) -> None:
-        """End its process, for good or for the engine to restart it."""
+        """End its process, for good, with its group, or for the engine to restart it."""
+
+    async def tidy(self) -> None:
+        """End the groups of actors that are no more: of those that have died while nobody saw it."""
 
     async def nodes(self) -> tuple[NodeState, ...]:
         """The nodes that live."""

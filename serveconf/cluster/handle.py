@@ -212,13 +212,15 @@ class Handle(Generic[S]):
         try:
             state: S = await self._call("describe", timeout_s=1.0)
         except Silent:
-            started = await self._is_placed()
+            started = await self.is_placed()
             if started:
                 return "its import, constructor or lifespan start-up has not returned, and blocks its event loop"
-            return "Ray has found no place for it: see ray_actor_options, max_replicas_per_node and what the nodes have free"
+            why = "Ray has found no place for it: see ray_actor_options, max_replicas_per_node and what the nodes have free"
+            return self.state.message or why
         return state.message or "its import, constructor or lifespan start-up has not returned"
 
-    async def _is_placed(self) -> bool:
+    async def is_placed(self) -> bool:
+        """Whether there is a process of it, whatever that does."""
         try:
             await self._call("read_log", None, 0, timeout_s=1.0)
         except Silent:

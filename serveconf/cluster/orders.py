@@ -13,7 +13,7 @@ from serveconf.cluster.engine import EngineError, Place
 from serveconf.cluster.handle import Care
 from serveconf.cluster.logs import get_logger
 from serveconf.errors import ServeconfError
-from serveconf.reconcile.asked import asked_resources, counts_as
+from serveconf.reconcile.asked import asked_resources, counts_as, group_of
 from serveconf.reconcile.ports import ProcessOrder, ProxyOrder, ReplicaOrder, StandbyOrder, Store
 
 log = get_logger("cluster")
@@ -62,6 +62,11 @@ def kind_of_order(order: ReplicaOrder | ProcessOrder) -> str:
             assert_never(order)
 
 
+def order_id(order: ReplicaOrder | ProcessOrder) -> str:
+    """Of the replica, or of the first of several in a process."""
+    return order.replicas[0].id if isinstance(order, ProcessOrder) else order.id
+
+
 def place_of(options: Mapping[str, Any]) -> Place:
     """Where ray_actor_options fit."""
     asked = asked_resources(options)
@@ -81,6 +86,8 @@ def place_of_order(order: ReplicaOrder | ProcessOrder) -> Place:
     """Where the replica, or the process of several, fits."""
     spec = order.deployment.spec
     place = place_of(spec["ray_actor_options"])
+    if (group := group_of(spec)) is not None:
+        return replace(place, bundles=list(group.bundles), strategy=group.strategy.value)
     if (most := spec.get("max_replicas_per_node")) is None:
         return place
     return replace(place, counts_as=f"{order.stack}:{counts_as(order.deployment.name, spec)}", per_node=most)

@@ -13,7 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 import ray
@@ -30,12 +30,19 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
 )
 from ray.experimental import internal_kv
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import (
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from serveconf.cluster.engine import Away, EngineError, Gone, Place, Refused, Remote, Silent, Surroundings
 from serveconf.cluster.gcs import Gcs
 from serveconf.cluster.hosted import Hosted, set_up_process
-from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE
+from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE, REPLICA_PREFIX
 from serveconf.cluster.variables import expanded, split
 from serveconf.errors import EngineSilent, OperatorError
 from serveconf.reconcile.ports import NodeState, Store
@@ -65,6 +72,7 @@ class Actor:
             node_ip=str(ray.util.get_node_ip_address()),  # type: ignore[no-untyped-call]
             restarted=restarted,
             own_process=True,
+            bundle_nodes=_bundle_nodes(),
         )
         self._hosted = Hosted(kind, args, surroundings)
 
@@ -80,8 +88,9 @@ class Actor:
 class RayRemote:
     """Implements ``engine.Remote``."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: Any, name: str) -> None:
         self.actor = actor
+        self.name = name
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         """See the port."""
@@ -110,9 +119,9 @@ class RayEngine:
         begun = asyncio.ensure_future(_gcs.do(start_actor, name, kind, args, place))
         self._starting.add(name)
         try:
-            return RayRemote(await asyncio.shield(begun))
+            return RayRemote(await asyncio.shield(begun), name)
         except asyncio.CancelledError:  # nobody would know it
-            begun.add_done_callback(_kill_begun)
+            begun.add_done_callback(partial(_kill_begun, name))
             raise
         except (ValueError, TypeError, RayError) as error:  # options that Ray refuses
             raise Refused(str(error)) from error
@@ -122,7 +131,7 @@ class RayEngine:
     async def find(self, name: str) -> Remote | None:
         """See the port."""
         try:
-            return RayRemote(await _gcs.ask(ray.get_actor, name, namespace=NAMESPACE))
+            return RayRemote(await _gcs.ask(ray.get_actor, name, namespace=NAMESPACE), name)
         except ValueError:
             return None
 
@@ -139,6 +148,18 @@ class RayEngine:
             await _gcs.do(ray.kill, remote.actor, no_restart=not restart)
         except RayError as error:
             raise _mapped(error) from error
+        finally:
+            if not restart and remote.name.startswith(REPLICA_PREFIX):  # only they have groups
+                await _gcs.do(_end_group, remote.name)
+
+    async def tidy(self) -> None:
+        """See the port."""
+        groups = await _gcs.ask(
+            _groups
+        )  # first: whose group is there now is named afterwards, or is just being started
+        if groups:
+            for name in groups - self._starting - set(await self.names()):
+                await _gcs.do(_end_group, name)
 
     async def nodes(self) -> tuple[NodeState, ...]:
         """See the port."""
@@ -218,25 +239,73 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
         }.items()
         if value
     }
+    if place.bundles:
+        return _start_in_group(name, kind, args, place, extra, variables)
     strategy: Any = "SPREAD"  # by itself Ray fills one node first: its end would take all replicas
     if place.node_id:
         strategy = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
     elif place.prefers:
         strategy = NodeAffinitySchedulingStrategy(place.prefers, soft=True, _spill_on_unavailable=True)
-    return (
-        _remote_class()
-        .options(
-            name=name,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            max_restarts=-1 if place.restarts else 0,
-            num_cpus=place.num_cpus,
-            num_gpus=place.num_gpus,
-            scheduling_strategy=strategy,
-            **extra,
-        )
-        .remote(kind, args, variables)
+    return _begin(name, place, strategy, extra).remote(kind, args, variables)
+
+
+def _begin(name: str, place: Place, strategy: Any, extra: Mapping[str, Any]) -> Any:
+    return _remote_class().options(
+        name=name,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        max_restarts=-1 if place.restarts else 0,
+        num_cpus=place.num_cpus,
+        num_gpus=place.num_gpus,
+        scheduling_strategy=strategy,
+        **extra,
     )
+
+
+def _start_in_group(
+    name: str, kind: str, args: tuple[Any, ...], place: Place, extra: dict[str, Any], variables: Mapping[str, str]
+) -> Any:
+    """In the first bundle of a group of its own, which has its name and outlives us as it does; Ray waits until it has a place."""
+    selector = extra.pop("label_selector", None)  # of the node: all bundles are on such
+    group = placement_group(
+        place.bundles,
+        strategy=place.strategy,
+        name=name,
+        lifetime="detached",
+        bundle_label_selector=[selector] * len(place.bundles) if selector else None,
+    )
+    strategy = PlacementGroupSchedulingStrategy(
+        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+    )
+    try:
+        return _begin(name, place, strategy, extra).remote(kind, args, variables)
+    except BaseException:
+        remove_placement_group(group)
+        raise
+
+
+def _groups() -> set[str]:
+    """The names of all that there are of ours."""
+    table: dict[str, dict[str, Any]] = placement_group_table()
+    return {
+        one["name"] for one in table.values() if one["state"] != "REMOVED" and one["name"].startswith(REPLICA_PREFIX)
+    }
+
+
+def _end_group(name: str) -> None:
+    try:
+        remove_placement_group(get_placement_group(name))
+    except ValueError:  # it has none
+        return
+
+
+def _bundle_nodes() -> tuple[str, ...]:
+    """On which nodes the bundles of this actor's group are."""
+    group = get_current_placement_group()
+    if group is None:
+        return ()
+    of: dict[int, str] = placement_group_table(group)["bundles_to_node_id"]
+    return tuple(of[bundle] for bundle in sorted(of))
 
 
 def _share(place: Place) -> dict[str, float]:
@@ -302,9 +371,11 @@ async def _stored(function: Any, *args: Any, **kwargs: Any) -> Any:
     return await _gcs.ask(function, *args, namespace=NAMESPACE.encode(), **kwargs)
 
 
-def _kill_begun(begun: asyncio.Future[Any]) -> None:
+def _kill_begun(name: str, begun: asyncio.Future[Any]) -> None:
     if not begun.cancelled() and begun.exception() is None:
         kill_actor(begun.result())
+        if name.startswith(REPLICA_PREFIX):
+            _end_group(name)
 
 
 def _nodes() -> tuple[list[dict[str, Any]], dict[str, Any], Any]:

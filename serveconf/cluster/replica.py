@@ -125,6 +125,7 @@ class Replica:
             phase=Phase.STARTING,
             config_hash=order.deployment.config_hash,
             node_id=surroundings.node_id,
+            bundle_nodes=surroundings.bundle_nodes,
             pid=os.getpid(),
             uds=self._uds,
             started=time.time(),

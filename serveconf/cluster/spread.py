@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from serveconf.plan.state import DesiredDeployment, Phase, ReplicaState
-from serveconf.reconcile.asked import asked_resources, has, selectors_of
+from serveconf.reconcile.asked import asked_resources, group_of, has, selectors_of
 from serveconf.reconcile.labels import rank
 from serveconf.reconcile.ports import NodeState
 
@@ -24,6 +24,8 @@ def best_node(
     options = deployment.spec.get("ray_actor_options", {})
     asked, selectors = asked_resources(options), selectors_of(deployment.spec)
     ranks = {node.id: rank(selectors, node.labels) for node in nodes}
+    if group_of(deployment.spec) is not None:
+        return ""  # the engine finds nodes for all of its bundles together
     replicas = list(replicas)
     there = [r for r in replicas if r.phase in THERE]
     mine = Counter(r.node_id for r in there if (r.stack, r.deployment, r.version) == key_of(stack, deployment))

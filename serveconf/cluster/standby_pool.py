@@ -15,7 +15,8 @@ from serveconf.cluster.logs import get_logger
 from serveconf.cluster.orders import Orders, kind_of_order, place_of
 from serveconf.cluster.settings import STANDBY_PREFIX
 from serveconf.plan.state import Phase, ReplicaState, StandbyState
-from serveconf.reconcile.asked import asked_resources, has, standby_kind
+from serveconf.reconcile.asked import asked_resources, standby_kind
+from serveconf.reconcile.placement import missing
 from serveconf.reconcile.ports import NodeState, ProcessOrder, ReplicaOrder, StandbyOrder
 
 log = get_logger("cluster")
@@ -96,8 +97,7 @@ class StandbyPool:
 
     def make_room(self, order: ReplicaOrder | ProcessOrder, nodes: Sequence[NodeState]) -> None:
         """They never stand in the way of a replica: where no node has room for it beside them, they go."""
-        asked = asked_resources(order.deployment.spec["ray_actor_options"])
-        if not any(has(node.available, asked) for node in nodes):
+        if missing(order.deployment.spec, nodes):
             for standby_id in list(self.handles):
                 self.stop(standby_id)
 

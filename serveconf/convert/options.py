@@ -11,7 +11,8 @@ Note = Callable[[str, str], None]
 
 _SAME = (
     "max_ongoing_requests", "max_queued_requests", "user_config", "health_check_period_s", "health_check_timeout_s",
-    "graceful_shutdown_timeout_s", "max_replicas_per_node",
+    "graceful_shutdown_timeout_s", "max_replicas_per_node", "placement_group_bundles",
+    "placement_group_strategy",
 )  # fmt: skip
 _ACTOR = (
     "num_cpus", "num_gpus", "memory", "resources", "accelerator_type", "runtime_env", "label_selector", "fallback_strategy",

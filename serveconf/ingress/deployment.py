@@ -45,6 +45,8 @@ class DeploymentOptions(TypedDict, total=False):
     logging: dict[str, Any]
     ray_actor_options: dict[str, Any]
     max_replicas_per_node: int | None
+    placement_group_bundles: list[dict[str, float]] | None
+    placement_group_strategy: str | None
     rollout: dict[str, Any]
     match: dict[str, Any] | None
     session_affinity: dict[str, Any] | None

@@ -23,7 +23,7 @@ from serveconf.spec.models import DeploymentSpec, HttpOptions, MiddlewareSpec, S
 
 Files = Mapping[str, str]  # path -> content hash
 # Unsaid they make the version that there was before there were such keys
-LATER = ("max_replicas_per_node",)
+LATER = ("max_replicas_per_node", "placement_group_bundles", "placement_group_strategy")
 LATER_FOR_RAY = ("fallback_strategy",)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+
+from serveconf.spec.models import GroupStrategy
 
 Resources = dict[str, float]
 
@@ -14,8 +16,35 @@ CRUMB = 1e-6  # sums of 0.1 are not exact
 SHARE = "share:"  # of a whole that each node has once for each deployment: with it max_replicas_per_node is a resource
 
 
+class Group(msgspec.Struct, frozen=True):
+    """The placement group of each replica."""
+
+    bundles: tuple[Resources, ...]
+    strategy: GroupStrategy
+
+
+def group_of(spec: Mapping[str, Any]) -> Group | None:
+    """Where its replicas have one."""
+    bundles = spec.get("placement_group_bundles")
+    if not bundles:
+        return None
+    held = tuple({name: amount for name, amount in bundle.items() if amount > 0} for bundle in bundles)
+    return Group(held, GroupStrategy(spec.get("placement_group_strategy") or GroupStrategy.PACK))
+
+
+def summed(bundles: Iterable[Resources]) -> Resources:
+    """What they hold together."""
+    total: Resources = {}
+    for bundle in bundles:
+        for name, amount in bundle.items():
+            total[name] = total.get(name, 0) + amount
+    return total
+
+
 def asked_by(name: str, spec: Mapping[str, Any]) -> Resources:
-    """What one replica takes of a node, its share of it as one of so many included."""
+    """What one replica takes of a node, or of several, its share of it as one of so many included."""
+    if (group := group_of(spec)) is not None:
+        return summed(group.bundles)
     most = spec.get("max_replicas_per_node")
     share = {SHARE + counts_as(name, spec): 1 / most} if most else {}
     return asked_resources(spec.get("ray_actor_options") or {}) | share
@@ -62,8 +91,8 @@ def kind_of(options: Mapping[str, Any]) -> str | None:
 
 
 def standby_kind(spec: Mapping[str, Any]) -> str | None:
-    """``kind_of`` a deployment's replicas. None too where the engine counts them on each node: a standby was not counted."""
-    return None if spec.get("max_replicas_per_node") else kind_of(spec.get("ray_actor_options") or {})
+    """``kind_of`` a deployment's replicas. None too where the engine counts them on each node, or places them as a group."""
+    return None if spec.get("max_replicas_per_node") or group_of(spec) else kind_of(spec.get("ray_actor_options") or {})
 
 
 def has(there: Mapping[str, float], asked: Resources) -> bool:

@@ -9,17 +9,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from msgspec.structs import replace
 
 from serveconf.errors import AuthorError
 from serveconf.plan.processes import leads, members
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
-from serveconf.reconcile.asked import CRUMB, SHARE, Resources, asked_by, asked_resources, has, selectors_of
+from serveconf.reconcile.asked import (
+    CRUMB,
+    SHARE,
+    Group,
+    Resources,
+    asked_by,
+    asked_resources,
+    group_of,
+    has,
+    selectors_of,
+    summed,
+)
+from serveconf.reconcile.bundles import how_many, places, take
 from serveconf.reconcile.labels import rank, unmet
 from serveconf.reconcile.ports import NodeState
 from serveconf.reconcile.rollout import limits
+from serveconf.spec.models import GroupStrategy
 
 LIVE = (ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.UNHEALTHY)
 
@@ -42,17 +55,73 @@ def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:
     for deployment in desired.deployments:
         asked, selectors = asked_resources(_options(deployment)), selectors_of(deployment.spec)
         fitting = [node for node in nodes if rank(selectors, node.labels) is not None]
-        if not nodes or any(has(node.total, asked) for node in fitting):
+        group = group_of(deployment.spec)
+        if not nodes or (group is None and any(has(node.total, asked) for node in fitting)):
             continue
         if not fitting:
             unmets = (unmet(selector, [node.labels for node in nodes]) for selector in selectors)
             why = f": no node has the labels that it asks for: {'; nor '.join(unmets)}"
             hint = "correct ray_actor_options.label_selector, or add a node with these labels"
+        elif group is not None:
+            if not (why := _group_lacks(group, fitting)):
+                continue
+            hint = "lower placement_group_bundles, or add nodes that have what is asked for"
         else:
             of = "fits on no node that has its labels" if selectors[0] else "fits on no node"
             why = f" {of}: each replica asks for {_lacking(asked, fitting)}"
             hint = "lower ray_actor_options, or add a node that has what is asked for"
         raise DoesNotFit(f"deployment '{deployment.name}'{why}", deployment=deployment.name, hint=hint)
+
+
+def _group_lacks(group: Group, nodes: Sequence[NodeState]) -> str:
+    """Why a placement group would not fit on these nodes if they were empty; nothing where it would."""
+    totals = [node.total for node in nodes]
+    if places(group, totals) is not None:
+        return ""
+    for number, bundle in enumerate(group.bundles, 1):
+        if not any(has(total, bundle) for total in totals):
+            return f" fits on no node: bundle {number} of its placement group asks for {_lacking(bundle, nodes)}"
+    many, fit = len(group.bundles), how_many(group, totals)
+    match group.strategy:
+        case GroupStrategy.STRICT_PACK:
+            together = _lacking(summed(group.bundles), nodes)
+            return (
+                f" fits on no node: the {many} bundles of its placement group ask together (STRICT_PACK) for {together}"
+            )
+        case GroupStrategy.STRICT_SPREAD:
+            return f" fits on no {many} nodes: each bundle of its placement group takes one (STRICT_SPREAD), and {fit} find one"
+        case GroupStrategy.PACK | GroupStrategy.SPREAD:
+            return f" fits on no nodes: of the {many} bundles of its placement group {fit} have room at a time"
+        case _:
+            assert_never(group.strategy)
+
+
+def missing(spec: Mapping[str, Any], nodes: Sequence[NodeState]) -> str:
+    """What one more replica lacks just now, and where; nothing where there is room. Empty too where nobody knows."""
+    nodes = [node for node in nodes if not node.drains and rank(selectors_of(spec), node.labels) is not None]
+    asked, group = asked_by("", spec), group_of(spec)
+    asked = {name: amount for name, amount in asked.items() if not name.startswith(SHARE)}
+    free = [node.available for node in nodes]
+    if not any(free) or (any(has(one, asked) for one in free) if group is None else places(group, free) is not None):
+        return ""
+    left = "; ".join(
+        f"node {node.id[:8]}: " + ", ".join(f"{name} {max(0, node.available.get(name, 0)):g}" for name in asked)
+        for node in sorted(nodes, key=lambda node: node.id)[:8]
+    )
+    return f"no room just now for a replica that asks for {said_of(spec)} (left: {left})"
+
+
+def said_of(spec: Mapping[str, Any]) -> str:
+    """What one replica asks for, for people."""
+    group = group_of(spec)
+    if group is not None:
+        bundles = " + ".join(_amounts(bundle) for bundle in group.bundles)
+        return f"a placement group ({group.strategy}) of {bundles}"
+    return _amounts(asked_resources(spec.get("ray_actor_options") or {})) or "no resources"
+
+
+def _amounts(resources: Resources) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
 
 
 def _lacking(asked: Resources, nodes: Sequence[NodeState]) -> str:
@@ -180,12 +249,23 @@ class _Free:
         """Place so many replicas, each on the first node that has room, best labels first; returns how many found one."""
         asked, selectors, placed = _asked(deployment), selectors_of(deployment.spec), 0
         ranks = {node_id: rank(selectors, self._labels[node_id]) for node_id in self.nodes}
-        for node_id in sorted((one for one in ranks if ranks[one] is not None), key=lambda one: ranks[one] or 0):
+        best_first = sorted((one for one in ranks if ranks[one] is not None), key=lambda one: ranks[one] or 0)
+        if (group := group_of(deployment.spec)) is not None:
+            return self._take_groups(group, [self.nodes[node_id] for node_id in best_first], count)
+        for node_id in best_first:
             free = self.nodes[node_id]
             while placed < count and has(free, asked):
                 for name, amount in asked.items():
                     free[name] -= amount
                 placed += 1
+        return placed
+
+    def _take_groups(self, group: Group, nodes: list[Resources], count: int) -> int:
+        placed = 0
+        while placed < count and (where := places(group, nodes)) is not None:
+            for node, bundle in zip(where, group.bundles, strict=True):
+                take(nodes[node], bundle)
+            placed += 1
         return placed
 
     def left(self, asked: Resources) -> str:
@@ -206,7 +286,12 @@ def _held(replicas: Sequence[ReplicaState], current: DesiredStack | None) -> dic
     for replica in _one_each(replicas):
         deployment = current.deployment(replica.deployment) if current and current.name == replica.stack else None
         if deployment is not None:
-            held.setdefault(replica.node_id, []).append(_asked(deployment))
+            group = group_of(deployment.spec)
+            if group is None or len(replica.bundle_nodes) != len(group.bundles):
+                held.setdefault(replica.node_id, []).append(_asked(deployment))
+            else:
+                for node_id, bundle in zip(replica.bundle_nodes, group.bundles, strict=True):
+                    held.setdefault(node_id, []).append(bundle)
     return held
 
 
@@ -228,12 +313,11 @@ def _shares(
 
 def _no_room(need: Need, placed: int, free: _Free, hint: str) -> DoesNotFit:
     asked = _asked(need.deployment)
-    said = ", ".join(f"{name} {amount:g}" for name, amount in asked.items() if not name.startswith(SHARE))
     most, wanted = _most(need.deployment), need.new
     at_most = f", at most {most} of them on a node" if most else ""
     return DoesNotFit(
         f"there is room for {min(placed, wanted)} of {wanted} new replicas of deployment '{need.deployment.name}', "
-        f"each of which asks for {said or 'no resources'}{at_most} (left: {free.left(asked)})",
+        f"each of which asks for {said_of(need.deployment.spec)}{at_most} (left: {free.left(asked)})",
         deployment=need.deployment.name,
         hint=hint,
     )

@@ -25,6 +25,7 @@ from serveconf.plan.state import DesiredStack
 from serveconf.reconcile.ports import Preflight, Question, TargetReport
 from serveconf.reconcile.requests import ApplyRequest
 from serveconf.routing import Middleware
+from serveconf.spec.groups import group_conflicts
 from serveconf.spec.models import DeploymentSpec, MiddlewareSpec, StackSpec
 from serveconf.tracing import MISSING, MISSING_HINT, is_installed
 
@@ -298,5 +299,10 @@ def _with_options(spec: StackSpec, reports: Mapping[str, TargetReport]) -> Stack
         if options:
             said = deployment.model_dump(mode="json", exclude_unset=True)
             deployment = DeploymentSpec.model_validate_json(msgspec.json.encode({**options, **said}))
+            for one in group_conflicts(deployment.model_dump(mode="json")):
+                message = one.message.replace("{first}", "" if one.first is None else one.first)
+                raise AuthorError(
+                    f"deployment '{deployment.name}': {one.key}: {message}", hint=one.hint, code="invalid_spec"
+                )
         deployments.append(deployment)
     return spec.model_copy(update={"deployments": deployments})

@@ -135,7 +135,7 @@ def _value_error(error: ErrorDetails, shape: Shape, path: str, reading: Reading)
 _OUR_KINDS = frozenset(
     {
         "prefix", "path", "host", "import_path", "name", "percent", "choice", "runtime_env", "resources", "time",
-        "timezone", "method", "header", "steps", "cookie", "url", "label_selector",
+        "timezone", "method", "header", "steps", "cookie", "url", "label_selector", "bundle",
     }
 )  # fmt: skip
 

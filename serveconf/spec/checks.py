@@ -248,6 +248,23 @@ def check_resources(resources: dict[str, float]) -> dict[str, float]:
     return resources
 
 
+def check_bundle(bundle: dict[str, float]) -> dict[str, float]:
+    """Ray's names of resources, and at least one amount that is more than nothing."""
+    for key, message in _NOT_IN_A_BUNDLE.items():
+        if key in bundle:
+            raise _inside("bundle", message, key)
+    if not any(isinstance(amount, Broken) or amount > 0 for amount in bundle.values()):
+        raise PydanticCustomError("bundle", "must hold at least one resource, such as {CPU: 1}")
+    return bundle
+
+
+def check_bundles(bundles: list[dict[str, float]]) -> list[dict[str, float]]:
+    """A group has something in it."""
+    if not bundles:
+        raise PydanticCustomError("bundle", "must have at least one bundle, or be null")
+    return bundles
+
+
 def check_label_condition(condition: str) -> str:
     """One of Ray's forms."""
     if not re.fullmatch(LABEL_CONDITION, condition):
@@ -259,6 +276,13 @@ _RAYS_OWN: dict[str, LiteralString] = {
     "CPU": "is no custom resource: set num_cpus",
     "GPU": "is no custom resource: set num_gpus",
     "memory": "is no custom resource: set memory beside resources",
+}
+
+
+_NOT_IN_A_BUNDLE: dict[str, LiteralString] = {
+    "num_cpus": "is no resource of Ray: in a bundle it is CPU",
+    "num_gpus": "is no resource of Ray: in a bundle it is GPU",
+    "resources": "is no resource of Ray: custom resources stand in the bundle itself",
 }
 
 

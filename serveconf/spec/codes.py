@@ -49,6 +49,7 @@ CODES: dict[str, str] = {
     "runtime_env": "A runtime environment with keys or values that it cannot have.",
     "resources": "A custom resource with the name of one of Ray's own.",
     "label_selector": "A condition on a node's label that Ray does not know.",
+    "bundle": "A bundle of a placement group that holds nothing, or something that Ray does not know.",
     "app_dir": "An app_dir that is no folder.",
     "not_supported": "A field whose behaviour is not built yet.",
     # between fields

@@ -81,8 +81,7 @@ _NO_EQUAL: dict[str, set[str]] = {
     "": {"grpc_options", "target_capacity"},
     "http_options": {"num_cpus"},
     "deployments[]": {
-        "external_scaler_enabled", "graceful_shutdown_wait_loop_s",
-        "placement_group_bundles", "placement_group_strategy", "request_router_config",
+        "external_scaler_enabled", "graceful_shutdown_wait_loop_s", "request_router_config",
     },
     "deployments[].autoscaling_config": {
         "aggregation_function", "look_back_period_s", "metrics_interval_s",

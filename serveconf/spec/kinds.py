@@ -14,6 +14,7 @@ from serveconf.spec.checks import (
     MOST_REPLICAS,
     NAME,
     PERCENT,
+    check_bundle,
     check_count_or_percent,
     check_host,
     check_import_path,
@@ -57,6 +58,7 @@ Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(check_
 Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bundle = Annotated[dict[str, Amount], AfterValidator(check_bundle)]
 PositiveFactor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Percent = Annotated[str, Field(pattern=PERCENT)]
 ReplicaCount = Annotated[

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from serveconf.spec.checks import check_prefix, check_resources, check_runtime_env
+from serveconf.spec.checks import check_bundles, check_prefix, check_resources, check_runtime_env
 from serveconf.spec.kinds import (
     Amount,
+    Bundle,
     Cost,
     CountOrPercent,
     FieldName,
@@ -45,6 +46,7 @@ __all__ = [
     "DeploymentOptions",
     "DeploymentSpec",
     "FallbackSpec",
+    "GroupStrategy",
     "HttpOptions",
     "Location",
     "LoggingSpec",
@@ -97,6 +99,23 @@ def _access_log(value: Any) -> Any:
         if value not in {kind.value for kind in AccessLog}:
             raise PydanticCustomError("choice", "must be json, combined or null")
         return AccessLog(value)
+    return value
+
+
+class GroupStrategy(StrEnum):
+    """How the bundles of a placement group lie on the nodes. Names and meanings are Ray's."""
+
+    PACK = "PACK"  # on as few nodes as possible
+    SPREAD = "SPREAD"  # on as many as possible
+    STRICT_PACK = "STRICT_PACK"  # on one node
+    STRICT_SPREAD = "STRICT_SPREAD"  # each on a node of its own
+
+
+def _group_strategy(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in {kind.value for kind in GroupStrategy}:
+            raise PydanticCustomError("choice", "must be PACK, SPREAD, STRICT_PACK, STRICT_SPREAD or null")
+        return GroupStrategy(value)
     return value
 
 
@@ -264,7 +283,8 @@ class RolloutSpec(Strict):
 
 
 SHARED = (  # a process has one of each
-    "num_replicas", "autoscaling_config", "ray_actor_options", "max_replicas_per_node", "rollout", "logging",
+    "num_replicas", "autoscaling_config", "ray_actor_options", "max_replicas_per_node", "placement_group_bundles",
+    "placement_group_strategy", "rollout", "logging",
 )  # fmt: skip
 
 
@@ -358,6 +378,14 @@ class DeploymentOptions(Strict):
         default=None, examples=[None, 1], json_schema_extra=costs(Cost.ROLL)
     )
     """How many of its replicas may be on one node at a time, those that a change replaces among them; null: no limit."""
+    placement_group_bundles: (
+        Annotated[list[Bundle], AfterValidator(check_bundles), Field(json_schema_extra={"minItems": 1})] | None
+    ) = Field(default=None, examples=[None, [{"CPU": 1, "GPU": 1}, {"GPU": 1}]], json_schema_extra=costs(Cost.ROLL))
+    """A Ray placement group for each replica: its actor is in the first bundle, what that starts in Ray in the group; null: none."""
+    placement_group_strategy: Annotated[
+        GroupStrategy | None, BeforeValidator(_group_strategy, json_schema_input_type=GroupStrategy | None)
+    ] = Field(default=None, examples=[None, "STRICT_PACK"], json_schema_extra=costs(Cost.ROLL))
+    """How the bundles lie on the nodes: PACK, SPREAD, STRICT_PACK (one node) or STRICT_SPREAD (a node each); null: PACK."""
     logging: LoggingSpec | None = Field(
         default=None, examples=[None, {"level": "debug", "format": "json"}], json_schema_extra=costs(Cost.ROLL)
     )

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from serveconf.spec.claims import Claim, Lost, claims_of, lost_claims
+from serveconf.spec.groups import group_conflicts
 from serveconf.spec.models import SHARED, AutoscalingConfig, DeploymentOptions, DeploymentSpec, RolloutSpec
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS
 
@@ -50,6 +51,9 @@ def check_rules(data: dict[str, Any]) -> Iterator[Finding]:
         yield from _affinity(path, entry)
         yield from _timeouts(path, entry, front_timeout)
         yield from _nodes(path, entry)
+        for one in group_conflicts(entry):
+            first = f"{path}.{one.first}" if one.first else None
+            yield Finding(path=f"{path}.{one.key}", message=one.message, code="conflict", hint=one.hint, first=first)
     yield from _processes(entries)
 
 

@@ -15,6 +15,8 @@ from serveconf.cluster.settings import ClusterSettings
 from serveconf.errors import EngineSilent
 from serveconf.figures import LoadReport, ProxyFigures, ReplicaFigures
 from serveconf.plan.state import Phase, ProxyState, ReplicaState, StandbyState
+from serveconf.reconcile.asked import Group
+from serveconf.reconcile.bundles import places, take
 from serveconf.reconcile.ports import (
     Answers,
     Counters,
@@ -28,6 +30,7 @@ from serveconf.reconcile.ports import (
     Totals,
 )
 from serveconf.routing import Generation, decode
+from serveconf.spec.models import GroupStrategy
 from serveconf.testing.memory import MemoryStore
 
 
@@ -240,6 +243,7 @@ class FakeActor:
         self.name = name
         self.hosted: Any = make(False)
         self.why_dead = ""
+        self.placed = True
         self.away = False
         self.hung = asyncio.Event()
         self.hung.set()
@@ -288,6 +292,12 @@ class FakeActor:
         self.why_dead = why
         self._tell()
 
+    def begin(self, **where: Any) -> None:
+        """It has waited for its place, which is here; before that nothing of it answers."""
+        self.hosted.state = replace(self.hosted.state, **where)
+        self.placed = True
+        self.hung.set()
+
     def leave(self) -> None:
         """It can't be reached."""
         self.away = True
@@ -318,7 +328,7 @@ class FakeActor:
             _, method, args = args
         if method == "blocked":
             return await self._blocked(*args)
-        if method != "read_log":  # answered although its loop is blocked
+        if method != "read_log" or not self.placed:  # answered although its loop is blocked
             await self.hung.wait()
         if method == "become":
             kind, (order, settings) = args
@@ -347,6 +357,10 @@ class FakeEngine:
             NodeState(id=f"node{i}", is_head=i == 0, total={"CPU": 64.0}, available={"CPU": 64.0}) for i in range(nodes)
         )
         self._store = store or MemoryStore()
+        self.groups: dict[
+            str, tuple[str, ...]
+        ] = {}  # by the name of the actor: on which node each bundle is; none: it waits
+        self._places: dict[str, Place] = {}
         self.silent_s: float | None = None  # its bookkeeping does not answer
 
     def silent_for(self) -> float | None:
@@ -378,7 +392,38 @@ class FakeEngine:
             return FakeProxy(args[0], self._store, restarted=restarted)
 
         actor = self.actors[name] = FakeActor(name, make, restarts=place.restarts)
+        if place.bundles:
+            actor.hung.clear()
+            actor.placed = False
+            self._places[name], self.groups[name] = place, ()
+            self._place_groups()
         return actor
+
+    def _place_groups(self) -> None:
+        """Those that wait, as far as there is room beside the others."""
+        free = [dict(node.available) for node in self.live_nodes]
+        ids = [node.id for node in self.live_nodes]
+        for name, nodes in self.groups.items():
+            for node_id, bundle in zip(nodes, self._places[name].bundles, strict=False):
+                take(free[ids.index(node_id)], bundle)
+        for name in [name for name, nodes in self.groups.items() if not nodes]:
+            group = Group(tuple(self._places[name].bundles), GroupStrategy(self._places[name].strategy))
+            if (where := places(group, free)) is not None:
+                for node, bundle in zip(where, group.bundles, strict=True):
+                    take(free[node], bundle)
+                self.groups[name] = tuple(ids[node] for node in where)
+                self.actors[name].begin(bundle_nodes=self.groups[name], node_id=ids[where[0]])
+
+    def _end_group(self, name: str) -> None:
+        self._places.pop(name, None)
+        if self.groups.pop(name, None) is not None:
+            self._place_groups()
+
+    async def tidy(self) -> None:
+        """See the port."""
+        await asyncio.sleep(0)
+        for name in self.groups.keys() - {name for name, actor in self.actors.items() if not actor.why_dead}:
+            self._end_group(name)
 
     async def find(self, name: str) -> Remote | None:
         """See the port."""
@@ -401,6 +446,7 @@ class FakeEngine:
         else:
             self.actors.pop(remote.name, None)
             remote.end()
+            self._end_group(remote.name)
 
     async def nodes(self) -> tuple[NodeState, ...]:
         """See the port."""

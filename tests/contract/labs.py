@@ -116,6 +116,10 @@ class ActorLab(Lab):
         self.actors = self.cluster = ActorCluster(self.engine, SETTINGS)
         await self.cluster.refresh(serving)
 
+    @abstractmethod
+    def groups(self) -> list[str]:
+        """The placement groups that there are."""
+
 
 class FakeEngineLab(ActorLab):
     """``ActorCluster`` over ``FakeEngine``."""
@@ -123,6 +127,10 @@ class FakeEngineLab(ActorLab):
     def __init__(self) -> None:
         self.fake = FakeEngine()
         super().__init__(self.fake)
+
+    def groups(self) -> list[str]:
+        """See ActorLab."""
+        return sorted(self.fake.groups)
 
     async def kill_replica(self, replica_id: str) -> None:
         """See Lab."""
@@ -139,6 +147,12 @@ class RayLab(ActorLab):
     good = "starlette.applications:Starlette"
     broken = "no_such_module:app"
     limit_s = 60.0
+
+    def groups(self) -> list[str]:
+        """See ActorLab."""
+        from ray.util import placement_group_table
+
+        return sorted(group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED")
 
     async def kill_replica(self, replica_id: str) -> None:
         """See Lab."""

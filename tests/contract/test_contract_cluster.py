@@ -8,6 +8,7 @@ import pytest
 from labs import ActorLab, Lab
 from msgspec.structs import replace
 
+from serveconf.cluster.settings import REPLICA_PREFIX
 from serveconf.errors import CodeFailed, OperatorError
 from serveconf.reconcile.asked import kind_of
 from serveconf.reconcile.ports import ProcessOrder, StandbyOrder
@@ -288,3 +289,29 @@ def process(lab: Lab) -> ProcessOrder:
     a, b = lab.order(1), lab.order(2)
     b = replace(b, id="default.b.2", deployment=replace(b.deployment, name="b"))
     return ProcessOrder(id="both", replicas=(a, b))
+
+
+async def test_a_placement_group_ends_with_its_replica_however_that_ends(actors: ActorLab) -> None:
+    said = {"placement_group_bundles": [{"CPU": 0.5}, {"CPU": 1}], "placement_group_strategy": "STRICT_PACK"}
+    one, two = await ready(actors, 1, **said), await ready(actors, 2, **said)
+    assert actors.groups() == [REPLICA_PREFIX + one, REPLICA_PREFIX + two]
+    state = actors.replica(one)
+    assert state is not None and state.bundle_nodes == (state.node_id, state.node_id)
+    await actors.cluster.stop_replica(one, drain_s=1)
+    await actors.until(lambda: actors.groups() == [REPLICA_PREFIX + two])
+    await actors.kill_replica(two)
+    await actors.until(lambda: actors.phase(two) == "Failed")
+    await actors.another_controller()  # it has died before it could clear away what had failed
+    await actors.until(lambda: not actors.groups())
+
+
+async def test_a_group_that_has_no_room_waits_says_what_is_missing_and_goes_with_its_order(actors: ActorLab) -> None:
+    order = actors.order(1, placement_group_bundles=[{"CPU": 1}, {"CPU": 100}])
+    await actors.cluster.start_replica(order)
+    following = asyncio.ensure_future(actors.actors.keep_nodes_fresh())
+    await actors.until(lambda: "no room just now" in getattr(actors.replica(order.id), "message", ""))
+    assert actors.phase(order.id) == "Starting"
+    assert "a placement group (PACK) of CPU 1 + CPU 100 (left: node" in getattr(actors.replica(order.id), "message", "")
+    following.cancel()
+    await actors.cluster.stop_replica(order.id, drain_s=1)
+    await actors.until(lambda: not actors.groups())

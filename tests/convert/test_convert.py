@@ -70,7 +70,9 @@ applications:
         user_config: {language: french}
         autoscaling_config: {max_replicas: 4, target_num_ongoing_requests_per_replica: 3, smoothing_factor: 2}
         ray_actor_options: {num_cpus: 0.2, num_gpus: 1, runtime_env: {pip: [numpy]}}
-        placement_group_strategy: PACK
+        placement_group_bundles: [{CPU: 1, GPU: 1}, {GPU: 1}]
+        placement_group_strategy: STRICT_PACK
+        placement_group_bundle_label_selector: [{zone: a}]
   - import_path: other:app
     deployments:
     - {name: Other, num_replicas: 2, max_ongoing_requests: 3, ray_actor_options: {num_cpus: 1}, max_replicas_per_node: 1}
@@ -97,6 +99,8 @@ def test_what_has_an_equal_is_taken_over() -> None:
                     "num_gpus": 1,
                     "runtime_env": {"env_vars": {"A": "1"}, "pip": ["numpy"]},
                 },
+                "placement_group_bundles": [{"CPU": 1, "GPU": 1}, {"GPU": 1}],
+                "placement_group_strategy": "STRICT_PACK",
             },
             {
                 "name": "Other",
@@ -118,7 +122,7 @@ def test_what_has_no_equal_is_noted() -> None:
         "http_options.num_cpus",
         "grpc_options",
         "applications[0].deployments[0].autoscaling_config.smoothing_factor",
-        "applications[0].deployments[0].placement_group_strategy",
+        "applications[0].deployments[0].placement_group_bundle_label_selector",
         "applications[0].runtime_env.working_dir",
     }
     assert not any("max_ongoing_requests" in note or "num_cpus: is" in note for note in notes if "ions[0]" in note)
