@@ -134,8 +134,11 @@ def replica(path: str, secret: str) -> None:
     """The app behind a WireServer."""
     import uvloop
 
+    from serveconf.cluster.allocator import keep_freed_memory
     from serveconf.ingress.files import passes_files
     from serveconf.wire import WireServer
+
+    keep_freed_memory()
 
     async def serve() -> None:
         app = make_app()
@@ -150,11 +153,14 @@ def proxy(port: int, path: str, secret: str) -> None:
     """A proxy as it runs in a cluster: edge, table, dispatch; one route, no middlewares."""
     import uvloop
 
+    from serveconf.cluster.allocator import keep_freed_memory
     from serveconf.proxy.app import ProxyApp
     from serveconf.proxy.dispatch import Backend
     from serveconf.proxy.pool import ReplicaPool
     from serveconf.proxy.server import ProxyServer
     from serveconf.routing import Generation, ReplicaAddress, Route
+
+    keep_freed_memory()
 
     async def serve() -> None:
         pool = ReplicaPool(node_id="n", secret=bytes.fromhex(secret))

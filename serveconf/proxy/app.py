@@ -45,6 +45,7 @@ class ProxyApp:
         edge: Edge | None = None,
     ) -> None:
         self.edge = edge or Edge()
+        self.edge.lends_bodies = True  # a ``Backend`` knows them; middlewares are given bytes
         self._builder = Builder(
             pool=pool,
             backend_factory=backend_factory,

@@ -94,6 +94,7 @@ class Edge:
         self.app: ASGIApp = _no_app
         self.forwarded_app: ASGIApp = _no_app  # for requests that say for whom they were forwarded
         self.front = Front()
+        self.lends_bodies = False  # its app knows bodies that are views of memory (``LENT``), not ASGI's bytes alone
         self.kept_bytes = 0  # of request bodies that came and were not taken yet
         self.date_line = b""
         self.use(self.front)

@@ -17,7 +17,7 @@ from serveconf.proxy.call import ResponseCut
 from serveconf.proxy.rules import HOP_BY_HOP, STATUS_LINES, field_name, is_injected
 from serveconf.proxy.sendfile import send_file
 from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
-from serveconf.wire import BODY_FOLLOWS, Strand
+from serveconf.wire import BODY_FOLLOWS, LENT, Strand, park, running
 
 if TYPE_CHECKING:
     from serveconf.proxy.protocol import HttpProtocol
@@ -49,6 +49,7 @@ class Exchange:
         "keep_alive",
         "more_body",
         "news",
+        "reader",
         "receivers",
         "request_id",
         "scope",
@@ -74,12 +75,13 @@ class Exchange:
         self.strand: Strand | None = None  # that runs it
         self.disconnected = False
         # the request's body
-        self.body: list[bytes] = []
+        self.body: list[bytes | memoryview] = []
         self.body_waiting = 0  # bytes of it that the app has not taken
         self.body_total = 0
         self.more_body = True
         self.end_told = False
         self.news: asyncio.Event | None = None
+        self.reader: Strand | None = None  # parked in ``receive``
         self.receivers = 0
         # the answer
         self.started = False
@@ -133,11 +135,12 @@ class Exchange:
         """The client went away. Whoever waits in ``receive`` learns it there; an app that waits elsewhere is cancelled."""
         self.disconnected = True
         self.let_go_of_body()
+        has_receiver = self.receivers > 0
         self.tell()
-        if not self.receivers and self.strand is not None and not self.complete:
+        if not has_receiver and self.strand is not None and not self.complete:
             self.strand.cancel()
 
-    def take(self, body: bytes) -> None:
+    def take(self, body: bytes | memoryview) -> None:
         """A part of the body came in."""
         self.body.append(body)
         size = len(body)
@@ -148,7 +151,10 @@ class Exchange:
         self.tell()
 
     def tell(self) -> None:
-        """There is news for ``receive``."""
+        """There is news for ``receive``. A strand that waits there goes on in here, so what has come may be taken now."""
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            reader.resume()
         if self.news is not None:
             self.news.set()
 
@@ -163,16 +169,28 @@ class Exchange:
         while not (self.disconnected or self.complete):
             if self.body or not (self.more_body or self.end_told):
                 return self._take_body()
-            if self.news is None:
-                self.news = asyncio.Event()
             self.connection.resume_reading()
-            self.news.clear()
             self.receivers += 1
             try:
-                await self.news.wait()
+                await self._hear_news()
             finally:
                 self.receivers -= 1
         return {"type": "http.disconnect"}
+
+    async def _hear_news(self) -> None:
+        strand = running()
+        if strand is not None and self.reader is None:
+            self.reader = strand
+            try:
+                await park()
+            finally:
+                if self.reader is strand:  # it was cancelled
+                    self.reader = None
+            return
+        if self.news is None:
+            self.news = asyncio.Event()
+        self.news.clear()
+        await self.news.wait()
 
     def _take_body(self) -> Message:
         parts = self.body
@@ -181,7 +199,10 @@ class Exchange:
         self.let_go_of_body()
         self.end_told = not self.more_body
         self.connection.resume_reading()
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
+        message = {"type": "http.request", "body": body, "more_body": self.more_body}
+        if type(body) is memoryview:
+            message[LENT] = True
+        return message
 
     def let_go_of_body(self) -> None:
         """What waits of it will not be taken."""

@@ -16,7 +16,7 @@ from serveconf.code.by_value import by_value_file, read_by_value
 from serveconf.errors import CodeFailed
 from serveconf.proxy.importing import CodeFolders, import_attribute, user_traceback
 from serveconf.routing import Middleware
-from serveconf.wire import SENDS_FILES, need_task
+from serveconf.wire import LENT, SENDS_FILES, need_task
 
 MiddlewareFactory = Callable[..., ASGIApp]
 Imported = tuple[MiddlewareFactory, Sequence[Any], dict[str, Any]]
@@ -64,7 +64,7 @@ def build_stack(middlewares: Sequence[tuple[Middleware, Imported]], innermost: A
                 f"middleware {middleware.import_path} gave a {type(app).__name__}, which is no ASGI app",
                 hint="a middleware is called with the next ASGI app, then its arguments, and is or returns an ASGI app",
             )
-    return in_task(app)
+    return in_task(_with_plain_requests(app))
 
 
 def in_task(app: ASGIApp) -> ASGIApp:
@@ -87,6 +87,21 @@ def _with_plain_bodies(app: ASGIApp) -> ASGIApp:
             return send(plain_body(message))
 
         await app(scope, receive, plain)
+
+    return run
+
+
+def _with_plain_requests(app: ASGIApp) -> ASGIApp:
+    """``app`` for whoever knows ASGI only: what the edge has received into memory of its own becomes bytes."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        async def plain() -> Message:
+            message = await receive()
+            if message.pop(LENT, False):
+                message["body"] = bytes(message["body"])
+            return message
+
+        await app(scope, plain, send)
 
     return run
 

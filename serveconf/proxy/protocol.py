@@ -25,6 +25,7 @@ from serveconf.proxy.clocks import Wait
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.exchange import Exchange
 from serveconf.proxy.head import RequestHead
+from serveconf.proxy.long_body import LONG_BYTES, LongBody
 from serveconf.proxy.rules import STATUS_LINES, Refused
 from serveconf.proxy.sweep import Clocks
 from serveconf.proxy.upgrade import parser_within_body
@@ -67,6 +68,7 @@ class HttpProtocol(asyncio.Protocol):
         self._packet = 0  # size of what is being parsed
         self._barren_bytes = 0  # received within a body since it last grew
         self._sends_files = False  # to the socket itself
+        self._lends_bodies = False
 
     # The transport's calls
 
@@ -77,6 +79,7 @@ class HttpProtocol(asyncio.Protocol):
         self.server = get_local_addr(self.transport)
         self.client = get_remote_addr(self.transport)
         self.scheme = "https" if is_ssl(self.transport) else "http"
+        self._lends_bodies = self.edge.lends_bodies and self.scheme == "http"
         self._sends_files = self.scheme == "http" and hasattr(socket, "MSG_MORE")
         if self.edge.is_full:
             self.refuse(Refused(503, "Too many connections"))
@@ -106,6 +109,33 @@ class HttpProtocol(asyncio.Protocol):
         if self._to_start is not None:
             exchange, self._to_start = self._to_start, None
             self._start(exchange)
+        if self.reading is not None and self.head.length is not None and self._lends_bodies:
+            self._read_long_body(self.reading, self.head.length)
+
+    def _read_long_body(self, exchange: Exchange, length: int) -> None:
+        left = length - exchange.body_total
+        if left >= LONG_BYTES and not self._is_ignoring and not exchange.complete:
+            self._give_reading_to(LongBody(self, left))
+
+    def _give_reading_to(self, reader: asyncio.BaseProtocol) -> None:
+        self.transport.pause_reading()  # the transport looks at what its protocol can when it begins to read
+        self.transport.set_protocol(reader)
+        if not self.is_read_paused:
+            self.transport.resume_reading()
+
+    def long_body_came(self, body: bytes | memoryview, left: int) -> None:
+        """A part of a long body, in memory that is nobody else's; so much of it is still to come."""
+        if not left:
+            self._parser = httptools.HttpRequestParser(self)  # the one before this waits for the body for ever
+            self._give_reading_to(self)
+        if self._is_ignoring:
+            return
+        try:
+            self.on_body(body)
+        except Refused as refusal:
+            self.refuse(refusal)
+        if not left:
+            self.on_message_complete()
 
     def _parse(self, data: bytes) -> bytes:
         """Feed the parser; what it leaves, since a request that asks for an upgrade stops it."""
@@ -179,7 +209,7 @@ class HttpProtocol(asyncio.Protocol):
         self._keeps_body = self.head.has_body
         return False
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(self, body: bytes | memoryview) -> None:
         self._barren_bytes = -1
         exchange = self.reading
         if exchange is None or exchange.complete:

@@ -4,12 +4,13 @@ A replica runs a ``WireServer``; a proxy has one ``WireClient`` per replica. Req
 connection (``frames.py`` draws them), many at a time.
 """
 
+from serveconf.wire.buffers import raw_buffer
 from serveconf.wire.client import WireClient
 from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
 from serveconf.wire.held import HeldModels
 from serveconf.wire.lent import SENDS_FILES, LentFile
 from serveconf.wire.opening import BodyMode, body_mode
-from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, StreamCut, StreamLost, StreamRefused
+from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, LENT, StreamCut, StreamLost, StreamRefused
 from serveconf.wire.server import WireServer
 from serveconf.wire.strand import Strand, need_task, park, running
 from serveconf.wire.websockets import checked_close, checked_subprotocol
@@ -17,6 +18,7 @@ from serveconf.wire.websockets import checked_close, checked_subprotocol
 __all__ = [
     "BODY_FOLLOWS",
     "CLIENT_LEFT",
+    "LENT",
     "SENDS_FILES",
     "BodyMode",
     "FrameTooLarge",
@@ -35,5 +37,6 @@ __all__ = [
     "checked_subprotocol",
     "need_task",
     "park",
+    "raw_buffer",
     "running",
 ]

@@ -20,6 +20,7 @@ from serveconf.wire.frames import (
     Credit,
     End,
     FrameTooLarge,
+    Free,
     Limits,
     Memory,
     Models,
@@ -29,11 +30,10 @@ from serveconf.wire.frames import (
     Room,
     StreamError,
 )
-from serveconf.wire.handshake import ClientHandshake
+from serveconf.wire.handshake import TAKES_MEMORY_FROM, ClientHandshake
 from serveconf.wire.lent import peer_with_files
 from serveconf.wire.opening import BodyMode, body_mode
 from serveconf.wire.requests import ClientStream, StreamCut, StreamRefused, run_http, run_websocket
-from serveconf.wire.shared import seen_lane
 
 log = logging.getLogger("serveconf.wire")
 
@@ -49,7 +49,7 @@ class WireClient(Connection):
     """
 
     def __init__(self, secret: bytes, limits: Limits) -> None:
-        super().__init__(ClientHandshake(secret), limits, seen_lane)
+        super().__init__(ClientHandshake(secret), limits)
         self.open = False
         self.closed = False
         self.full = False  # the replica has refused a stream, and has not said that there is room again
@@ -172,6 +172,7 @@ class WireClient(Connection):
 
     def ready(self) -> None:
         self.open = True
+        self.lane.is_understood = self._handshake.version >= TAKES_MEMORY_FROM
         if not self._shaken.done():
             self._shaken.set_result(None)
 
@@ -181,7 +182,7 @@ class WireClient(Connection):
             if kind is Room:
                 self._has_room(frame)  # type: ignore[arg-type]
                 continue
-            if kind is Memory:
+            if kind is Memory or kind is Free:
                 self.lane_heard(frame)  # type: ignore[arg-type]
                 continue
             if kind is Models:

@@ -32,8 +32,9 @@ from serveconf.wire.frames import (
     encode_each,
 )
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
-from serveconf.wire.lane import Lane, MakeLane, Parts
+from serveconf.wire.lane import Lane, Parts
 from serveconf.wire.pulse import BEAT, Pulse
+from serveconf.wire.shared import make_lane
 
 log = logging.getLogger("serveconf.wire")
 
@@ -48,10 +49,9 @@ GATHER_S = 0.001  # a piece of a body that comes so long after the last one was 
 class Connection(asyncio.BufferedProtocol):
     """What both ends have in common. Subclasses say what to do with a frame, and when it is over."""
 
-    def __init__(self, handshake: ServerHandshake | ClientHandshake, limits: Limits, make_lane: MakeLane) -> None:
+    def __init__(self, handshake: ServerHandshake | ClientHandshake, limits: Limits) -> None:
         self.limits = limits
         self.lane = Lane()
-        self._make_lane = make_lane
         self.loop = asyncio.get_running_loop()
         self.turn = 0  # counts the writes: a frame queued in this turn may still be added to
         self.lost = False
@@ -107,7 +107,7 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=2 * BATCH_BYTES, low=BATCH_BYTES)
         sock = transport.get_extra_info("socket")
         self._prepare(sock)
-        self.lane = self._make_lane(sock, self.limits)
+        self.lane = make_lane(sock, self.limits)
         self._deadline = self.loop.call_later(self.limits.handshake_timeout_s, self._handshake_late)
         hello = self._handshake.hello()
         if hello:

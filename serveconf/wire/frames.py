@@ -22,8 +22,8 @@ Raw bytes are there only if the last frame is a Body whose ``raw`` says how many
     11   End      replica  the handler has ended, background tasks included
     12   Room     replica  after a refusal: there is room again
     13   Trailers replica  the fields behind the body, where the Reply has announced them
-    14   Memory   replica  large data may come through this memory from now on (``shared.py``)
-    15   Free     proxy    these slots of it may be filled
+    14   Memory   both     large data may come through this memory from now on (``shared.py``); a proxy's from version 5 on
+    15   Free     both     these slots of it may be filled
     16   File     replica  the body is this file of the replica's process (``lent.py``)
     17   Opened   proxy    whether the file could be opened; if not, the body comes in Body frames
     18   Models   replica  it has loaded these models, and let go of those; from version 4 on
@@ -211,7 +211,7 @@ class Trailers(Frame, tag=13):
 
 
 class Memory(Frame, tag=14):
-    """``file`` of the replica's process is memory of ``slots`` equal parts. Its stream number means nothing."""
+    """``file`` of the sender's process is memory of ``slots`` equal parts. Its stream number means nothing."""
 
     file: Count
     inode: Count
@@ -220,7 +220,7 @@ class Memory(Frame, tag=14):
 
 
 class Free(Frame, tag=15):
-    """The proxy has done with these slots. Its stream number means nothing."""
+    """The sender has done with these slots. Its stream number means nothing."""
 
     slots: list[Count]
 

@@ -20,8 +20,9 @@ import secrets
 from serveconf.wire.frames import ProtocolError
 
 MAGIC = b"scwire"
-VERSION = 4  # of the frames
+VERSION = 5  # of the frames
 OLDEST_VERSION = 3  # that this end still speaks: the one before, where there is one
+TAKES_MEMORY_FROM = 5  # the version whose replicas can be offered memory, for uploads
 NONCE_SIZE = 32
 PROOF_SIZE = 32
 GREETING_SIZE = len(MAGIC) + 2 + NONCE_SIZE

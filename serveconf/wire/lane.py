@@ -6,10 +6,10 @@ always works; ``shared.py`` has both ends of the other one, and falls back to it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from serveconf.wire.frames import AnyFrame, Body, Free, Limits, Memory, ProtocolError
+from serveconf.wire.frames import AnyFrame, Body, Free, Memory, ProtocolError
 
 Parts: TypeAlias = Sequence[bytes | memoryview]
 
@@ -18,6 +18,7 @@ class Lane:
     """Data goes through the socket."""
 
     news: Sequence[Any] = ()  # not empty while ``tell`` has something
+    is_understood = True  # whether the other end knows of lanes in this direction
 
     def load(self, frame: Body, parts: Parts) -> Parts:
         """Data of ``frame.raw`` bytes leaves now; those parts of it that are to be written behind the frame's batch."""
@@ -39,6 +40,3 @@ class Lane:
 
     def close(self) -> None:
         """The connection is gone."""
-
-
-MakeLane: TypeAlias = Callable[[Any, Limits], Lane]  # the socket, or None

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("serveconf.wire")
 
+LENT = "serveconf.lent"  # in an http.request: its body is a view of memory that nobody writes to while there are views of it
 BODY_FOLLOWS = "serveconf.body_follows"  # in an http.response.start: its first http.response.body comes right behind
 CLIENT_LEFT = 499  # what a call returns for a client that did not wait for its answer
 NO_STATUS = 1005  # RFC 6455 §7.4.1
@@ -178,7 +179,7 @@ class ClientStream(Stream):
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     return self.client_left()
-                body, more = as_bytes(message.get("body", b"")), bool(message.get("more_body", False))
+                body, more = _body_of(message), bool(message.get("more_body", False))
                 if self.spend(len(body), self.connection.limits.piece_bytes):
                     self.send_piece(body, more)
                 else:
@@ -267,6 +268,12 @@ class ClientStream(Stream):
         if self.opened and not self.over and not self.answered and not self.gone:
             self.connection.queue(Cancel(self.number))
         return not self.opened
+
+
+def _body_of(message: dict[str, Any]) -> bytes | memoryview:
+    """What nobody can change before it is sent."""
+    body = message.get("body", b"")
+    return body if LENT in message else as_bytes(body)
 
 
 async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, send: Any, mode: BodyMode) -> int:

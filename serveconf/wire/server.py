@@ -23,6 +23,7 @@ from serveconf.wire.frames import (
     End,
     Free,
     Limits,
+    Memory,
     Open,
     ProtocolError,
     Refused,
@@ -33,7 +34,6 @@ from serveconf.wire.handlers import Handler, HttpHandler
 from serveconf.wire.handshake import ServerHandshake
 from serveconf.wire.held import TELLS_MODELS_FROM, HeldModels
 from serveconf.wire.polling import make_poll
-from serveconf.wire.shared import filled_lane
 from serveconf.wire.websockets import WebSocketHandler
 
 log = logging.getLogger("serveconf.wire")
@@ -171,7 +171,7 @@ class ServerConnection(Connection):
     """One proxy's connection."""
 
     def __init__(self, server: WireServer, handshake: ServerHandshake) -> None:
-        super().__init__(handshake, server.limits, filled_lane)
+        super().__init__(handshake, server.limits)
         self.server = server
         self._handlers: dict[int, Handler] = {}
         self._newest = 0
@@ -201,7 +201,7 @@ class ServerConnection(Connection):
                 poll.asked()
                 self._open(frame)  # type: ignore[arg-type]
                 continue
-            if kind is Free:
+            if kind is Free or kind is Memory:
                 self.lane_heard(frame)  # type: ignore[arg-type]
                 continue
             if kind is Broken:

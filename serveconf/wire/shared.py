@@ -1,10 +1,9 @@
 """Memory that both ends of a connection see, on one node: large data is put there instead of into the socket.
 
-The replica offers it and fills its slots; the proxy writes them to its client from where they are. A slot belongs to one
-end at a time: the offered ones are the proxy's until it says that they are free, a filled one is the proxy's again. Where
-it cannot be had, or no slot is free, data takes the way through the socket.
-
-``filled_lane`` is the lane of the replica's end of a connection, ``seen_lane`` the proxy's.
+Each end offers memory of its own and fills its slots: the proxy writes answers to its client from where they are, the
+replica takes uploads out of theirs. A slot belongs to one end at a time: the offered ones are the other end's until it says
+that they are free, a filled one is the other end's again. Where memory cannot be had, or no slot is free, data takes the way
+through the socket.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ from serveconf.wire.frames import Body, Free, Limits, Memory, ProtocolError
 from serveconf.wire.lane import Lane, Parts
 
 SLOTS = 16  # two are under way to a client, or are held by one that does not read
-SMALL = 64 << 10  # what is no larger is not worth a slot: the socket is as fast
+SMALL = 32 << 10  # what is no larger is not worth a slot: the socket is as fast
 MAX_SLOTS = 64  # that the other end may offer, and their size
 MAX_SLOT_BYTES = 16 << 20
 NAME = "serveconf"
+OFFER = 0  # among the numbers of slots: memory is to be offered
 
 log = logging.getLogger("serveconf.wire")
 
@@ -112,8 +112,11 @@ class OwnMemory:
 class TheirMemory:
     """The end that looks at what is in the slots."""
 
-    def __init__(self, sock: Any, memory: Memory) -> None:
-        """Map what the other end of ``sock`` offers. OSError when it cannot be reached from here."""
+    def __init__(self, sock: Any, memory: Memory, done: deque[int] | None = None) -> None:
+        """Map what the other end of ``sock`` offers. OSError when it cannot be reached from here.
+
+        ``done`` gets the slots that the other end may fill again, once it hears of it: all of them, to begin with.
+        """
         if not 1 <= memory.slots <= MAX_SLOTS or not 1 <= memory.slot_bytes <= MAX_SLOT_BYTES:
             raise ProtocolError(f"memory of {memory.slots} slots of {memory.slot_bytes} bytes")
         pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")))
@@ -134,7 +137,8 @@ class TheirMemory:
         self._slot = ctypes.c_char * memory.slot_bytes
         self._lent: set[int] = set()  # the other end may fill them
         self._views: dict[int, weakref.KeyedRef[int, Any]] = {}
-        self.done: deque[int] = deque(range(1, memory.slots + 1))  # and these, once it hears of it
+        self.done: deque[int] = deque() if done is None else done
+        self.done.extend(range(1, memory.slots + 1))
 
     def take(self, slot: int, size: int) -> memoryview:
         """The ``size`` bytes in ``slot``, which nobody fills as long as there is a view of them.
@@ -158,91 +162,79 @@ class TheirMemory:
         return Free(1, slots)
 
 
-def filled_lane(sock: Any, limits: Limits) -> Lane:
-    """The lane of the end that offers memory where that can be."""
-    return FilledLane(limits) if can_share(sock, limits) else Lane()
+def make_lane(sock: Any, limits: Limits) -> Lane:
+    """The lane of either end of a connection over ``sock``."""
+    return SharedLane(sock, limits) if can_share(sock, limits) else Lane()
 
 
-def seen_lane(sock: Any, limits: Limits) -> Lane:
-    """The lane of the end that is offered memory where that can be."""
-    return SeenLane(sock) if can_share(sock, limits) else Lane()
+class SharedLane(Lane):
+    """Both ends may have memory of their own: it is made, and offered, when an end has large data for the first time."""
 
-
-class FilledLane(Lane):
-    """The memory is made, and offered, when there is large data for the first time."""
-
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, sock: Any, limits: Limits) -> None:
+        self._sock = sock
         self._limits = limits
-        self._memory: OwnMemory | None = None
+        self._own: OwnMemory | None = None
+        self._theirs: TheirMemory | None = None
         self._may_offer = True
-        self._offers: list[Memory] = []
-        self.news = self._offers
+        self._was_offered = False
+        self._offer: Memory | None = None
+        self._news: deque[int] = deque()  # an offer, or slots that are free again
+        self.news = self._news
 
     def load(self, frame: Body, parts: Parts) -> Parts:
-        if self._memory is not None:
-            frame.slot = self._memory.put(parts, frame.raw)
+        if self._own is not None:
+            frame.slot = self._own.put(parts, frame.raw)
             return () if frame.slot else parts
-        if self._may_offer and frame.raw > SMALL:
-            self._offer()
+        if self._may_offer and self.is_understood and frame.raw > SMALL:
+            self._make_own()
         return parts
 
-    def _offer(self) -> None:
+    def _make_own(self) -> None:
         self._may_offer = False
         try:
-            self._memory = OwnMemory(self._limits)
+            self._own = OwnMemory(self._limits)
         except OSError as error:
             log.debug("no memory to share: %s", error)
         else:
-            self._offers.append(self._memory.offer())
-
-    def hear(self, frame: Memory | Free) -> None:
-        if self._memory is None or not isinstance(frame, Free):
-            raise ProtocolError("there are no slots here")
-        self._memory.freed(frame.slots)
-
-    def tell(self) -> Memory:
-        return self._offers.pop()
-
-    def close(self) -> None:
-        self._may_offer = False
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
-
-
-class SeenLane(Lane):
-    """The memory is the replica's, once it has been offered and can be reached."""
-
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self._memory: TheirMemory | None = None
-        self._was_offered = False
+            self._offer = self._own.offer()
+            self._news.append(OFFER)
 
     def unload(self, frame: Body) -> memoryview | None:
         if not frame.slot:
             return None
-        if self._memory is None:
+        if self._theirs is None:
             raise ProtocolError("there are no slots here")
-        return self._memory.take(frame.slot, frame.raw)
+        return self._theirs.take(frame.slot, frame.raw)
 
     def hear(self, frame: Memory | Free) -> None:
-        if self._was_offered or not isinstance(frame, Memory):
-            raise ProtocolError("memory where none can be, or once more")
-        self._was_offered = True
-        try:
-            self._memory = TheirMemory(self._sock, frame)
-        except OSError as error:  # as in another container: everything goes through the socket
-            log.debug("the replica's memory is out of reach: %s", error)
+        if isinstance(frame, Free):
+            if self._own is None:
+                raise ProtocolError("there are no slots here")
+            self._own.freed(frame.slots)
+        elif self._was_offered:
+            raise ProtocolError("memory is offered once more")
         else:
-            self.news = self._memory.done
+            self._was_offered = True
+            try:
+                self._theirs = TheirMemory(self._sock, frame, self._news)
+            except OSError as error:  # as in another container: everything goes through the socket
+                log.debug("the other end's memory is out of reach: %s", error)
 
-    def tell(self) -> Free:
-        assert self._memory is not None
-        return self._memory.free()
+    def tell(self) -> Memory | Free:
+        if self._offer is not None:
+            offer, self._offer = self._offer, None
+            self._news.remove(OFFER)
+            return offer
+        assert self._theirs is not None
+        return self._theirs.free()
 
     def close(self) -> None:
-        self._memory = None
+        self._may_offer = False
         self.news = ()
+        self._theirs = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
 
 
 def _seals() -> int:

@@ -112,7 +112,7 @@ class Stream:
         connection.count(size)
         return True
 
-    async def send_body(self, data: bytes, more: bool) -> None:
+    async def send_body(self, data: bytes | memoryview, more: bool) -> None:
         """Send ``data`` as Body frames, as credit and turns allow."""
         connection = self.connection
         limits = connection.limits

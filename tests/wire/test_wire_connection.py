@@ -296,7 +296,7 @@ async def test_the_load_of_other_proxies_comes_with_the_answers() -> None:
         await two.retire()
 
 
-@pytest.mark.parametrize("versions", [b"\x00\x01", b"\x00\x05", b"\x01\x01"])
+@pytest.mark.parametrize("versions", [b"\x00\x01", b"\x00\x06", b"\x01\x01"])
 def test_a_handshake_without_a_version_that_both_speak_is_a_protocol_error(versions: bytes) -> None:
     with pytest.raises(ProtocolError):
         ClientHandshake(SECRET).feed(b"scwire" + versions + bytes(32))
@@ -304,7 +304,7 @@ def test_a_handshake_without_a_version_that_both_speak_is_a_protocol_error(versi
 
 @pytest.mark.parametrize(
     ("versions", "chosen"),
-    [(b"\x00\x03", 3), (b"\x01\x02", 3), (b"\x01\x03", 4), (b"\x00\x04", 4), (b"\x01\x04", 4)],
+    [(b"\x00\x03", 3), (b"\x01\x02", 3), (b"\x01\x03", 4), (b"\x01\x04", 5), (b"\x00\x05", 5), (b"\x01\x05", 5)],
 )
 def test_two_ends_take_the_newest_version_that_both_speak(versions: bytes, chosen: int) -> None:
     client = ClientHandshake(SECRET)

@@ -83,8 +83,8 @@ def test_a_slot_is_free_when_nobody_has_a_view_of_it(own, theirs):
 
 def test_small_data_is_not_worth_a_slot(own, theirs):
     tell(theirs, own)
-    assert put(own, bytes(64 << 10)) == 0
-    assert [own.has_room_for(size) for size in (64 << 10, 70_000, SLOT, SLOT + 1)] == [False, True, True, False]
+    assert put(own, bytes(32 << 10)) == 0
+    assert [own.has_room_for(size) for size in (32 << 10, 40_000, SLOT, SLOT + 1)] == [False, True, True, False]
 
 
 def no_pages(file, start, size):
@@ -193,7 +193,7 @@ async def ask(client, seed: int, size: int, peer: Peer | None = None) -> bool:
 def out_of_reach(monkeypatch):
     """The proxy cannot open the replica's memory."""
 
-    def refused(sock, memory):
+    def refused(*_):
         raise PermissionError
 
     monkeypatch.setattr(shared, "TheirMemory", refused)
@@ -370,3 +370,56 @@ async def test_a_connection_leaves_no_memory_behind() -> None:
         await asyncio.sleep(0)
     await until(lambda: open_files() == before)
     assert maps() == 0
+
+
+# Uploads
+
+
+async def digest_of_upload(scope, receive, send) -> None:
+    whole, more = b"", True
+    while more:
+        message = await receive()
+        assert type(message["body"]) is bytes
+        whole, more = whole + message["body"], message["more_body"]
+    await answer(send, b"%d" % (whole == body_of(len(whole), len(whole))))
+
+
+async def upload(client, size: int) -> bool:
+    body = body_of(size, size)
+    parts = [body[start : start + 700_000] for start in range(0, size, 700_000)]
+    peer = Peer(*({"type": "http.request", "body": part, "more_body": part is not parts[-1]} for part in parts))
+    scope = http_scope("/", "POST", [(b"content-length", b"%d" % size)])
+    await client(scope, peer.receive, peer.send)
+    return peer.body == b"1"
+
+
+@in_loop
+async def test_large_uploads_go_through_slots_unchanged(puts) -> None:
+    async with pair(digest_of_upload) as (_, client):
+        sizes = [1, 40_000, 70_000, 600_000, 3 * MIB, 10 * MIB + 1]
+        for size in sizes:
+            assert await upload(client, size)
+        assert len([slot for slot in puts if slot]) > 10
+        assert all(await asyncio.gather(*(upload(client, size) for size in sizes * 4)))
+
+
+@in_loop
+async def test_both_directions_have_slots_at_once(puts) -> None:
+    async def both(scope, receive, send) -> None:
+        await (digest_of_upload if scope["method"] == "POST" else sized)(scope, receive, send)
+
+    async with pair(both) as (_, client):
+        for _ in range(4):
+            calls = [ask(client, n, 3 * MIB) for n in range(3)] + [upload(client, 3 * MIB) for _ in range(3)]
+            assert all(await asyncio.gather(*calls))
+        assert maps() == 4
+        assert len([slot for slot in puts if slot]) > 50
+
+
+@in_loop
+async def test_a_replica_of_a_version_before_is_offered_no_memory(monkeypatch, puts) -> None:
+    monkeypatch.setattr("serveconf.wire.client.TAKES_MEMORY_FROM", 99)
+    async with pair(digest_of_upload) as (_, client):
+        for _ in range(3):
+            assert await upload(client, 3 * MIB)
+        assert not puts
