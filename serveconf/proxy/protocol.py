@@ -214,10 +214,10 @@ class HttpProtocol(asyncio.Protocol):
         exchange = self.reading
         if exchange is None or exchange.complete:
             return  # the app has answered without it
-        exchange.take(body)
         limit = self.edge.front.max_request_body_bytes
-        if limit is not None and exchange.body_total > limit:
+        if limit is not None and exchange.body_total + len(body) > limit:
             raise Refused(413, "The request body is too large")
+        exchange.take(body)
         if self.body_waiting > self.edge.unread_bytes:
             self.pause_reading()
 
@@ -227,10 +227,11 @@ class HttpProtocol(asyncio.Protocol):
             return
         self.reading = None
         exchange.more_body = False
+        was_complete = exchange.complete  # else it goes on to the next request by itself, perhaps in this very call
         exchange.tell()
         if not exchange.keep_alive:
             self._is_ignoring = True
-        elif exchange.complete:
+        elif was_complete:
             self._next()
 
     def _take(self, exchange: Exchange) -> None:
