@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from serveconf.errors import NotFound
 from serveconf.plan.processes import with_processes
 from serveconf.plan.state import DesiredStack
 
@@ -71,3 +72,15 @@ def _with_its_moves(spec: dict[str, Any]) -> dict[str, Any]:
     moved = [{"from": old, "to": new} for old, new in following.items() if leads_somewhere(new)]
     rest = {key: value for key, value in spec.items() if key != "moved"}
     return {**rest, "moved": moved} if moved else rest
+
+
+def stack_without(current: DesiredStack, deployments: list[str] | None, number: int) -> DesiredStack:
+    """The stack less some of its deployments; less all of them and its say in the front where None are named."""
+    if deployments is None:
+        return replace(current, revision=number, deployments=(), http_options={}, http_middlewares=())
+    unknown = [name for name in deployments if current.deployment(name) is None]
+    if unknown:
+        known = ", ".join(d.name for d in current.deployments) or "none"
+        raise NotFound(f"stack '{current.name}' has no deployment '{unknown[0]}'", hint=f"its deployments: {known}")
+    kept = tuple(d for d in current.deployments if d.entry not in deployments)
+    return with_processes(replace(current, revision=number, deployments=kept))

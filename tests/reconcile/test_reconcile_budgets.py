@@ -15,7 +15,7 @@ from serveconf.code.package import pack
 from serveconf.code.snapshot import take_snapshot
 from serveconf.errors import NoRoom
 from serveconf.plan.state import DesiredStack
-from serveconf.reconcile import control
+from serveconf.reconcile import operations
 from serveconf.reconcile.records import Revision, StackHead, code_of
 from serveconf.reconcile.retention import ALWAYS_KEPT, outlived
 
@@ -98,7 +98,7 @@ async def test_an_upload_takes_the_room_of_stacks_that_are_gone_and_of_old_revis
 async def test_more_applies_than_the_queue_has_bytes_for_are_refused_and_the_others_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "QUEUED_BYTES", 10_000)
+    monkeypatch.setattr(operations, "QUEUED_BYTES", 10_000)
     world = World(tmp_path)
     files = {f"{'x' * 100}{number}": "1" for number in range(30)}
     taken = [world.plane.apply(request({**WEB, "num_replicas": n}, files=files, code="c")) for n in (1, 2)]
