@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from serveconf.background import Tasks
@@ -18,8 +17,9 @@ from serveconf.errors import Conflict, NotFound
 from serveconf.figures import DeploymentLoad, LoadReport
 from serveconf.plan.moving import NO_MOVES, Moves, left_behind
 from serveconf.plan.processes import process_of
-from serveconf.plan.scaling import START_S, Answer, Fleet, Past, Rule, Verdict, decide, rule_of
+from serveconf.plan.scaling import Answer, Fleet, Verdict, decide, rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaState
+from serveconf.reconcile.followed import REPORTING, Followed, callers_in, said_number
 from serveconf.reconcile.journal import EventKind, Note, unheard
 from serveconf.reconcile.listening import Listening, Reporting
 from serveconf.reconcile.loads import Loads
@@ -34,30 +34,7 @@ SOON_S = 0.1  # after a decision no report makes another one
 IDLE_LOOK_S = 30.0  # ... at those that have no load and no replica that could go
 POLICY_S = 1.0  # between two questions to a policy
 
-_REPORTING = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
-
 AskPolicy = Callable[[str, DesiredDeployment, dict[str, Any]], Awaitable[Answer]]  # (stack, deployment, context)
-
-
-@dataclass
-class _Deployment:
-    """One deployment that is followed."""
-
-    rule: Rule | None
-    desired: DesiredDeployment
-    said: int  # by the file
-    number: int
-    held: int | None = None
-    past: Past = field(default_factory=Past)
-    ready: int = 0
-    starting: int = 0
-    failing: bool = False
-    start_s: float = START_S
-    due: float = 0.0
-    verdict: Verdict | None = None
-    answer: Answer | None = None
-    asking: asyncio.Task[Any] | None = None
-    asked_at: float = float("-inf")
 
 
 class Scaling:
@@ -70,7 +47,7 @@ class Scaling:
         self.ask_policy: AskPolicy | None = None
         self._loads = Loads()
         self._moved: dict[str, dict[str, str]] = {}  # of each stack the moves that are on their way
-        self._stacks: dict[str, dict[str, _Deployment]] = {}
+        self._stacks: dict[str, dict[str, Followed]] = {}
         self._numbers = Numbers(store, clock)
         self._callers: dict[str, frozenset[str]] = {}  # stack -> its replicas that call others by handle
         self._starts: dict[str, float] = {}  # replica -> when it was seen to start
@@ -121,10 +98,10 @@ class Scaling:
             del followed[name]
             self._loads.forget(f"{stack}/{name}")
             self._numbers.forget(stack, name)
-        self._callers[stack] = _callers(goal, observed) if goal else frozenset()
+        self._callers[stack] = callers_in(goal, observed) if goal else frozenset()
         self._listen(observed)
 
-    def _move(self, stack: str, goal: DesiredStack | None, followed: dict[str, _Deployment], moves: Moves) -> None:
+    def _move(self, stack: str, goal: DesiredStack | None, followed: dict[str, Followed], moves: Moves) -> None:
         """Whoever changes its name takes along what is known of its load; and back, where it comes to nothing."""
         on_the_way = self._moved.get(stack, {})
         taken_back = {new: old for old, new in on_the_way.items() if goal and goal.deployment(old)}
@@ -188,7 +165,7 @@ class Scaling:
                 self._hold(stack, name, other, number)
         return before, number
 
-    def _hold(self, stack: str, name: str, one: _Deployment, number: int) -> None:
+    def _hold(self, stack: str, name: str, one: Followed, number: int) -> None:
         one.held = number
         self._numbers.hold(stack, name, number)
         if one.rule is None or one.rule.dry_run:
@@ -256,7 +233,7 @@ class Scaling:
         else:
             self._decide(stack, deployment, one)
 
-    def _decide(self, stack: str, name: str, one: _Deployment) -> None:
+    def _decide(self, stack: str, name: str, one: Followed) -> None:
         assert one.rule is not None
         now, before = self._clock.now(), one.verdict
         sample = self._loads.sample(f"{stack}/{name}", now)
@@ -280,7 +257,7 @@ class Scaling:
             self._note(stack, name, one.number, verdict, verb="went")
             self._set(stack, name, one, verdict.number, verdict.reason)
 
-    def _set(self, stack: str, name: str, one: _Deployment, number: int, reason: str) -> None:
+    def _set(self, stack: str, name: str, one: Followed, number: int, reason: str) -> None:
         extra = {"deployment": f"{stack}/{name}", "before": one.number, "after": number, "reason": reason}
         log.info("number of replicas", extra=extra)
         one.number = number
@@ -310,7 +287,7 @@ class Scaling:
 
     # -- policies ----------------------------------------------------------------------------------------------------
 
-    def _ask(self, stack: str, name: str, one: _Deployment) -> None:
+    def _ask(self, stack: str, name: str, one: Followed) -> None:
         now = self._clock.now()
         running = one.asking is not None and not one.asking.done()
         if self.ask_policy is None or running or now - one.asked_at < POLICY_S or one.verdict is None:
@@ -332,7 +309,7 @@ class Scaling:
         }
         one.asking = self._tasks.start(self._answer(stack, name, one, context), name=f"policy of {stack}/{name}")
 
-    async def _answer(self, stack: str, name: str, one: _Deployment, context: dict[str, Any]) -> None:
+    async def _answer(self, stack: str, name: str, one: Followed, context: dict[str, Any]) -> None:
         assert self.ask_policy is not None
         before = one.answer
         one.answer = await self.ask_policy(stack, one.desired, context)
@@ -345,7 +322,7 @@ class Scaling:
 
     # -- who is followed ---------------------------------------------------------------------------------------------
 
-    def _follow(self, stack: str, followed: dict[str, _Deployment], deployment: DesiredDeployment) -> _Deployment:
+    def _follow(self, stack: str, followed: dict[str, Followed], deployment: DesiredDeployment) -> Followed:
         one = followed.get(deployment.name)
         if one is not None and one.desired.spec == deployment.spec:
             one.desired = deployment
@@ -356,9 +333,9 @@ class Scaling:
         if one is None:
             self._loads.own(f"{stack}/{deployment.name}")
         if one is None or one.rule is None or rule is None:
-            one = _Deployment(rule=rule, desired=deployment, said=_said(rule, deployment), number=number, held=held)
+            one = Followed(rule=rule, desired=deployment, said=said_number(rule, deployment), number=number, held=held)
         else:
-            one.rule, one.desired, one.due, one.said = rule, deployment, 0.0, _said(rule, deployment)
+            one.rule, one.desired, one.due, one.said = rule, deployment, 0.0, said_number(rule, deployment)
             one.number = number if rule.dry_run else rule.widest.clamp(one.number)
         followed[deployment.name] = one
         if rule is not None:
@@ -369,7 +346,7 @@ class Scaling:
             self._numbers.forget(stack, deployment.name)
         return one
 
-    def _time_starts(self, one: _Deployment, replicas: Iterable[ReplicaState]) -> None:
+    def _time_starts(self, one: Followed, replicas: Iterable[ReplicaState]) -> None:
         now = self._clock.now()
         for replica in replicas:
             if replica.phase is Phase.STARTING:
@@ -381,7 +358,7 @@ class Scaling:
 
     def _listen(self, observed: Observed) -> None:
         """To each process that takes requests."""
-        sources = {proxy.id for proxy in observed.proxies if proxy.phase in _REPORTING}
+        sources = {proxy.id for proxy in observed.proxies if proxy.phase in REPORTING}
         sources |= {replica for callers in self._callers.values() for replica in callers}
         if not any(one.rule for followed in self._stacks.values() for one in followed.values()):
             sources = set()  # nobody wants to know
@@ -390,21 +367,3 @@ class Scaling:
     def _lose(self, source: str) -> None:
         for name in self._loads.lose(source):
             self._decide_named(name)
-
-
-def _callers(goal: DesiredStack, observed: Observed) -> frozenset[str]:
-    """The replicas of applications whose deployments call each other, where the number of one of them follows the load."""
-    entries = {d.entry for d in goal.deployments if d.bound and d.spec.get("autoscaling_config")}
-    names = [d.name for d in goal.deployments if d.entry in entries]
-    found = (r for name in names for r in observed.of(goal.name, name) if r.phase in _REPORTING)
-    return frozenset({r.process or r.id: r.id for r in found}.values())  # a process reports once
-
-
-def _said(rule: Rule | None, deployment: DesiredDeployment) -> int:
-    """The number that the file itself says."""
-    if rule is None:
-        number = deployment.spec.get("num_replicas")
-    else:
-        number = deployment.spec["autoscaling_config"].get("initial_replicas")
-        number = max(rule.min_replicas, 1) if number is None else number
-    return number if isinstance(number, int) else deployment.num_replicas
