@@ -78,7 +78,7 @@ def make_app(
     if events is not None:
         app.include_router(events_router(events), prefix="/api/v1")
     if pulse is not None:
-        app.include_router(live_router(pulse, lambda: status_of(plane, address)), prefix="/api/v1")
+        app.include_router(live_router(pulse, lambda: status_of(plane, address), plane.ledger), prefix="/api/v1")
     app.include_router(nodes_router(plane.cluster), prefix="/api/v1")
     app.include_router(webhooks_router(keys, note), prefix="/api/v1")
     if peering is not None:

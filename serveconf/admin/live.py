@@ -13,6 +13,7 @@ from serveconf.admin import models
 from serveconf.figures import BOUNDS
 from serveconf.reconcile.curves import TICK_S
 from serveconf.reconcile.pulse import Pulse
+from serveconf.reconcile.records import Ledger
 
 EVENT_STREAM = "text/event-stream"
 
@@ -22,7 +23,7 @@ Stack = Annotated[str, Path(description="Name of the stack.")]
 Deployment = Annotated[str, Path(description="Name of the deployment.")]
 
 
-def live_router(pulse: Pulse, read_status: ReadStatus) -> APIRouter:
+def live_router(pulse: Pulse, read_status: ReadStatus, ledger: Ledger) -> APIRouter:
     """The stream, and one deployment's figures."""
     router = APIRouter(tags=["look"])
 
@@ -43,7 +44,7 @@ def live_router(pulse: Pulse, read_status: ReadStatus) -> APIRouter:
 
     @router.get("/stacks/{stack}/deployments/{deployment}/figures")
     async def figures(stack: Stack, deployment: Deployment) -> models.FiguresModel:
-        """How long a deployment's requests have taken in the last minutes, and what it has answered since it exists."""
+        """How long a deployment's requests have taken in the last minutes, what it has answered, and what it offers."""
         key = f"{stack}/{deployment}"
         counted: dict[str, dict[str, int]] = {}
         for proxy in pulse.kept.proxies().values():
@@ -52,7 +53,14 @@ def live_router(pulse: Pulse, read_status: ReadStatus) -> APIRouter:
                 for status, histogram in statuses.items():
                     row = counted.setdefault(method, {})
                     row[str(status)] = row.get(str(status), 0) + histogram.count
-        return models.FiguresModel(bounds_s=list(BOUNDS), buckets=list(pulse.curves.buckets(key)), answers=counted)
+        desired = ledger.current(stack)
+        offered = [one.operations for one in desired.deployments if one.name == deployment] if desired else []
+        return models.FiguresModel(
+            bounds_s=list(BOUNDS),
+            buckets=list(pulse.curves.buckets(key)),
+            answers=counted,
+            operations=[operation for operations in offered for operation in operations],
+        )
 
     return router
 

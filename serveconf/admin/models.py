@@ -259,6 +259,8 @@ class FiguresModel(BaseModel):
     """How many requests of the last minutes took so long; the last: longer than all bounds."""
     answers: dict[str, dict[str, int]]
     """Since it exists: by method, by status."""
+    operations: list[str]
+    """Of the version that serves, as its code was looked at: method and path below its route."""
 
 
 class RevisionModel(BaseModel):

@@ -11,6 +11,7 @@ from stage import Stage
 from serveconf.admin.keys import Keys
 from serveconf.admin.sessions import Role, Sessions
 from serveconf.reconcile.journal import EventKind
+from serveconf.reconcile.ports import TargetReport
 
 WEB = {"name": "web", "import_path": "web:app", "route_prefix": "/", "num_replicas": 3}
 BETA = {"name": "beta", "import_path": "beta:app", "route_prefix": "/", "match": {"headers": {"x-beta": "1"}}}
@@ -50,6 +51,8 @@ def test_a_rollout_is_watched_and_taken_back_after_a_look_at_its_plan(page: Any,
     dialog.get_by_role("button", name="Close").click()
     assert stage.plane.ledger.heads["shop"].current == 3
     assert stage.plane.ledger.heads["shop"].pinned
+    expect(page.locator("tbody tr").first).to_contain_text("dashboard")
+    expect(page.locator("tbody tr").first.locator("code")).to_contain_text("browser:")
     go_to(page, "Events")
     expect(page.locator(".events")).to_contain_text("revision 3 is being applied by dashboard")
 
@@ -103,14 +106,27 @@ def test_a_deployment_s_page_says_why_it_is_as_it_is_and_one_that_is_not_there_i
     page: Any, stage: Stage
 ) -> None:
     web = {key: value for key, value in WEB.items() if key != "num_replicas"}
+    stage.preflight.reports["web:app"] = TargetReport(ok=True, kind="asgi", operations=("GET /items/{item}",))
     stage.apply({**web, "autoscaling_config": {"min_replicas": 2, "max_replicas": 4}})
     page.get_by_role("link", name="web", exact=True).click()
     expect(page.locator(".told")).to_contain_text("2 of 2 to 4 replicas: ")
     expect(page.locator(".events")).to_contain_text("revision 1 is applied")
-    expect(page.get_by_role("table").get_by_role("row")).to_have_count(3)
+    expect(page.get_by_role("group", name="Replica,").get_by_role("row")).to_have_count(3)
+    expect(page.get_by_role("group", name="Method,").get_by_role("row").nth(1)).to_contain_text("GET")
+    expect(page.locator(".operations li")).to_have_text("GET /items/{item}")
     page.goto(f"{stage.url}/#/deployments/shop/other")
     expect(page.locator("#page")).to_contain_text("There is no such deployment")
     expect(page.locator(".card:visible")).to_have_count(0)
+
+
+def test_every_page_says_that_nothing_moves_while_ray_is_silent(page: Any, stage: Stage) -> None:
+    stage.apply(WEB)
+    stage.cluster.silent_s = 75.0
+    expect(page.get_by_role("alert")).to_contain_text("Ray's GCS has not answered for 1 min. Nothing is applied")
+    go_to(page, "Nodes")
+    expect(page.get_by_role("alert")).to_be_visible()
+    stage.cluster.silent_s = None
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_the_revisions_follow_an_apply_and_the_one_that_is_looked_at_stays(page: Any, stage: Stage) -> None:

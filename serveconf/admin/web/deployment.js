@@ -19,11 +19,14 @@ export function mount(root, [stack, name]) {
     chart("Duration", [{ name: "p50", of: (point) => point[P50] }, { name: "p99", kind: "second", of: (point) => point[P99] }], duration),
     chart("Load", [{ name: "in flight", of: (point) => point[ACTIVE] }, { name: "waiting", kind: "second", of: (point) => point[QUEUED] }], String),
   ];
-  const replicas = el("div", { class: "body" }), latency = el("div", { class: "body" }), happened = el("ol", { class: "events", reversed: true });
+  const replicas = el("div", { class: "body" }), latency = el("div", { class: "body" }), answers = el("div", { class: "body" }), happened = el("ol", { class: "events", reversed: true });
   const log = el("div", { class: "log", tabindex: "0", role: "log", "aria-live": "off", "aria-label": `Log of ${key}` });
+  const operations = el("ul", { class: "body operations" });
   const part = (name, body) => el("section", { class: "card" }, el("header", {}, el("h2", {}, name)), body);
+  const offered = part("Operations", operations);
   const all = el("div", { hidden: true }, el("div", { class: "grid three" }, charts.map((one) => one.element)), part("Replicas", replicas),
-    part("How long requests took in the last five minutes", latency), part("What happened", happened), part("Log", log));
+    el("div", { class: "grid" }, part("How long requests took in the last five minutes", latency), part("Answers", answers)), offered,
+    part("What happened", happened), part("Log", log));
   show(root, el("div", { class: "head" }, el("h1", { tabindex: "-1" }, key), state.element), told, all);
   state.element.hidden = true;
   const end = new AbortController(), base = `/stacks/${encodeURIComponent(stack)}/deployments/${encodeURIComponent(name)}`;
@@ -34,10 +37,13 @@ export function mount(root, [stack, name]) {
   }, (error) => show(happened, el("li", { class: "bad" }, error.message)));
   const look = async () => {
     try {
-      const { bounds_s: bounds, buckets } = await get(`${base}/figures`, { signal: end.signal });
+      const { bounds_s: bounds, buckets, answers: given, operations: known } = await get(`${base}/figures`, { signal: end.signal });
       const labels = [...bounds.map((bound) => `≤ ${duration(bound * 1000)}`), `> ${duration(bounds.at(-1) * 1000)}`];
       const first = buckets.findIndex(Boolean), last = buckets.findLastIndex(Boolean); // and one beside them
       const rows = labels.map((label, index) => [label, buckets[index]]).slice(Math.max(0, first - 1), last + 2);
+      show(answers, answersTable(given));
+      show(operations, known.map((operation) => el("li", {}, el("code", {}, operation))));
+      offered.hidden = !known.length;
       show(latency, first >= 0 ? histogram(rows) : el("p", { class: "muted" }, "No request."));
     } catch (error) {
       if (!end.signal.aborted) show(latency, errorBox(error));
@@ -69,6 +75,12 @@ export function mount(root, [stack, name]) {
     },
     unmount() { end.abort(); clearInterval(timer); },
   };
+}
+
+function answersTable(given) {
+  const rows = Object.entries(given).sort().flatMap(([method, statuses]) => Object.entries(statuses).map(([status, count]) => [
+    method, el("span", { class: status >= 500 ? "bad" : status >= 400 ? "warn" : null }, status), count.toLocaleString()]));
+  return rows.length ? table(["Method", "Status", "Since it exists"], rows, { numeric: [2] }) : el("p", { class: "muted" }, "None yet.");
 }
 
 // Where it is reached, why it is in its state, and why it has as many replicas as it has.

@@ -3,6 +3,7 @@ import { get, post } from "./api.js";
 import * as deployment from "./deployment.js";
 import { el, say, show } from "./dom.js";
 import * as events from "./events.js";
+import { span } from "./format.js";
 import { follow, listen, live } from "./live.js";
 import * as nodes from "./nodes.js";
 import * as overview from "./overview.js";
@@ -10,7 +11,8 @@ import * as revisions from "./revisions.js";
 import * as routes from "./routes.js";
 
 const PAGES = { "": overview, deployments: deployment, routes, revisions, nodes, events };
-const root = document.getElementById("page"), link = document.getElementById("link");
+const root = document.getElementById("page"), link = document.getElementById("link"), notice = document.getElementById("notice");
+const silence = el("span", { "aria-live": "off" }); // how long: not to be read out every second
 const session = { role: "read" };
 const end = new AbortController();
 let page = null;
@@ -41,13 +43,24 @@ function navigate() {
 function update() {
   say(link, live.connected ? `generation ${live.status?.generation ?? ""}` : "reconnecting");
   link.classList.toggle("on", live.connected);
+  warn(live.status?.controller.silent_s ?? null);
   page?.update?.();
+}
+
+// What holds up everything, on every page.
+function warn(seconds) {
+  if (seconds !== null) say(silence, span(seconds));
+  if (notice.hidden === (seconds === null)) return;
+  notice.hidden = seconds === null;
+  if (notice.hidden) show(notice);
+  else show(notice, el("b", {}, "Ray's GCS has not answered for ", silence, "."), " Nothing is applied, started or replaced until it does; what serves goes on.");
 }
 
 function signedOut() {
   end.abort();
   page?.unmount?.();
   page = null;
+  warn(null);
   localStorage.removeItem("serveconf-key");
   say(link, "");
   document.getElementById("leave").hidden = true;

@@ -30,7 +30,7 @@ export function mount(root, [chosen], session) {
       if (stack !== choice.value) return;
       show(list, el("section", { class: "card" }, el("div", { class: "body" }, table(["Revision", "When", "Who", "Outcome", "What"], revisions.map((one) => [
         el("button", { class: "link-like", type: "button", onclick: () => open(revisions, one) }, String(one.revision)),
-        el("time", { datetime: one.time }, clock(one.time)), one.author, badge(one.outcome), one.summary])))));
+        el("time", { datetime: one.time }, clock(one.time)), who(one), badge(one.outcome), one.summary])))));
       if (revisions.length) await open(revisions, revisions.find((one) => one.revision === wanted) ?? revisions[0]);
     } catch (error) {
       show(list, errorBox(error));
@@ -57,6 +57,11 @@ export function mount(root, [chosen], session) {
   };
 }
 
+// Who says to have been it, and what let them in.
+function who({ author, token }) {
+  return el("span", {}, author, token ? el("code", { class: "muted token", title: "what let them in: its kind, and a fingerprint of it" }, token) : null);
+}
+
 async function look(revisions, one, session, reload) {
   const base = `/stacks/${encodeURIComponent(one.stack)}/revisions/`;
   const now = await get(base + one.revision);
@@ -70,7 +75,7 @@ async function look(revisions, one, session, reload) {
     onclick: () => back(one, reload) }, "Roll back to this");
   return el("section", { class: "card" }, el("header", {}, el("h2", {}, `Revision ${one.revision}`), badge(one.outcome), el("div", { class: "end" }, way)),
     el("div", { class: "body" },
-      el("dl", { class: "facts" }, Object.entries({ Commit: now.commit, Source: now.source, ...receipt(now.receipt) }).filter(([, value]) => value)
+      el("dl", { class: "facts" }, Object.entries({ Who: who(now), Commit: now.commit, Source: now.source, ...receipt(now.receipt) }).filter(([, value]) => value)
         .flatMap(([label, value]) => [el("dt", {}, label), el("dd", {}, value)])),
       now.failure ? el("p", { class: "bad" }, now.failure.message) : null,
       el("ul", { class: "steps" }, now.actions.map((action) => el("li", {}, el("b", {}, action.action), el("span", {}, action.deployment ?? "http"), el("span", { class: "muted" }, action.reason)))),
