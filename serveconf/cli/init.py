@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from serveconf.cli.find_apps import App, find_apps, python_folders
+from serveconf.cli.ignore_text import write_ignore
 from serveconf.cli.import_check import Outcome, inspect, target
 from serveconf.cli.import_roots import find_module
 from serveconf.cli.spec_text import Entry, names_for, spec_text, write_schema
@@ -191,6 +192,8 @@ def _write(
         )
         path.write_text(text, encoding="utf-8")
         typer.echo(f"wrote {path}: {', '.join(entry.import_path for entry in entries)}")
+        if ignored := write_ignore(root):
+            typer.echo(f"wrote {os.path.relpath(ignored)}: says how to name what is data, and what is code after all")
 
 
 def _stack_name(app_dir: str, folder: Path, taken: list[str]) -> str:

@@ -447,7 +447,11 @@ class StackSpec(Strict):
     app_dir: Annotated[str, Field(min_length=1)] = Field(
         default=".", examples=["."], json_schema_extra=costs(Cost.ROLL)
     )
-    """Folder where import paths start, relative to the file."""
+    """Folder where import paths start, relative to the file.
+
+    What it holds is code, but for what .gitignore leaves out, secrets, sqlite files, logs, and what the running app is seen to
+    write there, which is its data. A .serveconfignore there overrules that: a line ``results/`` is data, ``!seed.db`` is code.
+    """
     standbys: Annotated[int, Field(ge=0, le=16)] = Field(default=1, examples=[1, 0], json_schema_extra=costs(Cost.NONE))
     """Processes kept warm per node and kind of replica (num_cpus, memory, resources, runtime_env), for all stacks; 0: none.
 

@@ -48,6 +48,18 @@ def written(file: str = "serve.yaml") -> tuple[str, list[str]]:
     return str(loaded.app_dir.relative_to(Path.cwd())), [one.import_path for one in loaded.spec.deployments]
 
 
+def test_it_says_beside_the_code_how_to_tell_data_from_code_and_leaves_what_is_there() -> None:
+    lay_out({"backend/app/main.py": APP})
+    assert "backend/.serveconfignore" in ok("init", "app.main:app").stdout
+    said = Path("backend/.serveconfignore").read_text()
+    assert all(line.startswith("#") for line in said.splitlines())  # it leaves nothing out by itself
+    assert "# !seed.db" in said
+    Path("backend/.serveconfignore").write_text("uploads/\n")
+    assert ".serveconfignore" not in ok("init", "app.main:app", "--force").stdout
+    assert Path("backend/.serveconfignore").read_text() == "uploads/\n"
+    assert "!seed.db" in ok("explain", "app_dir").stdout
+
+
 MONOREPO = {
     "backend/app/__init__.py": "",
     "backend/app/settings.py": "TITLE = 'bakery'\n",
