@@ -263,8 +263,9 @@ _COMMAND: dict[str, tuple[str, str]] = {
         "Lower num_replicas, num_cpus or memory, or add a node; `serveconf status` shows what is taken.",
     ),
     "disk_full": (
-        "A node's disk has no room for the code that its replicas import.",
-        "Free some space below the named folder, or start that node's Ray with TMPDIR on a larger disk.",
+        "A disk has no room for what was to be written: the code that replicas import, a saved plan, a backup, Ray's log. "
+        "Nothing half-written stays, what was there before is there still, and what serves goes on serving.",
+        "Free some space below the named folder; for a node's code, or start its Ray with TMPDIR on a larger disk.",
     ),
     "pinned": ("The stack was rolled back, and watchers leave it alone.", "`serveconf resume`, or an apply by hand."),
     "stale": ("The stack has changed since you looked.", "Plan again, and apply that."),

@@ -22,6 +22,7 @@ from types import FrameType
 
 from msgspec.structs import replace
 
+from serveconf.disk import told_when_full
 from serveconf.errors import OperatorError
 from serveconf.home import LocalRay, home_folder, read_record
 from serveconf.private import ours_in, own_folder, read_trusted
@@ -82,7 +83,11 @@ def start_local_ray(tell: Tell, shell: Mapping[str, str] = os.environ) -> LocalR
     process = None
     ray = LocalRay(pid=0, address=f"{HOST}:{port}", mark=mark)
     try:
-        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output, _ctrl_c_later():
+        with (
+            told_when_full("Ray's log", log.parent),
+            open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output,
+            _ctrl_c_later(),
+        ):
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

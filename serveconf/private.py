@@ -9,6 +9,7 @@ import os
 import stat
 from pathlib import Path
 
+from serveconf.disk import told_when_full
 from serveconf.errors import OperatorError
 
 TRUSTED = frozenset({0, os.getuid()})  # root can do all that we can
@@ -21,7 +22,8 @@ def ours_in(place: Path) -> Path:
 
 def own_folder(path: Path) -> Path:
     """The folder, made where it is missing, ours alone (0700). Raises OperatorError where somebody else has put something there."""
-    path.mkdir(mode=0o700, exist_ok=True)
+    with told_when_full("a folder", path.parent):
+        path.mkdir(mode=0o700, exist_ok=True)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise OperatorError(
@@ -37,8 +39,13 @@ def own_folder(path: Path) -> Path:
 def write_private(path: Path, data: bytes) -> None:
     """Write the file so that only its owner can read it (0600), whatever was there; a reader never sees half of it.
 
-    What is there and no file, such as /dev/stdout, is written to as it is.
+    What is there and no file, such as /dev/stdout, is written to as it is. Raises DiskFull, and then what was there is there still.
     """
+    with told_when_full(path.name, path.parent):
+        _write(path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from serveconf.disk import DiskFull, disk_full, is_full
 from serveconf.errors import Conflict, InternalError, NoRoom, NotFound, ServeconfError
 from serveconf.reconcile.prepare import CodeRefused
 from serveconf.reconcile.result import code_failures, problem_of
@@ -22,6 +23,8 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
             status = 404
         case NoRoom():
             status = 507 if error.code == "code_budget" else 503
+        case DiskFull():
+            status = 507
         case InternalError():
             status = 500
         case _:
@@ -45,7 +48,9 @@ async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def answer_fault(request: Request, error: Exception) -> JSONResponse:
-    """Nobody has foreseen this one."""
+    """Nobody has foreseen this one; a disk that is full we have."""
+    if is_full(error):
+        return await answer_error(request, disk_full("what was to be written", getattr(error, "filename", None)))
     return _error(500, "internal", f"{type(error).__name__}: {error}", "this is a fault of serveconf")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from serveconf.disk import disk_full, is_full
 from serveconf.errors import Conflict, ServeconfError
 from serveconf.spec.problems import SpecInvalid
 
@@ -90,6 +91,16 @@ def errors_shown(output: Output) -> Iterator[None]:
     except ServeconfError as error:
         show_error(error, output)
         raise typer.Exit(6 if isinstance(error, Conflict) else 1) from error
+    except OSError as error:
+        if not is_full(error):
+            raise
+        show_error(full(error), output)
+        raise typer.Exit(1) from error
+
+
+def full(error: OSError) -> ServeconfError:
+    """What is told where there is no room: the error of an open names a file, that of a write none."""
+    return disk_full("the output" if error.filename is None else "a file", error.filename)
 
 
 def show_error(error: ServeconfError, output: Output) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
 from serveconf.cli.look import StackOption, stack_meant
+from serveconf.disk import write_whole
 from serveconf.errors import NotFound
 
 if TYPE_CHECKING:
@@ -102,5 +103,5 @@ def _write(specs: dict[str, dict[str, Any]], out: Path, *, force: bool) -> None:
         if file.exists() and not force:
             print(f"error: {file} is there already\n  hint: give --force to write over it", file=sys.stderr)
             raise typer.Exit(1)
-        file.write_text(spec_yaml(spec), encoding="utf-8")
+        write_whole(file, spec_yaml(spec))
         typer.echo(f"wrote {file}")

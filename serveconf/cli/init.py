@@ -20,6 +20,7 @@ from serveconf.cli.ignore_text import write_ignore
 from serveconf.cli.import_check import Outcome, inspect, target
 from serveconf.cli.import_roots import find_module
 from serveconf.cli.spec_text import Entry, names_for, spec_text, write_schema
+from serveconf.disk import write_whole
 
 Found = tuple[App, Outcome]
 Variables = Mapping[str, str]
@@ -88,7 +89,7 @@ def _init_from_ray_serve(named: list[str], folder: Path, file: Path) -> None:
     source = found[0]
     if source is None:
         raise failed(f"{named[0]} is no Ray Serve config", f"'serveconf convert {named[0]}' says why")
-    file.write_text(text_for(source, folder), encoding="utf-8")
+    write_whole(file, text_for(source, folder))
     typer.echo(f"wrote {file}, made of {source.name}")
     lines = lines_to_change(folder)
     if lines:
@@ -190,7 +191,7 @@ def _write(
             stack=stack,
             app_dir=None if app_dir == "." else app_dir,
         )
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
         typer.echo(f"wrote {path}: {', '.join(entry.import_path for entry in entries)}")
         if ignored := write_ignore(root):
             typer.echo(f"wrote {os.path.relpath(ignored)}: says how to name what is data, and what is code after all")

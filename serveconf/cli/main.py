@@ -16,7 +16,8 @@ import typer
 from typer.core import TyperGroup
 
 from serveconf import __version__
-from serveconf.cli.common import Output, chosen, show_error
+from serveconf.cli.common import Output, chosen, full, show_error
+from serveconf.disk import is_full
 from serveconf.errors import InternalError
 
 # name -> its module in serveconf.cli, where a function has the same name, and the first line of that function's help
@@ -159,6 +160,9 @@ def main() -> None:
     except Exception as error:  # the last edge: nobody is left to tell it to but the user
         if os.environ.get("SERVECONF_DEBUG"):
             raise
+        if isinstance(error, OSError) and is_full(error):
+            show_error(full(error), Output.TEXT)
+            sys.exit(1)
         hint = "this is a fault of serveconf; with SERVECONF_DEBUG=1 it shows where"
         show_error(InternalError(f"{type(error).__name__}: {error}", hint=hint), Output.TEXT)
         sys.exit(1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from serveconf.cli.find_apps import App, apps_of, find_apps, python_folders
 from serveconf.cli.import_roots import find_module
 from serveconf.cli.spec_text import Entry, names_for, spec_text, write_schema
+from serveconf.disk import write_whole
 from serveconf.errors import AuthorError
 from serveconf.spec.envfile import read_env_file
 
@@ -50,7 +51,7 @@ def spec_file(
     if save is not None and file.exists() and not _holds(file, text):  # a run that found its port taken wrote it, too
         raise AuthorError(f"{save} is there already", hint=f"serve it: serveconf run {save}")
     file.parent.mkdir(exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    write_whole(file, text)
     shown = ", ".join(app.import_path for app in apps)
     if save is not None:
         return save, f"wrote {save}: {shown}"

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serveconf.disk import write_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -113,5 +115,5 @@ def write_schema(folder: Path) -> str:
 
     schema = folder / ".serveconf" / "serveconf.schema.json"
     schema.parent.mkdir(exist_ok=True)
-    schema.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(schema, json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
     return schema.relative_to(folder).as_posix()

@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
 from serveconf.cluster.writes import report_writes
 from serveconf.code.versions import edition_of
+from serveconf.disk import DiskFull, is_full
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ReplicaFigures, use_of_this_process
 from serveconf.handles.answering import Answering
@@ -139,10 +141,13 @@ class Replica:
         try:
             self._check_edition()
             await self._build()
+        except DiskFull as error:
+            self._fail(f"{error.message}: {error.hint}", "", code=error.code)
         except ServeconfError as error:
             self._fail(error.message, getattr(error, "traceback", ""))
         except BaseException as error:  # noqa: BLE001 - user code may raise anything, SystemExit too; the controller must hear of it
-            self._fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+            code = DiskFull.code if is_full(error) else ""
+            self._fail(f"{type(error).__name__}: {error}", traceback.format_exc(), code=code)
         self._ready.set()
 
     def _check_edition(self) -> None:
@@ -292,14 +297,15 @@ class Replica:
         """Text of the user's code, without the values from variables that it was given."""
         return hide(text, self._secrets)
 
-    def _fail(self, message: str, trace: str) -> None:
+    def _fail(self, message: str, trace: str, *, code: str = "") -> None:
         message, trace = self._hide(message), self._hide(trace)
         log.error("replica failed", replica=self._order.id, reason=message)
-        code = self._packages.path(self._order.deployment.code) if self._order.deployment.code else None
-        message, trace = (with_own_paths(text, code, self._order.deployment.app_dir) for text in (message, trace))
+        package = self._packages.path(self._order.deployment.code) if self._order.deployment.code else None
+        message, trace = (with_own_paths(text, package, self._order.deployment.app_dir) for text in (message, trace))
+        self._state = replace(self._state, phase=Phase.FAILED, message=f"{message}\n{trace}".rstrip(), code=code)
         if trace:
-            print(trace, file=sys.stderr, flush=True)
-        self._state = replace(self._state, phase=Phase.FAILED, message=f"{message}\n{trace}".rstrip())
+            with suppress(OSError):  # a disk that is full, say: the state has it too
+                print(trace, file=sys.stderr, flush=True)
 
     async def check(self, path: str | None, timeout_s: float) -> str:
         """Ask the served object for its health: empty where it is well, else what is wrong."""

@@ -115,6 +115,7 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
     serveconf: str = ""  # the version of serveconf that it runs; empty: not known yet
     process: str = ""  # of several replicas in one process: what they have in common; empty: it is alone
     bundle_nodes: tuple[str, ...] = ()  # of its placement group: on which node each bundle is
+    code: str = ""  # of what it failed with, where that is no fault of its code
     goes: bool = False  # it leaves because of a replica beside it, and is well itself: ``processes.seen_together``
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from serveconf.errors import AuthorError, Conflict, ServeconfError
+from serveconf.disk import disk_full, is_full
+from serveconf.errors import AuthorError, Conflict, InternalError, ServeconfError
 from serveconf.plan.actions import Plan
 from serveconf.plan.diff import make_plan
 from serveconf.plan.moving import moves_of, seen_with_names, with_names
@@ -95,9 +96,10 @@ async def perform(
         result = make_result(operation.stack, outcome=outcome, failures=[failure])
     except Exception as error:  # whoever follows the apply must hear of it, whatever it is
         log.exception("an apply failed")
-        failure = Failure(
-            code="internal", message=f"{type(error).__name__}: {error}", hint="this is a fault of serveconf"
-        )
+        full = disk_full("what the apply had to write", getattr(error, "filename", None)) if is_full(error) else None
+        fault = InternalError(f"{type(error).__name__}: {error}", hint="this is a fault of serveconf")
+        told = full or fault
+        failure = Failure(code=told.code, message=told.message, hint=told.hint)
         result = make_result(operation.stack, outcome="failed", failures=[failure])
     result["receipt"]["duration_s"] = round(deps.clock.now() - began, 3)
     _record(deps, operation, ask.request, result)

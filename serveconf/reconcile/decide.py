@@ -98,7 +98,12 @@ def target_failure(view: StackView, failed: tuple[ReplicaState, ...]) -> Failure
         ran_before = before is not None and before.version == replica.version
         if new and not ran_before and replica.id not in view.served:
             message, _, traceback = replica.message.partition("\n")
-            return Failure(code="replica_failed", message=message, deployment=replica.deployment, traceback=traceback)
+            return Failure(
+                code=replica.code or "replica_failed",
+                message=message,
+                deployment=replica.deployment,
+                traceback=traceback,
+            )
     return None
 
 

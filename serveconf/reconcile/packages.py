@@ -11,12 +11,10 @@ is refused. On a node what no process uses makes room, the longest unused first,
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import re
 import shutil
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -25,7 +23,8 @@ from pathlib import Path
 
 from serveconf.code.claims import Claims
 from serveconf.code.package import unpack, unpacked_bytes, verify, was_written_to
-from serveconf.errors import AuthorError, NoRoom, NotFound, OperatorError
+from serveconf.disk import told_when_full
+from serveconf.errors import AuthorError, NoRoom, NotFound
 from serveconf.reconcile.ports import Store
 
 log = logging.getLogger("serveconf.code")
@@ -141,7 +140,7 @@ class Packages:
 
     async def folder(self, digest: str) -> Path:
         """The unpacked package. Raises NotFound where the store has none of that digest, BadPackage where it is another,
-        OperatorError where the disk is full.
+        DiskFull where the node's disk is.
 
         Who unpacks one takes what the store has forgotten off this node: on other nodes than the controller's nobody else would.
         From now on this process uses it, until ``use_only`` says otherwise.
@@ -163,6 +162,11 @@ class Packages:
                     self._claims.drop(digest)
 
     async def _there_for_me(self, digest: str) -> Path:
+        hint = "free some space there, or set TMPDIR of the node's Ray to a larger disk"
+        with told_when_full(f"code package {digest[:12]}", self._folder, hint=hint):
+            return await self._unpacked(digest)
+
+    async def _unpacked(self, digest: str) -> Path:
         path = self.path(digest)
         self._used[digest] = self._now()
         await asyncio.to_thread(self._claims.take, digest)
@@ -177,17 +181,8 @@ class Packages:
         return path
 
     def _unpack(self, data: bytes, path: Path, digest: str) -> None:
-        try:
-            self._make_room_here(unpacked_bytes(data))
-            unpack(data, path, digest=digest)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise OperatorError(
-                f"no space left for code package {digest[:12]} in {self._folder} on {socket.gethostname()}",
-                hint="free some space there, or set TMPDIR of the node's Ray to a larger disk",
-                code="disk_full",
-            ) from error
+        self._make_room_here(unpacked_bytes(data))
+        unpack(data, path, digest=digest)
 
     def use_only(self, digests: Collection[str]) -> None:
         """What else this process has asked for may be taken off the node again."""

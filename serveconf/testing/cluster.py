@@ -98,6 +98,12 @@ class FakeCluster:
                 self._replicas[one.id] = replace(one, phase=ReplicaPhase.FAILED, message="killed")
         self.on_change()
 
+    def fail(self, replica_id: str, message: str, *, code: str = "") -> None:
+        """One that is starting can't: no fault of its code, where there is a ``code``."""
+        failed = replace(self._replicas[replica_id], phase=ReplicaPhase.FAILED, message=message, code=code)
+        self._replicas[replica_id] = failed
+        self.on_change()
+
     def sicken(self, replica_id: str) -> None:
         """The replica's health checks fail, if it is ready."""
         replica = self._replicas[replica_id]

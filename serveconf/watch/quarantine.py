@@ -5,13 +5,17 @@ One file, ``$SERVECONF_HOME/quarantine.json``: by control API and stack, the key
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
 import msgspec
 
+from serveconf.disk import DiskFull
 from serveconf.home import home_folder
 from serveconf.private import write_private
+
+log = logging.getLogger("serveconf.watch")
 
 MOST = 1_000
 _LOCK = threading.Lock()  # each file that is followed has a thread of its own
@@ -65,4 +69,7 @@ def _read() -> dict[str, Refused]:
 
 
 def _write(known: dict[str, Refused]) -> None:
-    write_private(_file(), msgspec.json.encode(known))
+    try:
+        write_private(_file(), msgspec.json.encode(known))
+    except DiskFull as full:  # a bad content is tried once more, and that is all
+        log.warning("the quarantine can't be kept: %s", full.message)
