@@ -120,7 +120,7 @@ def _clock(machine: Machine) -> Finding:
 def _folders(folders: tuple[Folder, ...]) -> Iterator[Finding]:
     for folder in folders:
         if not folder.is_ours and folder.private:
-            hint = "remove it, or set SERVECONF_HOME to a folder of yours"
+            hint = "leave it to him, and set SERVECONF_HOME or TMPDIR to a folder of yours"
             yield _finding("folders", Grade.ERROR, f"{folder.path} belongs to someone else", hint)
         elif not folder.is_writable:
             hint = f"chmod u+w {folder.path}; or set SERVECONF_HOME, TMPDIR or RAY_TMPDIR to another folder"

@@ -112,6 +112,13 @@ def test_folders(folder: Folder, grade: str, message: str) -> None:
     assert complaints(folders=(folder,)) == [("folders", grade, message)]
 
 
+def test_nobody_is_told_to_remove_what_is_somebody_elses() -> None:
+    (found,) = (
+        one for one in examine(replace(GOOD, folders=(Folder(path="/h", private=True, is_ours=False),))) if one.hint
+    )
+    assert found.hint is not None and "TMPDIR" in found.hint and "remove" not in found.hint
+
+
 @pytest.mark.parametrize(
     ("port", "grade", "message"),
     [
