@@ -530,6 +530,14 @@ def test_http2_and_http1_share_a_tls_port_and_the_edges_rules(tmp_path):
         assert running.edge.tally.requests == 5
 
 
+@pytest.mark.parametrize("size", [30_000, 45_000, 60_000])
+def test_http2_takes_queries_as_long_as_http1_does(tmp_path, size):
+    pytest.importorskip("zttp", reason="the extra http2 is not installed")
+    cert, key = make_certificate(tmp_path, "a")
+    with serving(echo, tls=TlsFiles(certfile=str(cert), keyfile=str(key)), http2=True) as running:
+        assert curl(running, cert, "--http2", "--get", "--data", "q" * size)[1] == "2 200"
+
+
 def test_http2_without_tls_is_an_operators_error():
     with pytest.raises(OperatorError, match="needs TLS"), serving(echo, http2=True):
         pass
