@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from serveconf.background import Tasks, keep
-from serveconf.cluster.engine import Away, Engine, EngineError, Gone, Refused, Remote, Silent
-from serveconf.cluster.handle import ANSWER_S, Ends, Handle
+from serveconf.cluster.engine import Away, Engine, Gone, Refused, Silent
+from serveconf.cluster.handle import ANSWER_S, Handle
 from serveconf.cluster.logs import get_logger
-from serveconf.cluster.orders import Orders, kind_of_order, order_id, place_of_order, replica_care
+from serveconf.cluster.node_watch import NodeWatch
+from serveconf.cluster.orders import Orders, kind_of_order, place_of_order, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
 from serveconf.cluster.proxy_handles import ProxyHandles
-from serveconf.cluster.reach import Reach
+from serveconf.cluster.replica_handles import ReplicaHandles
 from serveconf.cluster.rooms import Rooms
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, STANDBY_PREFIX, ClusterSettings
 from serveconf.cluster.spread import best_node
 from serveconf.cluster.standby_pool import StandbyPool
-from serveconf.errors import CodeFailed, EngineSilent, OperatorError, ServeconfError
+from serveconf.cluster.unplaced import Unplaced
+from serveconf.errors import CodeFailed, OperatorError, ServeconfError
 from serveconf.figures import LoadReport, ReplicaFigures
-from serveconf.plan.moving import named
 from serveconf.plan.state import Observed, Phase, ProxyState, ReplicaState
 from serveconf.reconcile.kept_figures import KeptFigures
-from serveconf.reconcile.placement import missing
 from serveconf.reconcile.ports import (
     CONTROLLER_LOG,
     Counters,
@@ -48,10 +48,8 @@ log = get_logger("cluster")
 
 Handles = list[Handle[ReplicaState]]
 
-NODES_PERIOD_S = 0.3  # between two looks, each of which takes a second
 NODE_LOST = "its node is out of reach"
 LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minute
-RENAME_AGAIN_S = 1.0
 REPLICA_ANSWER_S = 1.0  # with figures: one whose loop the user's code blocks is left out
 
 
@@ -64,19 +62,17 @@ class ActorCluster:
         self.kept: KeptFigures | None = None  # told what a process has counted when it has drained
         self._engine = engine
         self._settings = settings
-        self._replicas: dict[str, Handle[ReplicaState]] = {}
+        self._tasks = Tasks()
         self._orders = Orders(engine.store)
+        self._replicas = ReplicaHandles(
+            engine, self._orders, self._tasks, changed=self._has_changed, last_words=self._keep_replica_figures
+        )
         self._proxies = ProxyHandles(
             engine, settings, self._orders, changed=self._has_changed, last_words=self._keep_proxy_figures
         )
         self._standbys = StandbyPool(engine, self._orders, self._has_changed)
-        self._names: dict[str, str] = {}  # of each replica that is alone in its process: its actor's
-        self._tasks = Tasks()
-        self._starting: dict[str, ReplicaOrder | ProcessOrder] = {}  # by the engine, which has to find a place for each
-        self._asking: set[str] = set()  # ... and whether it has, just now
-        self._nodes: tuple[NodeState, ...] = ()
-        self._reach = Reach()
-        self._lost: frozenset[str] = frozenset()  # nodes that the engine takes for alive, and that nobody reaches
+        self._unplaced = Unplaced(self._replicas.handles, self._standbys, self._tasks)
+        self._watch = NodeWatch(engine, lambda message: self.on_silence(message))
         self._observed: Observed | None = None  # made when somebody looks, as is the next
         self._free_nodes: tuple[NodeState, ...] | None = None
 
@@ -86,7 +82,7 @@ class ActorCluster:
         """What the handles have seen last."""
         if self._observed is None:
             self._observed = Observed(
-                replicas=tuple(handle.state for handle in self._replicas.values()),
+                replicas=tuple(handle.state for handle in self._replicas.handles.values()),
                 proxies=tuple(handle.state for handle in self._proxies.handles.values()),
                 standbys=tuple(handle.state for handle in self._standbys.handles.values()),
             )
@@ -95,7 +91,7 @@ class ActorCluster:
     def nodes(self) -> tuple[NodeState, ...]:
         """The live nodes that are reached, as of three seconds ago. What standbys hold is free: a replica that needs it gets it."""
         if self._free_nodes is None:
-            self._free_nodes = tuple(map(self._standbys.given_back, self._nodes))
+            self._free_nodes = tuple(map(self._standbys.given_back, self._watch.nodes))
         return self._free_nodes
 
     def silent_for(self) -> float | None:
@@ -104,7 +100,8 @@ class ActorCluster:
 
     async def refresh(self, serving: Collection[str] = ()) -> None:
         """Adopt every actor that is there by name. See the port."""
-        await self._look_at_nodes()
+        await self._watch.look()
+        self._free_nodes = None
         await asyncio.gather(*(self._adopt(name, serving) for name in await self._engine.names()))
         await self._engine.tidy()
         self._has_changed()
@@ -112,7 +109,7 @@ class ActorCluster:
     def close(self) -> None:
         """Watch nothing any more; the actors go on."""
         self._tasks.cancel()
-        for replica in self._replicas.values():
+        for replica in self._replicas.handles.values():
             replica.let_go()
         for proxy in self._proxies.handles.values():
             proxy.let_go()
@@ -125,80 +122,29 @@ class ActorCluster:
 
     async def _follow_nodes(self) -> None:
         while True:
-            await asyncio.sleep(NODES_PERIOD_S)
-            before = {(node.id, node.drains) for node in self._nodes}
-            nodes = await self._ask_for_nodes()
-            was_lost, self._lost = self._lost, await self._reach.look(nodes)
-            self._take_nodes(nodes)
+            seen = await self._watch.look_again()
+            self._free_nodes = None
             self._lose_what_is_lost()
-            self._give_room()
-            if {node.id for node in self._nodes} & was_lost:  # what was given up there must not live on
+            self._unplaced.give_room(self._watch.nodes, self.nodes())
+            if seen.came_back:  # what was given up there must not live on
                 await self.refresh()
-            if {(node.id, node.drains) for node in self._nodes} != before:
+            if seen.changed:
                 self._has_changed()
-
-    async def _ask_for_nodes(self) -> tuple[NodeState, ...]:
-        """When the engine tells them again, where it has fallen silent; that is told at its begin and its end."""
-        silent = 0.0
-        while True:
-            try:
-                nodes = await self._engine.nodes()
-            except EngineSilent as error:
-                if not silent:
-                    self.on_silence(error.message)
-                silent = self._engine.silent_for() or silent
-                await asyncio.sleep(NODES_PERIOD_S)
-            else:
-                if silent:
-                    self.on_silence(f"Ray's GCS answers again, after {silent:.0f} s")
-                return nodes
-
-    def _take_nodes(self, nodes: tuple[NodeState, ...]) -> None:
-        if nodes:  # there is always the head: an empty answer is none
-            self._nodes, self._free_nodes = tuple(node for node in nodes if node.id not in self._lost), None
 
     def _lose_what_is_lost(self) -> None:
         """Nobody waits for the engine to say that what ran on a lost node is dead."""
         handles: list[Handle[Any]] = [
-            *self._replicas.values(),
+            *self._replicas.handles.values(),
             *self._proxies.handles.values(),
             *self._standbys.handles.values(),
         ]
         for handle in handles:
-            if handle.state.node_id in self._lost and handle.state.message != NODE_LOST:
+            if handle.state.node_id in self._watch.lost and handle.state.message != NODE_LOST:
                 handle.lose(NODE_LOST)
 
     def _drain_s(self, handle: Handle[Any], drain_s: float) -> float:
         """Nothing that is out of reach finishes anything."""
-        return 0.0 if handle.state.node_id in self._lost else drain_s
-
-    def _give_room(self) -> None:
-        """A replica that waits for a place, where none is free, gets what standbys hold."""
-        states = ((self._replicas.get(replica_id), order) for replica_id, order in self._starting.items())
-        waiting = {h.state.id: order for h, order in states if h is not None and h.state.phase is Phase.STARTING}
-        for order in waiting.values():
-            self._standbys.make_room(order, self._nodes)
-            if order_id(order) not in self._asking:
-                self._tasks.start(self._tell_what_is_missing(order), name=f"place of {order_id(order)}")
-        self._starting = waiting
-
-    async def _tell_what_is_missing(self, order: ReplicaOrder | ProcessOrder) -> None:
-        """Where the engine has not placed it yet, and has no room for it."""
-        why, first = missing(order.deployment.spec, self.nodes()), order_id(order)
-        handle = self._replicas.get(first)
-        self._asking.add(first)
-        try:
-            if handle is None or (not why and not handle.state.message) or (why and await handle.is_placed()):
-                return
-        except EngineError:  # it has ended, or is away: its handle sees that
-            return
-        finally:
-            self._asking.discard(first)
-        if handle.state.phase is Phase.STARTING:
-            handle.note(message=why)
-
-    async def _look_at_nodes(self) -> None:
-        self._take_nodes(await self._engine.nodes())
+        return 0.0 if handle.state.node_id in self._watch.lost else drain_s
 
     async def _adopt(self, name: str, serving: Collection[str]) -> None:
         if not name.startswith((REPLICA_PREFIX, PROXY_PREFIX, STANDBY_PREFIX)):
@@ -209,15 +155,15 @@ class ActorCluster:
             return
         match order:
             case ReplicaOrder():  # perhaps in what was a standby
-                if order.id not in self._replicas:
-                    handle = self._replica_handle(name, order, remote)
-                    await self._adopt_as(name, handle, self._replicas, serves=order.id in serving)
+                if order.id not in self._replicas.handles:
+                    handle = self._replicas.alone(name, order, remote)
+                    await self._adopt_as(name, handle, self._replicas.handles, serves=order.id in serving)
             case ProcessOrder():
                 rooms = Rooms(self._engine, remote, order)
                 for one in order.replicas:
-                    if one.id not in self._replicas:
-                        handle = self._room_handle(name, order, one, rooms)
-                        await self._adopt_as(name, handle, self._replicas, serves=one.id in serving)
+                    if one.id not in self._replicas.handles:
+                        handle = self._replicas.in_process(name, order, one, rooms)
+                        await self._adopt_as(name, handle, self._replicas.handles, serves=one.id in serving)
             case ProxyOrder():
                 if order.id not in self._proxies.handles:
                     await self._adopt_as(name, self._proxies.handle(order, remote), self._proxies.handles)
@@ -252,22 +198,22 @@ class ActorCluster:
     async def start_replica(self, order: ReplicaOrder) -> None:
         """In a standby of its kind, or where the engine places it; its handle tells when it is ready or has failed."""
         for handle in await self._warm(order) or await self._cold(order):
-            self._replicas[order.id] = handle
+            self._replicas.handles[order.id] = handle
             handle.watch()
         self._has_changed()
 
     async def start_process(self, order: ProcessOrder) -> None:
         """As ``start_replica``, with a handle for each replica in it."""
         for handle in await self._warm(order) or await self._cold(order):
-            self._replicas[handle.state.id] = handle
+            self._replicas.handles[handle.state.id] = handle
             handle.watch()
         self._has_changed()
 
     async def _warm(self, order: ReplicaOrder | ProcessOrder) -> Handles:
-        while (standby := self._standbys.fitting(order, self.observe().replicas, self._nodes)) is not None:
+        while (standby := self._standbys.fitting(order, self.observe().replicas, self._watch.nodes)) is not None:
             taken = await self._standbys.take(standby, order, self._settings)
             if taken is not None:
-                handles = self._handles(taken[0], order, taken[1])
+                handles = self._replicas.of_order(taken[0], order, taken[1])
                 there = {"node_id": standby.state.node_id, "pid": standby.state.pid, "was_standby": True}
                 for handle in handles:
                     handle.state = replace(handle.state, **there)
@@ -275,8 +221,8 @@ class ActorCluster:
         return []
 
     async def _cold(self, order: ReplicaOrder | ProcessOrder) -> Handles:
-        self._standbys.make_room(order, self._nodes)
-        self._starting[order_id(order)] = order
+        self._standbys.make_room(order, self._watch.nodes)
+        self._unplaced.add(order)
         name = REPLICA_PREFIX + order.id
         await self._orders.keep(name, order)
         prefers = best_node(order.stack, order.deployment, self.observe().replicas, self.nodes())
@@ -284,29 +230,18 @@ class ActorCluster:
         try:
             remote = await self._engine.start(name, kind_of_order(order), (order, self._settings), place)
         except Refused as refused:
-            handles = self._handles(name, order, None)
+            handles = self._replicas.of_order(name, order, None)
             for handle in handles:
                 handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
             return handles
-        handles = self._handles(name, order, remote)
+        handles = self._replicas.of_order(name, order, remote)
         for handle in handles:  # most probably; it says itself where it has come to be
             handle.state = replace(handle.state, node_id=prefers)
         return handles
 
-    def _handles(self, name: str, order: ReplicaOrder | ProcessOrder, remote: Remote | None) -> Handles:
-        """One for each replica of the order."""
-        match order:
-            case ReplicaOrder():
-                return [self._replica_handle(name, order, remote)]
-            case ProcessOrder():
-                rooms = Rooms(self._engine, remote, order) if remote is not None else None
-                return [self._room_handle(name, order, one, rooms) for one in order.replicas]
-            case _:
-                assert_never(order)
-
     async def reconfigure(self, replica_id: str, user_config: Any, config_hash: str) -> None:
         """Hand a new user_config over."""
-        handle = self._replica(replica_id)
+        handle = self._replicas.find(replica_id)
         refused = await handle.ask("reconfigure", user_config, config_hash, timeout_s=handle.care.ready_s)
         if refused is not None:
             raise CodeFailed(refused[0], traceback=refused[1])
@@ -314,53 +249,35 @@ class ActorCluster:
 
     def tend_replica(self, replica_id: str, spec: Mapping[str, Any]) -> None:
         """How it is looked after from now on."""
-        handle = self._replicas.get(replica_id)
+        handle = self._replicas.handles.get(replica_id)
         if handle is not None:
             handle.care = replica_care(spec, handle.care.ready_s)
 
     async def stop_replica(self, replica_id: str, *, drain_s: float) -> None:
         """Drain and stop it beside the loop; then it is gone."""
-        handle = self._replicas.get(replica_id)
+        handle = self._replicas.handles.get(replica_id)
         if handle is not None:
             handle.stop(self._drain_s(handle, drain_s))
 
     async def rename_replica(self, replica_id: str, deployment: str) -> None:
-        """See the port. Its order first: a controller that comes back knows it by that name, or sees that it was not told."""
-        handle, name = self._replicas.get(replica_id), self._names.get(replica_id)
-        order = await self._orders.find(name) if name is not None else None
-        if handle is None or name is None or not isinstance(order, ReplicaOrder):
-            return
-        await self._orders.keep(name, replace(order, deployment=named(order.deployment, deployment)))
-        handle.note(deployment=deployment)
-        self._tasks.start(self._tell_name(handle, deployment), name=f"rename {replica_id}")
-
-    async def _tell_name(self, handle: Handle[ReplicaState], deployment: str) -> None:
-        """Again and again, where user code keeps it from answering just now."""
-        while handle.state.deployment == deployment and handle.state.phase not in (Phase.DRAINING, Phase.FAILED):
-            try:
-                await handle.ask("rename", deployment)
-                return
-            except OperatorError:
-                await asyncio.sleep(RENAME_AGAIN_S)
-            except Exception as error:  # noqa: BLE001 - one of another version, say: it serves on, and logs as before
-                log.warning("a replica did not take its new name", actor=handle.state.id, reason=repr(error))
-                return
+        """See the port."""
+        await self._replicas.rename(replica_id, deployment)
 
     async def take_back(self, replica_id: str) -> bool:
         """See the port."""
-        handle = self._replicas.get(replica_id)
+        handle = self._replicas.handles.get(replica_id)
         return handle is not None and await handle.take_back()
 
     async def tcp_address(self, replica_id: str) -> str | None:
         """Where it is reached from other nodes."""
-        handle = self._replica(replica_id)
+        handle = self._replicas.find(replica_id)
         address: str = await handle.ask("listen_tcp")
         handle.note(tcp=address)
         return address
 
     async def refresh_load(self) -> None:
         """Ask every replica how many requests it has now: for a status."""
-        ready = [handle for handle in self._replicas.values() if handle.state.phase is Phase.READY]
+        ready = [handle for handle in self._replicas.handles.values() if handle.state.phase is Phase.READY]
         await asyncio.gather(*(self._look(handle) for handle in ready))
 
     async def _look(self, handle: Handle[ReplicaState]) -> None:
@@ -374,76 +291,27 @@ class ActorCluster:
 
     async def replica_figures(self, replica_id: str) -> ReplicaFigures:
         """What a replica has counted since its process began."""
-        figures = await self._replica(replica_id).ask("figures", timeout_s=REPLICA_ANSWER_S)
+        figures = await self._replicas.find(replica_id).ask("figures", timeout_s=REPLICA_ANSWER_S)
         return msgspec.msgpack.decode(figures, type=ReplicaFigures)
 
     async def read_log(self, process_id: str, position: Mapping[str, int] | None, tail: int) -> LogPart:
         """What a replica, a proxy or this controller has written."""
         if process_id == CONTROLLER_LOG:
             return await asyncio.to_thread(read_own_log, position, tail)
-        handle: Handle[Any] = self._proxies.handles.get(process_id) or self._replica(process_id)
+        handle: Handle[Any] = self._proxies.handles.get(process_id) or self._replicas.find(process_id)
         part: LogPart = await handle.ask("read_log", position, tail)
         return part
 
     async def read_ended_log(self, node_id: str, pid: int, tail: int) -> LogPart:
         """Its files lie on its node: whoever runs there reads them."""
-        if any(node.id == node_id and node.is_head for node in self._nodes):  # as this controller does
+        if any(node.id == node_id and node.is_head for node in self._watch.nodes):  # as this controller does
             return await asyncio.to_thread(read_log_of, pid, tail)
-        handles: list[Handle[Any]] = [*self._proxies.handles.values(), *self._replicas.values()]
+        handles: list[Handle[Any]] = [*self._proxies.handles.values(), *self._replicas.handles.values()]
         for handle in handles:
             if handle.state.node_id == node_id and handle.state.phase is Phase.READY:
                 part: LogPart = await handle.ask("read_log_of", pid, tail)
                 return part
         raise OperatorError(f"nothing of serveconf runs on node {node_id} that could read its log", code="no_answer")
-
-    def _replica(self, replica_id: str) -> Handle[ReplicaState]:
-        handle = self._replicas.get(replica_id)
-        if handle is None:
-            raise OperatorError(f"replica {replica_id} is gone", code="no_answer")
-        return handle
-
-    def _room_handle(
-        self, name: str, order: ProcessOrder, one: ReplicaOrder, rooms: Rooms | None
-    ) -> Handle[ReplicaState]:
-        """The process and its order are forgotten with the last of its replicas."""
-
-        def gone(replica_id: str) -> None:
-            self._replicas.pop(replica_id, None)
-            if rooms is None or rooms.leave(replica_id):
-                self._orders.forget(name)
-
-        handle = self._replica_handle(name, one, rooms.room(one.id) if rooms else None, rooms, gone)
-        handle.state = replace(handle.state, process=order.id)
-        return handle
-
-    def _replica_handle(
-        self,
-        name: str,
-        order: ReplicaOrder,
-        remote: Remote | None,
-        ends: Ends | None = None,
-        gone: Callable[[str], None] | None = None,
-    ) -> Handle[ReplicaState]:
-        if ends is None:
-            self._names[order.id] = name
-        state = ReplicaState(
-            id=order.id,
-            stack=order.stack,
-            deployment=order.deployment.name,
-            version=order.deployment.version,
-            phase=Phase.STARTING,
-            config_hash=order.deployment.config_hash,
-        )
-        care = replica_care(order.deployment.spec, order.ready_timeout_s)
-        return Handle(
-            ends or self._engine,
-            remote,
-            state,
-            care,
-            changed=self._has_changed,
-            gone=gone or (lambda replica_id: self._forget(self._replicas, name, replica_id)),
-            last_words=self._keep_replica_figures,
-        )
 
     # -- standbys -----------------------------------------------------------------------------------------------
 
@@ -507,7 +375,7 @@ class ActorCluster:
     async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
         """A call that is pending until there is something to report."""
         timeout_s = LOAD_ANSWER_S * max(1.0, slower)
-        handle = self._replica(source) if source in self._replicas else self._proxies.find(source)
+        handle = self._replicas.find(source) if source in self._replicas.handles else self._proxies.find(source)
         report: LoadReport = await handle.ask("load_report", seen, slower, timeout_s=timeout_s)
         return report
 
@@ -516,8 +384,3 @@ class ActorCluster:
     def _has_changed(self) -> None:
         self._observed = self._free_nodes = None
         self.on_change()
-
-    def _forget(self, known: dict[str, Any], name: str, actor_id: str) -> None:
-        known.pop(actor_id, None)
-        self._names.pop(actor_id, None)
-        self._orders.forget(name)

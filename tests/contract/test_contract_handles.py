@@ -11,7 +11,7 @@ from labs import FakeEngineLab
 
 from serveconf.cluster import actors as actors_module
 from serveconf.cluster import handle as handle_module
-from serveconf.cluster import proxy_handles
+from serveconf.cluster import node_watch, proxy_handles
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX
 from serveconf.testing.engine import FakeActor
 
@@ -98,7 +98,7 @@ async def test_one_out_of_reach_drains_when_it_comes_back(lab: FakeEngineLab) ->
 async def test_silent_is_not_dead_but_unhealthy_and_may_recover(lab: FakeEngineLab, monkeypatch: Any) -> None:
     name, actor = await replica(lab, **QUICK)
     await lab.until(lambda: lab.phase(name) == "Ready")
-    lab.actors._replicas[name].care.answer_s = 0.02
+    lab.actors._replicas.handles[name].care.answer_s = 0.02
     actor.hung.clear()
     await lab.until(lambda: lab.phase(name) == "Unhealthy")
     state = lab.replica(name)
@@ -295,7 +295,7 @@ async def test_a_proxy_that_answers_again_in_time_is_left_alone(lab: FakeEngineL
 
 
 async def test_the_nodes_stay_known_through_an_empty_answer_and_an_error(lab: FakeEngineLab, monkeypatch: Any) -> None:
-    monkeypatch.setattr(actors_module, "NODES_PERIOD_S", 0.01)
+    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
     following = asyncio.create_task(lab.actors.keep_nodes_fresh())
     real = lab.fake.nodes
     before = lab.cluster.nodes()
@@ -404,7 +404,7 @@ async def test_standbys_give_up_their_room_to_what_waits_for_a_place(lab: FakeEn
     from msgspec.structs import replace
     from test_contract_cluster import standby
 
-    monkeypatch.setattr(actors_module, "NODES_PERIOD_S", 0.01)
+    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
     node = lab.fake.live_nodes[0]
     lab.fake.live_nodes = (replace(node, available={"CPU": 2.0}),)
     await lab.cluster.refresh()
@@ -510,7 +510,7 @@ async def test_what_ran_on_a_node_out_of_reach_leaves_at_once_and_is_ended_when_
 
     from serveconf.cluster import reach
 
-    monkeypatch.setattr(actors_module, "NODES_PERIOD_S", 0.01)
+    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
     monkeypatch.setattr(reach, "KNOCK_S", 0.05)
     head = lab.fake.live_nodes[0]
     with socket.create_server(("127.0.0.1", 0)) as raylet:
