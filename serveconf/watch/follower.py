@@ -169,7 +169,10 @@ class _Follower:
         self._first_is_over(None, error)
 
     async def _apply(self, look: Look) -> None:
-        refused = await asyncio.to_thread(self.shared.serving.quarantined, look)
+        try:
+            refused = await asyncio.to_thread(self.shared.serving.quarantined, look)
+        except ServeconfError:  # nobody answers: the apply finds that, too, and is tried again
+            refused = ""
         if refused:
             self.memory = replace(self.memory, refused=look.key)
             self._say("quarantine", f"it has failed before and is not tried again: {refused}", look)

@@ -90,12 +90,12 @@ def test_what_serves_is_said_again_when_it_comes_back_after_something_that_was_r
 def test_what_the_cluster_stood_in_the_way_of_is_tried_again_by_itself(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "app")
     serving = FakeServing()
-    serving.fates["shop"] = Unreachable("nobody answers")
+    serving.fates["shop"] = serving.refused_before["shop"] = Unreachable("nobody answers")
     with watching(file, serving=serving) as watcher:
         watcher.until(lambda: len(serving.applied) >= 2, "it is tried again")
         assert ("error", "what is served is unchanged") in watcher.kinds()
         assert len(watcher.kinds("error")) == 1  # said once
-        del serving.fates["shop"]
+        del serving.fates["shop"], serving.refused_before["shop"]
         watcher.until(lambda: watcher.kinds("served"), "it is served once that has passed")
 
 

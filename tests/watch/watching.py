@@ -31,7 +31,7 @@ class FakeServing:
         self.written: dict[str, frozenset[str]] = {}
         self.drifts: dict[str, str] = {}
         self.pinned: set[str] = set()
-        self.refused_before: dict[str, str] = {}
+        self.refused_before: dict[str, str | ServeconfError] = {}
         self.pruned: list[str] = []
         self.there: dict[str, Path] = {}  # stack -> the file it came from
         self.cancelled: list[str] = []
@@ -83,7 +83,10 @@ class FakeServing:
         return gone
 
     def quarantined(self, look: Look) -> str:
-        return self.refused_before.get(look.stack or "", "")
+        why = self.refused_before.get(look.stack or "", "")
+        if isinstance(why, ServeconfError):
+            raise why
+        return why
 
     def record(self, look: Look, kind: str, message: str) -> None:
         self.recorded.append((kind, look.stack or "", message))
