@@ -159,6 +159,8 @@ def _last_failure(head: StackHead, ledger: Ledger) -> dict[str, str]:
     last = ledger.revision(head.name, head.last)
     if head.target is not None or last is None or last.failure is None or last.failure.deployment is None:
         return {}
+    if _serves_what_was_said_last(head):
+        return {}
     return {last.failure.deployment: f"revision {last.number} was not applied: {last.failure.message}"}
 
 
@@ -175,9 +177,14 @@ def _stack_state(head: StackHead, ledger: Ledger, states: list[str]) -> str:
     if head.pinned:
         return "Pinned"
     last = ledger.revision(head.name, head.last)
-    if last is not None and last.outcome in ("rolled_back", "timeout"):
+    if last is not None and last.outcome in ("rolled_back", "timeout") and not _serves_what_was_said_last(head):
         return "RolledBack"
     return "Healthy"
+
+
+def _serves_what_was_said_last(head: StackHead) -> bool:
+    """A file that was set right after a failure asks for what serves: nothing is left of the failure but its record."""
+    return head.confirmed is not None and head.confirmed.last == head.last
 
 
 def _deployment(

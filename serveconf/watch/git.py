@@ -7,6 +7,7 @@ settings of the source are ever run: only its objects are taken over.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -19,7 +20,10 @@ from serveconf.home import home_folder
 from serveconf.watch.address import PROTOCOLS, check_branch, parse_address
 from serveconf.watch.file_lock import waited_for
 
+log = logging.getLogger(__name__)
+
 GIT_S = 120.0
+GARBAGE_BYTES = 256_000_000  # of a repository's objects beyond those of the last clearance, before there is another one
 FETCHED = "refs/serveconf/fetched"
 _QUIET = (
     *("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false", "-c", "core.logAllRefUpdates=false"),
@@ -44,6 +48,7 @@ class Checkout:
         self._fetching = self.folder.with_name(f"{name}.fetch.lock")
         self._child: subprocess.Popen[str] | None = None
         self._stopped = threading.Event()
+        self._cleared_bytes = 0  # what was left by the last clearance
 
     def pull(self) -> str:
         """Bring the folder to what the branch is now; returns the commit. Raises OperatorError with git's own words."""
@@ -77,7 +82,25 @@ class Checkout:
             ):  # it went after it was looked up
                 raise self._missing() from error
             raise
+        self._clear()
         return self._git("rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}")
+
+    def _clear(self) -> None:
+        """Objects of former commits go when they have become many: git by itself keeps each for two weeks, whatever its size."""
+        if self._object_bytes() - self._cleared_bytes <= GARBAGE_BYTES:
+            return
+        try:
+            self._git("repack", "-a", "-d", "-q")
+            self._git("prune", "--expire=now")
+        except OperatorError as error:  # such as a disk that is full: what was fetched is there all the same
+            if error.code != "git_failed":
+                raise
+            log.warning("a checkout's old objects stay", extra={"folder": str(self.folder), "why": error.message})
+        self._cleared_bytes = self._object_bytes()
+
+    def _object_bytes(self) -> int:
+        counted = dict(line.split(": ", 1) for line in self._git("count-objects", "-v").splitlines() if ": " in line)
+        return 1024 * (int(counted.get("size", 0)) + int(counted.get("size-pack", 0)))  # git tells KiB
 
     def check_out(self, commit: str) -> None:
         """Bring the files to that commit. What git does not know, such as what an app has written there, stays."""

@@ -42,6 +42,19 @@ async def test_a_rolled_back_deployment_says_why(world: World) -> None:
     assert state(world) == ("Healthy", "")
 
 
+async def test_a_file_that_is_set_right_after_a_failure_is_healthy_again(world: World) -> None:
+    await world.apply(A, source="/x/serve.yaml")
+    for version in await versions(world, {**A, "init_args": [1]}):
+        world.cluster.broken.add(version)
+    for wrong in (1, 1):
+        assert (await world.apply({**A, "init_args": [wrong]}, source="/x/serve.yaml"))["outcome"] == "rolled_back"
+        assert state(world)[0] == "RolledBack"
+    assert (await world.apply(A, source="/x/serve.yaml"))["outcome"] == "unchanged"
+    assert state(world) == ("Healthy", "")
+    await world.apply({**A, "init_args": [1]}, source="/x/serve.yaml")
+    assert state(world)[0] == "RolledBack"
+
+
 async def test_a_stack_that_waits_holds_up_no_other(world: World) -> None:
     await world.apply(A, stack="one")
     slow = world.plane.apply(request({**A, "rollout": {"bake_s": 60}, "init_args": [1]}, stack="one"))

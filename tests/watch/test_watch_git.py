@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from serveconf.errors import AuthorError, OperatorError
+from serveconf.watch import git as watch_git
 from serveconf.watch.git import Checkout
 
 
@@ -43,6 +45,20 @@ def test_a_pull_brings_what_the_branch_says_and_its_commit(repository: Path) -> 
     second = commit(repository, "serve.yaml", "two")
     assert checkout.pull() == second
     assert (checkout.folder / "serve.yaml").read_text() == "two"
+
+
+def test_of_former_commits_a_checkout_keeps_no_more_than_its_budget(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_git, "GARBAGE_BYTES", 400_000)
+    checkout = Checkout(str(repository), "main")
+    for number in range(12):
+        text = f"{number} {random.Random(number).randbytes(60_000).hex()}"
+        last = commit(repository, "data.csv", text)
+        assert checkout.pull() == last
+        assert (checkout.folder / "data.csv").read_text() == text
+        objects = [file for file in (checkout.folder / ".git" / "objects").rglob("*") if file.is_file()]
+        assert sum(file.stat().st_size for file in objects) < 600_000  # the budget, and what a commit has of its own
 
 
 def test_without_a_branch_it_is_the_repositorys_own(repository: Path) -> None:
