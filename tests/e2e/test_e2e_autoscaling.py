@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -100,3 +104,37 @@ def test_a_replica_that_has_begun_to_drain_serves_on_when_it_is_wanted_again(sta
         assert {replica["id"] for replica in web(stack)["replicas"]} == before
         assert [one.result()[0] for one in long] == [200] * 8
     until(lambda: len({ask(f"{stack.url}/?seconds=0")[1] for _ in range(20)}) == 2, "answers of both")
+
+
+DEMAND = """
+import json, sys
+from ray._raylet import GcsClient
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
+found = get_cluster_resource_state(GcsClient(address=sys.argv[1])).pending_resource_requests
+print(json.dumps([[dict(one.request.resources_bundle), one.count] for one in found]))
+"""
+
+
+def demand(stack: Stack) -> float:
+    """CPUs that Ray's own autoscaler is asked for: what it makes nodes of."""
+    place = stack.place
+    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.root / "home/ray_token")}
+    command = [sys.executable, "-c", DEMAND, place.record()["ray"]["address"]]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+    return float(sum(bundle.get("CPU", 0) * count for bundle, count in json.loads(done.stdout.splitlines()[-1])))
+
+
+def test_what_finds_no_room_is_shown_as_wanted_and_rays_own_autoscaler_sees_it(stack: Stack) -> None:
+    stack.says("web", "hello")
+    most = (os.cpu_count() or 1) + 4
+    config = f"autoscaling_config: {{min_replicas: 1, max_replicas: {most}}}, ray_actor_options: {{num_cpus: 1}}"
+    stack.spec(f"name: web, import_path: 'web:app', route_prefix: /$, {config}")
+    stack.apply()
+    stack.place.ok("scale", "web", str(most), "--stack", stack.name, "--no-wait")
+    assert until(lambda: demand(stack), "a demand") >= 1
+    state = web(stack)
+    assert state["autoscaling"]["desired"] == most > ready(stack)
+    assert "Starting" in {replica["state"] for replica in state["replicas"]}
+    assert ask(stack.url)[0] == 200
+    stack.place.ok("scale", "web", "1", "--stack", stack.name)
+    until(lambda: demand(stack) == 0, "no demand")

@@ -87,6 +87,24 @@ def test_killed_controller_comes_back_with_the_same_state_and_no_request_notices
     assert live.apply()["outcome"] == "unchanged"
 
 
+def test_a_controller_that_finds_its_port_taken_at_its_restart_reconciles_and_waits_for_it(live: Stack) -> None:
+    place = live.place
+    before, pids = place.status()["controller"]["pid"], live.pids("web")
+    kill(before)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        until(lambda: taken.bind(("127.0.0.1", place.control_port)) is None, "the port is another program's")
+        taken.listen()
+        kill(*pids)
+        until(
+            lambda: ask(live.url) == (200, '"before"'), "others answer, whom nobody but a controller can have started"
+        )
+    until(lambda: place.status()["controller"]["pid"] != before, "the control API answers again")
+    until(place.is_whole, "it has seen everything")
+    assert pids.isdisjoint(live.pids("web"))
+    assert live.apply()["outcome"] == "unchanged"
+
+
 def test_killed_proxy_listens_on_the_same_port_again(live: Stack) -> None:
     before = live.pids("web")
     proxy = live.place.status()["proxies"][0]
