@@ -7,11 +7,13 @@ what a replica elsewhere imports has travelled. What runs in a namespace is how 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,9 @@ from place import Done, end, until
 BIN = Path(sys.executable).parent
 GCS_PORT = 6379
 HTTP_PORT = 8000
+STATUS_URL = "http://127.0.0.1:8001/api/v1/status"
+DISK_MB = 128  # where disks are small
+COMPILER = shutil.which("cc")
 MASK_AND_RUN = 'mount -t tmpfs none "$0" && exec "$@"'
 
 
@@ -47,7 +52,10 @@ class Node:
         self.folder = machines.root / f"n{number}"
         self._machines = machines
         self._ray: subprocess.Popen[bytes] | None = None
+        self._clock = machines.root / f"clock{number}"
+        self._is_mounted = False
         self.is_cut = False
+        self.is_up = False  # its Ray was started, and nobody has ended it
 
     @property
     def url(self) -> str:
@@ -63,8 +71,15 @@ class Node:
         """Have Ray start, on a node that died anew, on an empty disk; ``joined`` waits for it."""
         if self._ray is None:
             self._machines.plug(self)
+        self.unmount()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
+        self.set_clock(0)
+        if self._machines.disks_are_small:
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", self._machines.name, self.folder], check=True
+            )
+            self._is_mounted = True
         role = ["--head", f"--port={GCS_PORT}", "--include-dashboard=false"]
         if not self.is_head:
             role = [f"--address={self._machines.gcs}"]
@@ -74,6 +89,7 @@ class Node:
             self._ray = subprocess.Popen(
                 self.inside(ray), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, start_new_session=True
             )
+        self.is_up = True
 
     def joined(self) -> Node:
         """Wait until Ray runs here."""
@@ -84,7 +100,10 @@ class Node:
     @property
     def env(self) -> dict[str, str]:
         """What a process of this node sees."""
-        return {**self._machines.env, "TMPDIR": str(self.folder)}
+        env = {**self._machines.env, "TMPDIR": str(self.folder)}
+        if self._machines.clock_library is not None:
+            env |= {"LD_PRELOAD": str(self._machines.clock_library), "CLOCK_FILE": str(self._clock)}
+        return env
 
     def inside(self, command: list[str]) -> list[str]:
         """A command, to be run in this node's namespace."""
@@ -107,6 +126,29 @@ class Node:
         _ip("link", "set", f"{self._machines.name}v{self.number}", "up")
         self.is_cut = False
 
+    def set_clock(self, ahead_s: int) -> None:
+        """How far ahead of the machine's the clock is that its processes see, where nodes have clocks of their own."""
+        descriptor = os.open(self._clock, os.O_RDWR | os.O_CREAT)
+        os.pwrite(descriptor, struct.pack("=q", ahead_s), 0)
+        os.close(descriptor)
+
+    def fill_disk(self) -> None:
+        """Nobody can write another byte to it."""
+        assert self._is_mounted
+        with contextlib.suppress(OSError), open(self.folder / "ballast", "wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(65536))
+
+    def clear_disk(self) -> None:
+        """There is room again."""
+        (self.folder / "ballast").unlink()
+
+    def unmount(self) -> None:
+        """Its disk is gone, with all that is on it."""
+        if self._is_mounted:
+            subprocess.run(["umount", "-l", self.folder], check=True)
+            self._is_mounted = False
+
     def ray_id(self) -> str:
         """Ray's name for the node that lives here now."""
         tell = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(*("
@@ -117,6 +159,7 @@ class Node:
 
     def die(self) -> None:
         """Everything on this node ends at once, without a word."""
+        self.is_up = False
         while pids := self.processes():
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -142,7 +185,10 @@ class Machines:
         self.env = {**kept, "SERVECONF_HOME": str(self.root / "home"), "RAY_ADDRESS": self.gcs}
         self.env["RAY_AUTH_MODE"] = "disabled"  # whatever token lies in the home of who runs the tests
         self.nodes: list[Node] = []
+        self.disks_are_small = False
+        self.clock_library: Path | None = None
         self._redis: subprocess.Popen[bytes] | None = None
+        self._token = ""
         _ip("link", "add", self.name, "type", "bridge")
         _ip("addr", "add", f"{self.subnet}.254/24", "dev", self.name)
         _ip("link", "set", self.name, "up")
@@ -159,6 +205,20 @@ class Machines:
         )
         self.env["RAY_REDIS_ADDRESS"] = f"{address}:{GCS_PORT}"
         until(lambda: socket.create_connection((address, GCS_PORT), timeout=1).close() is None, "Redis listens")
+
+    def small_disks(self) -> None:
+        """The nodes that are started from now on have a disk each, which can be filled."""
+        self.disks_are_small = True
+
+    def own_clocks(self) -> None:
+        """The nodes that are started from now on have a clock each, which can be set; what only grows is the machine's.
+
+        By a preloaded library: a time namespace has clocks of its own for what only grows, and none for the time of day.
+        """
+        assert COMPILER is not None, "needs a C compiler"
+        self.clock_library = self.root / "set_clock.so"
+        source = Path(__file__).with_name("set_clock.c")
+        subprocess.run([COMPILER, "-O2", "-shared", "-fPIC", "-o", self.clock_library, source], check=True)
 
     @property
     def head(self) -> Node:
@@ -205,6 +265,15 @@ class Machines:
         """What ``status`` tells."""
         return self.ok("status", "-o", "json").json
 
+    def look(self) -> Any:
+        """The same, asked without the command, which takes its time. Raises AssertionError where nobody answers."""
+        if not self._token:
+            self._token = self.ok("token").out.strip()
+        command = ["curl", "-sf", "--max-time", "5", "-H", f"Authorization: Bearer {self._token}", STATUS_URL]
+        done = subprocess.run(self.head.inside(command), check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"the control API does not answer: curl's exit code {done.returncode}"
+        return json.loads(done.stdout)
+
     def close(self) -> None:
         """Leave nothing: no process, no namespace, no link, no folder."""
         enders = [threading.Thread(target=node.die) for node in self.nodes]
@@ -214,6 +283,7 @@ class Machines:
             ender.join()
         for node in self.nodes:
             _ip("netns", "del", node.space, check=False)
+            node.unmount()
         if self._redis is not None:
             self._redis.kill()
             self._redis.wait()
