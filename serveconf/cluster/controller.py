@@ -51,6 +51,7 @@ from serveconf.reconcile.stacks import Stacks
 log = get_logger("controller")
 
 LITTLE = 0.001  # of a resource of which a node has 1, to be there at all
+CLEAR_S = 5.0  # for another node to take away what the cluster has left there
 LAST_WORD_S = 0.2  # for the answer to a shutdown to be sent
 
 
@@ -212,8 +213,21 @@ class Controller:
         identity = await self._identity()
         for key in await self._store.keys(""):
             await self._store.delete(key)
-        await asyncio.to_thread(clear_node, node_folder(identity.cluster_id))
+        await self._clear_nodes(identity.cluster_id)
         asyncio.get_running_loop().call_later(LAST_WORD_S, self._end)
+
+    async def _clear_nodes(self, cluster_id: str) -> None:
+        """No node keeps what only this cluster has needed; one that does not answer keeps it."""
+        others = [node.id for node in self._cluster.nodes() if node.id != self._node_id] if self._cluster else []
+        elsewhere = [
+            self._engine.run(clear_here, cluster_id, runtime_env={}, timeout_s=CLEAR_S, node_id=node) for node in others
+        ]
+        here = asyncio.to_thread(clear_here, cluster_id)
+        for node, done in zip(
+            others, (await asyncio.gather(here, *elsewhere, return_exceptions=True))[1:], strict=True
+        ):
+            if isinstance(done, BaseException):
+                log.warning("files of the cluster are left on a node", node=node, reason=str(done))
 
     async def _make_way(self, version: str) -> None:
         """End, for Ray to start the controller anew from what is installed. Raises OperatorError where that would not start."""
@@ -226,6 +240,11 @@ class Controller:
         actor = find_actor(CONTROLLER)
         if actor is not None:
             kill_actor(actor, restart=restart)
+
+
+def clear_here(cluster_id: str) -> None:
+    """Called on each node when the cluster has ended."""
+    clear_node(node_folder(cluster_id))
 
 
 def find_controller() -> Any | None:

@@ -107,5 +107,7 @@ class Engine(Protocol):
     def silent_for(self) -> float | None:
         """For how many seconds the engine's bookkeeping has not answered: nothing is started meanwhile. None: it answers."""
 
-    async def run(self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float) -> Any:
-        """The result of a function that is called once, in a process of its own in that environment."""
+    async def run(
+        self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float, node_id: str = ""
+    ) -> Any:
+        """The result of a function that is called once, in a process of its own in that environment, on that node or on any."""

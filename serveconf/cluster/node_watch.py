@@ -39,12 +39,15 @@ class NodeWatch:
     async def look_again(self) -> Seen:
         """After a moment. Where the engine has fallen silent, when it answers again; that is told at its begin and its end."""
         await asyncio.sleep(NODES_PERIOD_S)
-        before = {(node.id, node.drains) for node in self.nodes}
+        before = self._standing()
         nodes = await self._ask()
+        self._take(nodes)
+        if self._standing() != before:  # who has joined, or will go, waits for no knock
+            return Seen(changed=True, came_back=False)
         was_lost, self.lost = self.lost, await self._reach.look(nodes)
         self._take(nodes)
         return Seen(
-            changed={(node.id, node.drains) for node in self.nodes} != before,
+            changed=self._standing() != before,
             came_back=bool({node.id for node in self.nodes} & was_lost),
         )
 
@@ -62,6 +65,9 @@ class NodeWatch:
                 if silent:
                     self._on_silence(f"Ray's GCS answers again, after {silent:.0f} s")
                 return nodes
+
+    def _standing(self) -> set[tuple[str, bool]]:
+        return {(node.id, node.drains) for node in self.nodes}
 
     def _take(self, nodes: tuple[NodeState, ...]) -> None:
         if nodes:  # there is always the head: an empty answer is none

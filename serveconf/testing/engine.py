@@ -242,6 +242,8 @@ class FakeEngine:
         if self.silent_s is not None:
             raise EngineSilent(self.silent_s)
 
-    async def run(self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float) -> Any:
+    async def run(
+        self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float, node_id: str = ""
+    ) -> Any:
         """In this process."""
         return await asyncio.to_thread(function, *args)

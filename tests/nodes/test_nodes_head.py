@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import HEAD, HERE, THERE, Cluster
-from place import ask, until
+from place import ask, end, until
 from test_nodes_front import PORT, served_from
 from visitors import Visitors
 
@@ -57,14 +57,15 @@ def test_gcs_that_does_not_answer_is_told_soon_and_requests_go_on(cluster: Clust
     with Visitors([(cluster.second.ip, PORT)], ["/there", "/here"]) as visitors:
         os.kill(gcs, signal.SIGSTOP)
         try:
+            early = cluster.machines.start("apply", other)  # before anybody knows of it
             until(lambda: cluster.machines.status()["controller"]["silent_s"] is not None, "the status says so")
-            applied = cluster.machines.run("apply", other)
+            applied = [end(early), cluster.machines.run("apply", other)]
             told = cluster.machines.run("status", "--exit-code")
         finally:
             os.kill(gcs, signal.SIGCONT)
         until(lambda: cluster.machines.status()["controller"]["silent_s"] is None, "it answers again")
-    assert applied.code == 1
-    assert "Ray's GCS has not answered for" in applied.err
+    assert [done.code for done in applied] == [1, 1]
+    assert all("Ray's GCS has not answered for" in done.err for done in applied)
     assert told.code == 1
     assert "Ray's GCS has not answered for" in told.out
     assert visitors.failures == []
