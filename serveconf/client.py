@@ -8,6 +8,7 @@ import socket
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -251,7 +252,8 @@ class Client:
 
     def upgrade_controller(self, version: str) -> None:
         """Have the controller make way for the version that is installed by now; it comes back as that."""
-        self._json("POST", "/upgrade/controller", json={"version": version}, timeout=120.0)
+        with _last_word():
+            self._json("POST", "/upgrade/controller", json={"version": version}, timeout=120.0)
 
     def upgrade(self, version: str) -> str:
         """Begin to replace proxies and replicas of other versions; returns the operation's id."""
@@ -259,7 +261,8 @@ class Client:
 
     def shutdown(self) -> None:
         """Stop everything; when this returns the controller has gone too."""
-        self._json("POST", "/shutdown", timeout=120.0)
+        with _last_word():
+            self._json("POST", "/shutdown", timeout=120.0)
         deadline = time.monotonic() + GONE_S
         while self.healthy() and time.monotonic() < deadline:
             time.sleep(LOOK_S)
@@ -284,6 +287,16 @@ class Client:
         return Unreachable(
             f"the control API at {self.address} does not answer: {error}", hint="'serveconf status' tells more"
         )
+
+
+@contextmanager
+def _last_word() -> Iterator[None]:
+    """A process that ends has heard what it was asked, although its answer may be lost with it."""
+    try:
+        yield
+    except Unreachable as error:
+        if not isinstance(error.__cause__, httpx.RemoteProtocolError | httpx.ReadError):
+            raise
 
 
 def author() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 
 from serveconf import __version__
 from serveconf.cli.main import app
+from serveconf.client import Client
 from serveconf.credentials import prove
+from serveconf.errors import Unreachable
 from serveconf.versions import Speaker, compare, is_older
 
 COMMAND = Speaker(version="0.3.0", api=3, oldest_api=2)
@@ -110,3 +113,23 @@ def test_what_a_controller_of_another_version_does_not_know_is_put_down_to_that(
     done = run(controller({"version": "0.0.2", "api": 1, "oldest_api": 0}), "history", "--stack", "shop")
     assert done.exit_code == 1
     assert "hint: the controller runs serveconf 0.0.2" in done.stderr
+
+
+def test_the_last_word_of_a_controller_that_ends_may_be_lost_and_one_that_is_not_there_has_none() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def end() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                connection.recv(65536)
+                connection.close()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        client = Client(address, "secret")
+        client.upgrade_controller("0.3.0")
+        client.upgrade_controller("0.3.0")
+        ending.join()
+    with pytest.raises(Unreachable):
+        client.upgrade_controller("0.3.0")
