@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from starlette.responses import FileResponse, StreamingResponse
 MIB = 1 << 20
 PREFIX = "/app"
 FILE = "SERVECONF_BENCHMARK_FILE"  # where the file of 100 MiB lies
+WITHOUT = "SERVECONF_BENCHMARK_WITHOUT"  # parts of the data plane that are left out; data_plane_parts.py names them
 
 
 class Query(BaseModel):
@@ -134,11 +136,8 @@ def replica(path: str, secret: str) -> None:
     """The app behind a WireServer."""
     import uvloop
 
-    from serveconf.cluster.allocator import keep_freed_memory
     from serveconf.ingress.files import passes_files
     from serveconf.wire import WireServer
-
-    keep_freed_memory()
 
     async def serve() -> None:
         app = make_app()
@@ -153,14 +152,11 @@ def proxy(port: int, path: str, secret: str) -> None:
     """A proxy as it runs in a cluster: edge, table, dispatch; one route, no middlewares."""
     import uvloop
 
-    from serveconf.cluster.allocator import keep_freed_memory
     from serveconf.proxy.app import ProxyApp
     from serveconf.proxy.dispatch import Backend
     from serveconf.proxy.pool import ReplicaPool
     from serveconf.proxy.server import ProxyServer
     from serveconf.routing import Generation, ReplicaAddress, Route
-
-    keep_freed_memory()
 
     async def serve() -> None:
         pool = ReplicaPool(node_id="n", secret=bytes.fromhex(secret))
@@ -175,6 +171,33 @@ def proxy(port: int, path: str, secret: str) -> None:
     uvloop.run(serve())
 
 
+def leave_out(part: str) -> None:
+    """A part of the data plane, in this process: to see what it is worth. Nothing else is imported sooner for it."""
+    match part:
+        case "buffers":
+            set_in("serveconf.wire.buffers", "_WORTH_KEEPING", 1 << 62)
+        case "lanes":
+            set_in("serveconf.wire.shared", "can_share", lambda sock, limits: False)
+        case "reading past the parser":
+            set_in("serveconf.proxy.protocol", "LONG_BYTES", 1 << 62)
+        case "gathering":
+            set_in("serveconf.wire.connection", "GATHER_S", -1.0)
+        case "strand":
+            strand = importlib.import_module("serveconf.wire.strand").Strand
+            strand.start = strand._become_task
+        case "batching":
+            set_in("serveconf.wire.connection", "BATCH_FRAMES", 1)
+        case "polling":
+            os.environ["SERVECONF_POLLING"] = "0"
+        case unknown:
+            raise SystemExit(f"there is no such part: {unknown}")
+
+
+def set_in(module: str, name: str, value: object) -> None:
+    """In this process alone."""
+    setattr(importlib.import_module(module), name, value)
+
+
 def no_middleware(middleware: object) -> NoReturn:
     """There are none here."""
     raise LookupError(middleware)
@@ -183,6 +206,8 @@ def no_middleware(middleware: object) -> NoReturn:
 def main() -> None:
     """Be the process that the arguments name."""
     role, *rest = sys.argv[1:]
+    for part in filter(None, os.environ.get(WITHOUT, "").split(",")):
+        leave_out(part)
     match role:
         case "direct":
             direct(int(rest[0]))

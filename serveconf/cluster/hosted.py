@@ -14,7 +14,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from serveconf.cluster.allocator import keep_freed_memory
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import write_logs
 from serveconf.cluster.loopthread import LoopThread
@@ -37,7 +36,6 @@ class Hosted:
     """Makes the object of a kind, starts it, and passes calls on."""
 
     def __init__(self, kind: str, args: tuple[Any, ...], surroundings: Surroundings) -> None:
-        keep_freed_memory()
         self._surroundings = surroundings
         self._thread = LoopThread("replica" if kind in ("standby", "process") else kind)
         self._become(kind, args)
