@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 
 _FRAMES_BYTES = 64 << 10
-_RAW_BYTES = 512 << 10  # of a buffer that is kept, so that it fits whoever comes next
-_WORTH_KEEPING = _RAW_BYTES >> 1  # what is smaller gets its own size: credit counts data, and memory should be no more
-_KEPT = 16  # buffers for raw data
+_RAW_BYTES = 1 << 20  # of a buffer that is kept, so that it fits whoever comes next
+_WORTH_KEEPING = 256 << 10  # what is smaller gets its own size: credit counts data, and memory should be no more
+_KEPT = 8  # buffers for raw data
 
 
 class _Memory(threading.local):

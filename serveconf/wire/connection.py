@@ -18,6 +18,8 @@ from typing import Any, cast
 from serveconf.wire.buffers import frames_buffer, raw_buffer
 from serveconf.wire.frames import (
     CODEC_ERRORS,
+    DEFAULT_LIMITS,
+    LIMITS_BEFORE_5,
     AnyFrame,
     Body,
     Broken,
@@ -39,10 +41,10 @@ from serveconf.wire.shared import make_lane
 log = logging.getLogger("serveconf.wire")
 
 BATCH_FRAMES = 4  # in one write: with more, proxy and replica take turns instead of working at the same time
-SOCKET_BYTES = 512 << 10  # the kernel's default is less than one piece of a large body
+SOCKET_BYTES = 1 << 20  # the kernel's default is less than one piece of a large body
 SMALL_READ_BYTES = 4 << 10  # holds a frame that announces raw data, and little of the data, which would be copied
 NOTHING = memoryview(b"")
-BATCH_BYTES = 512 << 10  # of body per loop turn; the streams that have more wait for the next one
+BATCH_BYTES = 1 << 20  # of body per loop turn; the streams that have more wait for the next one
 GATHER_S = 0.001  # a piece of a body that comes so long after the last one was written is not held for others
 
 
@@ -191,6 +193,8 @@ class Connection(asyncio.BufferedProtocol):
             return b""
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._handshake.version < 5 and self.limits == DEFAULT_LIMITS:
+            self.limits = LIMITS_BEFORE_5
         rest = bytes(self._rest)
         self._rest.clear()
         self.ready()

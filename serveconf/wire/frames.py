@@ -60,8 +60,8 @@ class Limits:
     max_headers: int = 10_000
     max_streams: int = 10_000  # open at a time on one connection
     max_message_bytes: int = 64 << 20  # of one WebSocket message
-    window_bytes: int = (1 << 20) + 1024  # unread data per stream and direction: two pieces
-    piece_bytes: int = 512 << 10  # large bodies are cut into pieces of this size, small ones gathered up to it
+    window_bytes: int = (3 << 19) + 1024  # unread data per stream and direction: a piece and a half
+    piece_bytes: int = 1 << 20  # large bodies are cut into pieces of this size, small ones gathered up to it
     inline_bytes: int = 32 << 10  # larger pieces go as raw bytes behind their frame
     handshake_timeout_s: float = 5.0
 
@@ -72,6 +72,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+LIMITS_BEFORE_5 = Limits(window_bytes=(1 << 20) + 1024, piece_bytes=512 << 10)  # of ends that speak an older version
 
 
 class ProtocolError(Exception):

@@ -23,7 +23,7 @@ from typing import Any
 from serveconf.wire.frames import Body, Free, Limits, Memory, ProtocolError
 from serveconf.wire.lane import Lane, Parts
 
-SLOTS = 16  # two are under way to a client, or are held by one that does not read
+SLOTS = 8  # one is under way to a client, or is held by one that does not read
 SMALL = 32 << 10  # what is no larger is not worth a slot: the socket is as fast
 MAX_SLOTS = 64  # that the other end may offer, and their size
 MAX_SLOT_BYTES = 16 << 20

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from wire_harness import SECRET, Peer, answer, get, http_scope, in_loop, pair, until
 
 from serveconf.wire import Limits, ProtocolError, StreamCut, StreamLost, StreamRefused, WireClient, WireServer
+from serveconf.wire import handshake as handshake_module
 from serveconf.wire.frames import Body, Credit, Open, Reply, encode
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
 
@@ -324,3 +325,17 @@ async def test_an_answer_that_a_replica_calls_done_before_it_is_whole_is_cut() -
         client.frames_received([Reply(1, 200, [], more=True, done=True)])
         with pytest.raises(StreamCut):
             await call
+
+
+@in_loop
+async def test_an_end_of_an_older_version_is_sent_no_more_than_it_takes(monkeypatch) -> None:
+    async def large(scope, receive, send) -> None:
+        await answer(send, bytes(5 << 20))
+
+    monkeypatch.setattr(handshake_module, "VERSION", 4)
+    async with pair(large) as (server, client):
+        (other,) = server._connections
+        assert client.limits == other.limits == Limits(window_bytes=(1 << 20) + 1024, piece_bytes=512 << 10)
+        peer = get()
+        await client(http_scope(), peer.receive, peer.send)
+        assert peer.body == bytes(5 << 20)
