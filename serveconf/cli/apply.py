@@ -23,6 +23,7 @@ from serveconf.cli.common import (
     load,
     print_json,
     tell,
+    width,
 )
 from serveconf.errors import AuthorError, OperatorError, Unreachable
 
@@ -68,7 +69,7 @@ def plan(
 
         typer.echo(plan_markdown(found))
     else:
-        typer.echo(render_plan(found, color=colors()))
+        typer.echo(render_plan(found, color=colors(), width=width()))
     raise typer.Exit(2 if exit_code and found["changed"] else 0)
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from serveconf.cli.columns import Cell, columns, count, paint, visible
+from serveconf.cli.common import width
 from serveconf.cli.plan_view import render_plan
 from serveconf.cli.result_view import indented, render_result
 
@@ -118,7 +119,8 @@ class ApplyView:
 
     def _plan(self, event: Event) -> None:
         if event.get("actions"):
-            self._print(render_plan(event, color=self._color, warnings=event.get("warnings", ())))
+            warnings, wide = event.get("warnings", ()), width(self._stream)
+            self._print(render_plan(event, color=self._color, warnings=warnings, width=wide))
 
     def _replica(self, event: Event) -> None:
         name, state = event["replica"], event["state"]
@@ -185,7 +187,7 @@ def start_live(stream: TextIO, lines: Callable[[], list[str]], color: bool) -> L
                 refresh_per_second=8,
                 redirect_stdout=False,
             )
-            self._live.start()
+            self._live.start(refresh=True)  # what is written above must find lines that it may clear
 
         def write_above(self, text: str) -> None:
             console.print(Text.from_ansi(text), soft_wrap=True)

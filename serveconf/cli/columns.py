@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import typer
+
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_LEAST_ROOM = 24  # columns; a text that would have less of them hangs further to the left
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,29 @@ def columns(rows: Sequence[Sequence[Cell]], *, color: bool, indent: int = 2) -> 
             pieces.append(paint(text, cell.color, dim=cell.dim, on=color) + padding)
         lines.append(" " * indent + "  ".join(pieces[: last + 1]))
     return lines
+
+
+def folded(line: str, width: int | None, hang: int) -> list[str]:
+    """A line that is too long for ``width`` as several, between words; what goes on begins at column ``hang``.
+
+    A word that is longer than a line stays whole. No width: a file or a pipe, where a line is a line.
+    """
+    if width is None or _length(line) <= width:
+        return [line]
+    hang = hang if width - hang >= _LEAST_ROOM else 8
+    lines = [""]
+    empty = True  # the last of them, but for its indent
+    for piece in re.split(r"(?<=\S)(?= )", line):
+        if not empty and _length(lines[-1]) + _length(piece) > width:
+            lines.append(" " * hang)
+            piece, empty = piece.lstrip(" "), True
+        lines[-1] += piece
+        empty = empty and not piece.strip()
+    return lines
+
+
+def _length(text: str) -> int:
+    return len(_STYLE.sub("", text))
 
 
 def paint(text: str, color: str | None = None, *, bold: bool = False, dim: bool = False, on: bool) -> str:

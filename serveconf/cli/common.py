@@ -80,6 +80,14 @@ def colors(stream: Any = None) -> bool:
     return (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
+def width(stream: Any = None) -> int | None:
+    """How many columns the terminal has; None where what is written goes elsewhere, and a line should stay a line."""
+    try:
+        return os.get_terminal_size((stream or sys.stdout).fileno()).columns or None
+    except (OSError, ValueError):  # a file, a pipe, a test's own
+        return None
+
+
 @contextmanager
 def errors_shown(output: Output) -> Iterator[None]:
     """Turn what serveconf raises into its message (or JSON) and its exit code; nobody sees our traceback."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from serveconf.cli.common import Output, chosen, colors, print_json
+from serveconf.cli.common import Output, chosen, colors, print_json, width
 
 if TYPE_CHECKING:
     from serveconf.spec.load import Loaded
@@ -28,7 +28,7 @@ def show_drift(loaded: Loaded, output: Output) -> bool:
     from serveconf.cli.plan_view import render_plan
 
     if changed:
-        typer.echo(render_plan(found, color=colors(), warnings=notes).rpartition("\n")[0])
+        typer.echo(render_plan(found, color=colors(), warnings=notes, width=width()).rpartition("\n")[0])
     where = f"Stack '{stack}' is as revision {found['base_revision']} left it."
     typer.echo(f"Drift of stack '{stack}' from revision {found['base_revision']}." if changed else f"No drift. {where}")
     return changed

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json, tell
+from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json, tell, width
 from serveconf.client import Client
 from serveconf.errors import Unreachable
 
@@ -26,7 +26,8 @@ def events(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Show what was done and what the system did by itself, with why. JSON with --follow is one object a line."""
-    from serveconf.cli.events_view import render_event
+    from serveconf.cli.columns import folded
+    from serveconf.cli.events_view import HANG, render_event
     from serveconf.cli.since import read_since
     from serveconf.launch import find
 
@@ -38,7 +39,8 @@ def events(
             if output is Output.JSON:
                 print_json(found)
             else:
-                typer.echo("\n".join(render_event(event, color=colors()) for event in found) or "No events.")
+                lines = [line for e in found for line in folded(render_event(e, color=colors()), width(), HANG)]
+                typer.echo("\n".join(lines) or "No events.")
             return
         if output is Output.TEXT and colors():
             _show_live(followed(client, stack, begin))
@@ -61,8 +63,11 @@ def _show_live(events: Iterator[dict[str, Any]]) -> None:
         for event in events:
             shown.take(event)
 
-    show_while(lambda height, _: shown.lines(height, color=True) or ["No events yet."], follow, color=True)
-    typer.echo("\n".join(shown.lines(LEFT_BEHIND, color=True)))
+    def lines(height: int, width: int) -> list[str]:
+        return shown.lines(height, color=True, width=width) or ["No events yet."]
+
+    show_while(lines, follow, color=True)
+    typer.echo("\n".join(shown.lines(LEFT_BEHIND, color=True, width=width())))
 
 
 def followed(

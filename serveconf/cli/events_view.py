@@ -6,7 +6,9 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from serveconf.cli.columns import paint, visible
+from serveconf.cli.columns import folded, paint, visible
+
+HANG = 22  # where what is done to whom begins
 
 _COLORS = {
     "apply": "green",
@@ -63,10 +65,11 @@ class EventList:
             kept = [one for one in kept if _origin(one) != _origin(event)]
         self._events = [*kept, event][-self._most :]  # anew, because the terminal's own thread reads the old one
 
-    def lines(self, height: int, *, color: bool = False) -> list[str]:
-        """The last of them, the newest at the end."""
+    def lines(self, height: int, *, color: bool = False, width: int | None = None) -> list[str]:
+        """The last of them, the newest at the end. ``width``: what is longer has several lines."""
         newest = self._events[-height:] if height > 0 else []
-        return [render_event(event, color=color) for event in newest]
+        lines = [line for event in newest for line in folded(render_event(event, color=color), width, HANG)]
+        return lines[-height:] if height > 0 else []
 
 
 def _origin(event: Mapping[str, Any]) -> tuple[Any, ...]:

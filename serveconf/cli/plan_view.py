@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
-from serveconf.cli.columns import Cell, columns, count, paint, visible
+from serveconf.cli.columns import Cell, columns, count, folded, paint, visible
 from serveconf.plan.actions import ActionKind
 from serveconf.plan.summary import starts_front
 
@@ -21,13 +21,16 @@ _FILES_NAMED = 3
 _OPERATIONS_NAMED = 8
 
 
-def render_plan(plan: Mapping[str, Any], *, color: bool = False, warnings: Sequence[str] = ()) -> str:
-    """The plan for people, without a newline at its end."""
-    lines = [*_body(plan["actions"], color)]
+def render_plan(
+    plan: Mapping[str, Any], *, color: bool = False, warnings: Sequence[str] = (), width: int | None = None
+) -> str:
+    """The plan for people, without a newline at its end. ``width``: of the terminal that shows it."""
+    lines = [*_body(plan["actions"], color, width)]
     if lines:
         lines.append("")
     told = warnings or plan.get("warnings") or ()
-    lines += [f"{paint('warning:', 'yellow', bold=True, on=color)} {visible(warning)}" for warning in told]
+    for warning in told:
+        lines += folded(f"{paint('warning:', 'yellow', bold=True, on=color)} {visible(warning)}", width, 9)
     return "\n".join([*lines, paint(summary_line(plan), bold=True, on=color)])
 
 
@@ -42,7 +45,7 @@ def summary_line(plan: Mapping[str, Any]) -> str:
     return f"Plan: {len(created)} to create, {len(changed)} to change, {len(removed)} to remove."
 
 
-def _body(actions: Sequence[Action], color: bool) -> Iterator[str]:
+def _body(actions: Sequence[Action], color: bool, width: int | None) -> Iterator[str]:
     rows = []
     for action in actions:
         sign, paint_with = _sign(action)
@@ -50,8 +53,9 @@ def _body(actions: Sequence[Action], color: bool) -> Iterator[str]:
         reason = Cell(reason_of(action), dim=True)
         rows.append((Cell(f"{sign} {name}", paint_with), Cell(what_of(action)), reason))
     for action, line in zip(actions, columns(rows, color=color), strict=True):
-        yield line
-        yield from _details(action, color)
+        yield from folded(line, width, 2 + sum(max(len(visible(row[at].text)) for row in rows) + 2 for at in (0, 1)))
+        for detail in _details(action, color):
+            yield from folded(detail, width, 8)
 
 
 def _sign(action: Action) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from serveconf.cli.events import followed
-from serveconf.cli.events_view import render_event
+from serveconf.cli.events_view import EventList, render_event
 from serveconf.cli.since import read_since
 from serveconf.errors import AuthorError, Unreachable
 
@@ -112,3 +112,14 @@ def test_following_goes_on_with_the_next_controller_and_nothing_comes_twice():
     with pytest.raises(KeyboardInterrupt):
         next(events)
     assert client.asked == [None, "2026-01-31T11:00:01.000+00:00", "2026-01-31T11:00:01.000+00:00"]
+
+
+def test_a_message_that_is_too_long_for_the_terminal_is_whole_and_hangs_below_its_begin() -> None:
+    events = EventList()
+    message = "revision 2 was taken back: the replicas of 'catalog' died three times before they were ready"
+    events.take(event(message=message))
+    first, *rest = events.lines(10, width=80)
+    assert max(map(len, [first, *rest])) <= 80
+    assert all(line[:22] == " " * 22 and line[22] != " " for line in rest)
+    assert " ".join(" ".join([first, *rest]).split()).endswith(message)
+    assert events.lines(1, width=80) == rest[-1:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from serveconf.cli.columns import folded
 from serveconf.cli.markdown_view import plan_markdown
 from serveconf.cli.plan_view import render_plan
 
@@ -101,3 +102,15 @@ def test_a_renamed_deployment_says_its_names_once() -> None:
     elsewhere = action("route", "goods", "spec changed: route_prefix", {"route_prefix": "/a"}, {"route_prefix": "/b"})
     said = plan_markdown(plan(moved, elsewhere))
     assert '"name": "catalog"' in said and '"route_prefix": "/b"' in said
+
+
+def test_what_is_too_long_for_a_terminal_goes_on_below_where_it_began() -> None:
+    wide = render_plan(EVERYTHING)
+    assert render_plan(EVERYTHING, width=max(map(len, wide.split("\n")))) == wide
+    line = "  ~ web  roll 2 replicas  \x1b[2mcode changed: a.py; spec changed: max_ongoing_requests\x1b[0m"
+    assert folded(line, 60, 26) == [
+        "  ~ web  roll 2 replicas  \x1b[2mcode changed: a.py; spec changed:",
+        " " * 26 + "max_ongoing_requests\x1b[0m",
+    ]
+    assert folded("  a " + "x" * 90 + " b", 40, 4) == ["  a", "    " + "x" * 90, "    b"]
+    assert folded(line, None, 26) == [line]
