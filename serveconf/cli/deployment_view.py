@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from serveconf.cli.columns import paint, scaled, visible
+from serveconf.cli.columns import folded, paint, scaled, visible
 from serveconf.errors import NotFound
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def restarts(events: list[Any], name: str) -> dict[str, Any]:
     }
 
 
-def render_deployment(found: Mapping[str, Any], *, color: bool = False) -> str:
-    """The deployment for people, without a newline at its end."""
-    from serveconf.cli.events_view import render_event
+def render_deployment(found: Mapping[str, Any], *, color: bool = False, width: int | None = None) -> str:
+    """The deployment for people, without a newline at its end. ``width``: of the terminal that shows it."""
+    from serveconf.cli.events_view import HANG, render_event
     from serveconf.cli.status_view import COLORS, replica_table
 
     state = paint(found["state"], COLORS.get(found["state"]), on=color)
@@ -70,7 +70,8 @@ def render_deployment(found: Mapping[str, Any], *, color: bool = False) -> str:
         lines += ["", *_data_lines(found)]
     if found["events"]:
         lines += ["", "  In the last hour"]
-        lines += [f"  {render_event(event, color=color)}" for event in found["events"]]
+        for event in found["events"]:
+            lines += folded(f"  {render_event(event, color=color)}", width, HANG + 2)
     return "\n".join(lines)
 
 

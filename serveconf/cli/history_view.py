@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from serveconf.cli.columns import folded
+
 COLUMNS = ("revision", "time", "outcome", "author", "token", "summary")
 
 
-def render_history(revisions: list[dict[str, Any]]) -> str:
-    """One line per revision, the newest first."""
+def render_history(revisions: list[dict[str, Any]], *, width: int | None = None) -> str:
+    """One line per revision, the newest first. ``width``: of the terminal that shows it."""
     rows = [[_cell(r, column) for column in COLUMNS] for r in revisions]
     rows.insert(0, [column.upper() for column in COLUMNS])
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]
+    hang = sum(widths[:-1]) + 2 * len(widths[:-1])
+    return "\n".join(part for line in lines for part in folded(line, width, hang))
 
 
 def _cell(revision: dict[str, Any], column: str) -> str:

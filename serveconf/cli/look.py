@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json
+from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json, width
 from serveconf.errors import AuthorError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _looked_at(client: Client, deployment: str | None, stack: str | None) -> tup
     from serveconf.cli.deployment_view import look_at_deployment, render_deployment
 
     one = look_at_deployment(client, stack_meant(client, stack, deployments=(deployment,)), deployment)
-    return one, render_deployment(one, color=colors())
+    return one, render_deployment(one, color=colors(), width=width())
 
 
 def is_healthy(found: dict[str, Any]) -> bool:
@@ -156,4 +156,4 @@ def history(
     if output is Output.JSON:
         print_json(found)
     else:
-        typer.echo(render_history(found) if revision is None else render_revision(found))
+        typer.echo(render_history(found, width=width()) if revision is None else render_revision(found))
