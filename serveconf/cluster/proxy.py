@@ -35,6 +35,7 @@ from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Answers, Counters, ProxyOrder, Totals
 from serveconf.routing import Generation, decode
 from serveconf.tracing import MISSING, MISSING_HINT, Outlet, is_installed
+from serveconf.wire.node_tls import node_tls
 
 log = get_logger("proxy")
 
@@ -49,7 +50,7 @@ class Proxy:
         self._packages = Packages(self._store, node_folder(settings.cluster_id) / "code")
         self._code: set[str] = set()  # packages of the middlewares of what was staged last
         self._settings = settings
-        self._pool = ReplicaPool(node_id=order.node_id, secret=settings.secret)
+        self._pool = ReplicaPool(node_id=order.node_id, secret=settings.secret, tls=node_tls(os.environ))
         self._ready = asyncio.Event()
         self._draining: asyncio.Task[object] | None = None
         self._standing_by: asyncio.Task[None] | None = None

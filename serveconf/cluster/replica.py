@@ -54,6 +54,7 @@ from serveconf.runtime.log_lines import set_up_logging
 from serveconf.tracing import Outlet
 from serveconf.versions import is_older
 from serveconf.wire import HeldModels, WireServer
+from serveconf.wire.node_tls import TLS, node_tls
 
 log = get_logger("replica")
 
@@ -94,7 +95,7 @@ class Replica:
         folder = node_folder(settings.cluster_id)
         self._store = surroundings.store
         self._following: Following | None = None
-        own_pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret)
+        own_pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret, tls=node_tls(os.environ))
         self._pool = shared.pool if shared else own_pool  # of those that it calls
         self._packages = Packages(self._store, folder / "code")
         self._uds = str(folder / f"{hashlib.sha256(order.id.encode()).hexdigest()[:16]}.sock")
@@ -339,8 +340,9 @@ class Replica:
         """Be reachable from other nodes too; returns host:port."""
         assert self._server is not None
         if self._tcp is None:
-            host, port = await self._server.listen_tcp(self._node_ip)
-            self._tcp = f"{host}:{port}"
+            tls = node_tls(os.environ)
+            host, port = await self._server.listen_tcp(self._node_ip, tls=tls)
+            self._tcp = f"{TLS if tls is not None else ''}{host}:{port}"
         return self._tcp
 
     async def _drain(self, timeout_s: float) -> bool:

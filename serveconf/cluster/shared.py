@@ -7,6 +7,7 @@ working directory, the caller of handles) is made once, for all of them.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import ProcessOrder
 from serveconf.runtime.context import enter_room, the_room
 from serveconf.runtime.shared_output import mark_lines
+from serveconf.wire.node_tls import node_tls
 
 
 class SharedProcess:
@@ -29,7 +31,7 @@ class SharedProcess:
         self._store = surroundings.store
         self._marks_lines = surroundings.own_process
         self._packages = Packages(surroundings.store, node_folder(settings.cluster_id) / "code")
-        self._pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret)
+        self._pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret, tls=node_tls(os.environ))
         self._ground: asyncio.Task[Ground] | None = None
         self._drained: set[str] = set()
         secrets: dict[str, str] = {}

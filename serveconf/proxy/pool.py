@@ -20,6 +20,7 @@ from serveconf.proxy.line import Line
 from serveconf.proxy.load import Reporter
 from serveconf.routing import ReplicaAddress
 from serveconf.wire import ProtocolError, WireClient
+from serveconf.wire.node_tls import TLS, NodeTls
 
 if TYPE_CHECKING:
     from serveconf.proxy.line import Leader
@@ -58,7 +59,9 @@ class Link:
 
     async def connect(self) -> None:
         """Connect once. OSError when that fails."""
-        client = await WireClient.connect(self._where, secret=self._pool.secret, timeout_s=OPEN_TIMEOUT_S)
+        client = await WireClient.connect(
+            self._where, secret=self._pool.secret, timeout_s=OPEN_TIMEOUT_S, tls=self._pool.tls
+        )
         if self.released or self.client is not None:
             client.close()
             return
@@ -129,9 +132,11 @@ class Link:
 class ReplicaPool:
     """One per process: the connections, and the line of each deployment whose requests go over them."""
 
-    def __init__(self, *, node_id: str, secret: bytes) -> None:
+    def __init__(self, *, node_id: str, secret: bytes, tls: NodeTls | None = None) -> None:
+        """``tls``: how to reach replicas on other nodes that want it."""
         self.node_id = node_id
         self.secret = secret
+        self.tls = tls
         self.reporter = Reporter()
         self._links: dict[str, Link] = {}
         self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
@@ -236,4 +241,4 @@ class ReplicaPool:
             return f"unix:{address.uds}"
         if address.tcp is None:
             raise ReplicaUnreachable(f"replica {address.id} is on node {address.node_id} and has no TCP address")
-        return f"tcp:{address.tcp}"
+        return address.tcp if address.tcp.startswith(TLS) else f"tcp:{address.tcp}"

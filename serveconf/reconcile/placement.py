@@ -195,7 +195,8 @@ def _check_in_the_end(needs: Sequence[Need], free: _Free, desired: DesiredStack)
         placed = free.take(need.deployment, need.deployment.num_replicas)
         if need.new and placed < need.deployment.num_replicas:
             more = ", raise max_replicas_per_node" if _most(need.deployment) else ""
-            raise _no_room(need, placed, free, f"lower num_replicas or ray_actor_options{more}, or add a node")
+            new = placed - (need.deployment.num_replicas - need.new)  # those that stay have their places
+            raise _no_room(need, max(0, new), free, f"lower num_replicas or ray_actor_options{more}, or add a node")
 
 
 def _waves(desired: DesiredStack, rolled: Sequence[Need], free: _Free) -> tuple[DesiredStack, tuple[str, ...]]:

@@ -6,6 +6,7 @@ They go over the same sockets as those of replicas, so the script has to run on 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import uuid
@@ -21,6 +22,7 @@ from serveconf.handles.calls import Caller
 from serveconf.handles.following import Following
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.serve.session import session
+from serveconf.wire.node_tls import node_tls
 
 T = TypeVar("T")
 
@@ -41,7 +43,9 @@ class Driver:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="serveconf handles", daemon=True).start()
         self._name = uuid.uuid4().hex
-        self._pool = ReplicaPool(node_id=told["node_id"], secret=bytes.fromhex(told["secret"]))
+        self._pool = ReplicaPool(
+            node_id=told["node_id"], secret=bytes.fromhex(told["secret"]), tls=node_tls(os.environ)
+        )
         self._following = self._run(self._follow())
 
     def caller(self) -> Caller:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,12 +33,19 @@ from serveconf.wire.frames import (
 )
 from serveconf.wire.handshake import TAKES_MEMORY_FROM, ClientHandshake
 from serveconf.wire.lent import peer_with_files
+from serveconf.wire.node_tls import NodeTls
 from serveconf.wire.opening import BodyMode, body_mode
 from serveconf.wire.requests import ClientStream, StreamCut, StreamRefused, run_http, run_websocket
 
 log = logging.getLogger("serveconf.wire")
 
 WATCH_AFTER_S = 0.05  # an answer that takes longer has its client watched; most need no such task
+
+
+def _context(tls: NodeTls | None, address: str) -> ssl.SSLContext:
+    if tls is None:
+        raise ConnectionRefusedError(f"{address} wants TLS, and RAY_USE_TLS is not set here")
+    return tls.client()
 
 
 class WireClient(Connection):
@@ -70,17 +78,27 @@ class WireClient(Connection):
 
     @classmethod
     async def connect(
-        cls, address: str, *, secret: bytes, limits: Limits = DEFAULT_LIMITS, timeout_s: float = 5.0
+        cls,
+        address: str,
+        *,
+        secret: bytes,
+        limits: Limits = DEFAULT_LIMITS,
+        timeout_s: float = 5.0,
+        tls: NodeTls | None = None,
     ) -> WireClient:
-        """Connect to ``unix:/path`` or ``tcp:host:port``. OSError (TimeoutError is one) when that fails."""
+        """Connect to ``unix:/path``, ``tcp:host:port``, or with ``tls`` to ``tls:host:port``. OSError (TimeoutError and
+        SSLError are such) when that fails."""
         loop = asyncio.get_running_loop()
         kind, _, where = address.partition(":")
         async with asyncio.timeout(timeout_s):
             if kind == "unix":
                 _, client = await loop.create_unix_connection(lambda: cls(secret, limits), where)
-            elif kind == "tcp":
+            elif kind in ("tcp", "tls"):
                 host, _, port = where.rpartition(":")
-                _, client = await loop.create_connection(lambda: cls(secret, limits), host.strip("[]"), int(port))
+                context = _context(tls, address) if kind == "tls" else None
+                _, client = await loop.create_connection(
+                    lambda: cls(secret, limits), host.strip("[]"), int(port), ssl=context
+                )
             else:
                 raise ValueError(f"not an address of a replica: {address}")
             try:

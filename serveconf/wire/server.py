@@ -33,6 +33,7 @@ from serveconf.wire.frames import (
 from serveconf.wire.handlers import Handler, HttpHandler
 from serveconf.wire.handshake import ServerHandshake
 from serveconf.wire.held import TELLS_MODELS_FROM, HeldModels
+from serveconf.wire.node_tls import NodeTls
 from serveconf.wire.polling import make_poll
 from serveconf.wire.websockets import WebSocketHandler
 
@@ -92,9 +93,10 @@ class WireServer:
         os.chmod(path, 0o600)
         self._listeners.append(listener)
 
-    async def listen_tcp(self, host: str, port: int = 0) -> tuple[str, int]:
-        """Listen for proxies on other nodes; the address that it listens on."""
-        listener = await asyncio.get_running_loop().create_server(self._connection, host, port)
+    async def listen_tcp(self, host: str, port: int = 0, tls: NodeTls | None = None) -> tuple[str, int]:
+        """Listen for proxies on other nodes; the address that it listens on. ``tls``: who comes has a certificate, too."""
+        context = tls.server() if tls is not None else None
+        listener = await asyncio.get_running_loop().create_server(self._connection, host, port, ssl=context)
         self._listeners.append(listener)
         address = listener.sockets[0].getsockname()
         return str(address[0]), int(address[1])

@@ -49,6 +49,13 @@ def test_more_replicas_than_nodes_is_no_room_now_and_says_what_is_where() -> Non
     assert refused.value.hint == "lower num_replicas or ray_actor_options, raise max_replicas_per_node, or add a node"
 
 
+def test_one_more_than_the_nodes_take_is_told_as_that_one() -> None:
+    old, new = stack(2, 1), stack(3, 1)
+    with pytest.raises(DoesNotFit) as refused:
+        fit_in(new, old, running(old, "n1", "n2"), [node("n1"), node("n2")])
+    assert refused.value.message.startswith("there is room for 0 of 1 new replicas")
+
+
 def test_as_many_as_the_nodes_take_fit() -> None:
     fits = stack(6, 3)
     assert fit_in(fits, None, Observed(), [node("n1"), node("n2")]) == (fits, ())
