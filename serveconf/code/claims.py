@@ -5,11 +5,24 @@ Whoever takes unpacked packages off a node asks here first, so that nothing is t
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+FETCH_S = 20.0
+FETCH_LOOK_S = 0.02
+
+
+def _locked_now(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Claims:
@@ -63,6 +76,24 @@ class Claims:
             yield True
             self._path(digest).unlink(missing_ok=True)
         finally:
+            os.close(descriptor)
+
+    @asynccontextmanager
+    async def fetching(self, digest: str) -> AsyncIterator[None]:
+        """One process of this node at a time, which ends it however it ends: who waits finds the package there.
+
+        Who has waited for too long goes on beside the other.
+        """
+        path = self._folder / f".{digest}.fetch"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            deadline = time.monotonic() + FETCH_S
+            while not _locked_now(descriptor) and time.monotonic() < deadline:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(FETCH_LOOK_S)
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # one that comes now and makes another fetches by itself, at worst
             os.close(descriptor)
 
     def last_taken(self, digest: str) -> float:

@@ -62,6 +62,9 @@ class Packages:
         self.needed: Callable[[], Collection[str]] = tuple  # what must stay in the store: the controller knows
         self.shorten: Callable[[int], Awaitable[None]] = _no_history  # old revisions go that name more bytes than that
         self._sizes: dict[str, int] | None = None  # of what is in the store
+        self._latest: tuple[str, bytes] | None = (
+            None  # what was put, until it is unpacked here: the store is not asked for it
+        )
         self._putting = asyncio.Lock()
         self._claims = Claims(folder)
         self._for_good: set[str] = set()  # what this process uses from now on
@@ -91,6 +94,7 @@ class Packages:
             await self._store.put(f"{SIZE}{digest}", str(len(data)).encode())
             await self._store.put(f"code/{digest}", data)
             sizes[digest] = len(data)
+        self._latest = (digest, data)
 
     async def sizes(self) -> dict[str, int]:
         """Bytes of each package in the store."""
@@ -171,14 +175,23 @@ class Packages:
         self._used[digest] = self._now()
         await asyncio.to_thread(self._claims.take, digest)
         if not path.is_dir():
-            data = await self._store.get(f"code/{digest}")
-            if data is None:
-                raise NotFound(f"code package {digest[:12]} is not in the store", hint="apply the spec again")
-            there = await asyncio.to_thread(self._there)  # before the store is asked: what comes later is not looked at
-            stored = {key.removeprefix("code/") for key in await self._store.keys("code/")}
-            await asyncio.to_thread(self._clear, stored, there)
-            await asyncio.to_thread(self._unpack, data, path, digest)
+            async with self._claims.fetching(digest):
+                if not path.is_dir():
+                    await self._fetch(path, digest)
         return path
+
+    async def _fetch(self, path: Path, digest: str) -> None:
+        latest, self._latest = self._latest, None
+        if latest is not None and latest[0] == digest:
+            data: bytes | None = latest[1]
+        else:
+            data = await self._store.get(f"code/{digest}")
+        if data is None:
+            raise NotFound(f"code package {digest[:12]} is not in the store", hint="apply the spec again")
+        there = await asyncio.to_thread(self._there)  # before the store is asked: what comes later is not looked at
+        stored = {key.removeprefix("code/") for key in await self._store.keys("code/")}
+        await asyncio.to_thread(self._clear, stored, there)
+        await asyncio.to_thread(self._unpack, data, path, digest)
 
     def _unpack(self, data: bytes, path: Path, digest: str) -> None:
         self._make_room_here(unpacked_bytes(data))
@@ -196,6 +209,7 @@ class Packages:
         """
         fresh = {digest for digest, used in self._used.items() if self._now() - used < FRESH_S}
         self._used = {digest: used for digest, used in self._used.items() if digest in fresh}
+        self._latest = None
         kept = needed | fresh
         self.use_only(live)
         for key in await self._store.keys("code/"):
