@@ -98,11 +98,14 @@ def _group_lacks(group: Group, nodes: Sequence[NodeState]) -> str:
 
 def missing(spec: Mapping[str, Any], nodes: Sequence[NodeState]) -> str:
     """What one more replica lacks just now, and where; nothing where there is room. Empty too where nobody knows."""
-    nodes = [node for node in nodes if not node.drains and rank(selectors_of(spec), node.labels) is not None]
-    asked, group = asked_by("", spec), group_of(spec)
-    asked = {name: amount for name, amount in asked.items() if not name.startswith(SHARE)}
+    selectors, group = selectors_of(spec), group_of(spec)
+    asked = summed(group.bundles) if group is not None else asked_resources(_actor_options(spec))
+    fitting = (node for node in nodes if not node.drains and rank(selectors, node.labels) is not None)
+    if group is None and any(has(node.available, asked) for node in fitting):  # most find the first node good enough
+        return ""
+    nodes = [node for node in nodes if not node.drains and rank(selectors, node.labels) is not None]
     free = [node.available for node in nodes]
-    if not any(free) or (any(has(one, asked) for one in free) if group is None else places(group, free) is not None):
+    if not any(free) or (group is not None and places(group, free) is not None):
         return ""
     left = "; ".join(
         f"node {node.id[:8]}: " + ", ".join(f"{name} {max(0, node.available.get(name, 0)):g}" for name in asked)
@@ -117,7 +120,7 @@ def said_of(spec: Mapping[str, Any]) -> str:
     if group is not None:
         bundles = " + ".join(_amounts(bundle) for bundle in group.bundles)
         return f"a placement group ({group.strategy}) of {bundles}"
-    return _amounts(asked_resources(spec.get("ray_actor_options") or {})) or "no resources"
+    return _amounts(asked_resources(_actor_options(spec))) or "no resources"
 
 
 def _amounts(resources: Resources) -> str:
@@ -334,4 +337,8 @@ def _most(deployment: DesiredDeployment) -> int | None:
 
 
 def _options(deployment: DesiredDeployment) -> Mapping[str, Any]:
-    return deployment.spec.get("ray_actor_options") or {}
+    return _actor_options(deployment.spec)
+
+
+def _actor_options(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    return spec.get("ray_actor_options") or {}
