@@ -18,6 +18,7 @@ from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import write_logs
 from serveconf.cluster.loopthread import LoopThread
 from serveconf.cluster.own_log import read_log_of, read_own_log
+from serveconf.runtime.patient_output import be_patient
 
 BLOCKED_S = 2.0  # a loop that has not turned for so long is blocked
 LOOK_S = 1.0
@@ -85,7 +86,11 @@ class Hosted:
 
 
 def set_up_process() -> None:
-    """Write our log lines; allow as many open files as the system lets us, for each connection is one."""
+    """Write our log lines, which are lost where their disk is full; allow as many open files as the system lets us.
+
+    Each connection is one.
+    """
+    be_patient()
     write_logs()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

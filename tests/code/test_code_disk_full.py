@@ -5,6 +5,7 @@ The disk is a small tmpfs where a test may mount one, else this process may writ
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -29,6 +30,7 @@ from serveconf.private import write_private
 from serveconf.proxy.access_log import AccessLog
 from serveconf.proxy.tally import Trail
 from serveconf.reconcile.packages import Packages
+from serveconf.runtime.patient_output import be_patient
 from serveconf.testing import MemoryStore
 
 FITS, TOO_MUCH = 20_000, 600_000
@@ -133,3 +135,26 @@ def test_access_log_lines_that_have_no_room_are_dropped_and_counted() -> None:
     log.flush(5)
     assert log.dropped == 1
     os.close(descriptor)
+
+
+def test_what_an_app_prints_onto_a_full_disk_is_lost_and_told_when_there_is_room(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not disk.is_mount():
+        pytest.skip("no disk of its own may be mounted here")
+    filler, log = disk / "filler", disk / "worker.out"
+    with open(log, "w", buffering=1, encoding="utf-8") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        patch.setattr(sys, "stderr", output)
+        be_patient()
+        print("before")
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 1000)
+        for _ in range(5_000):
+            print("a line that the log may have no room for, and that fails no request")
+        filler.unlink()
+        print("after")
+    lines = log.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    assert any("lines of this log were lost, its disk was full" in line for line in lines)
