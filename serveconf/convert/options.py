@@ -39,6 +39,11 @@ def deployment_options(
     taken = {key: given[key] for key in _SAME if key in given}
     if "max_concurrent_queries" in given:
         taken.setdefault("max_ongoing_requests", given["max_concurrent_queries"])
+    if "max_replicas_per_node" in taken:
+        told = (
+            "counts those that a change replaces: where no node has room for one more, set rollout.max_unavailable: 1"
+        )
+        note(join(place, "max_replicas_per_node"), told)
     taken |= _replicas(given, place, note)
     actor = {key: value for key, value in mapping(given.get("ray_actor_options")).items() if value is not None}
     if actor:

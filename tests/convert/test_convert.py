@@ -125,6 +125,7 @@ def test_what_has_no_equal_is_noted() -> None:
         "applications[0].deployments[0].placement_group_bundle_label_selector",
         "applications[0].runtime_env.working_dir",
     }
+    assert any("max_replicas_per_node: counts those that a change replaces" in note for note in notes)
     assert not any("max_ongoing_requests" in note or "num_cpus: is" in note for note in notes if "ions[0]" in note)
 
 
