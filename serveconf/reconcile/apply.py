@@ -281,7 +281,7 @@ async def _wait(deps: Deps, operation: Operation, request: ApplyRequest) -> None
             code="deadline", message=f"not done after {request.timeout_s:g} s; what was started is removed"
         )
         await deps.stacks.give_up(operation.stack, number, failure, outcome="timeout")
-    await _until(deps, BEHIND_S, lambda: not _is_any_behind(deps))
+    await _until(deps, BEHIND_S, lambda: not _is_any_behind(deps, idle=not operation.hurried))
     await _until(deps, SETTLE_S, lambda: operation.hurried or not _unsettled(deps, operation.stack))
 
 
@@ -291,10 +291,11 @@ async def _until(deps: Deps, limit_s: float, what: Callable[[], bool]) -> None:
         await deps.clock.sleep(0.02)
 
 
-def _is_any_behind(deps: Deps) -> bool:
+def _is_any_behind(deps: Deps, *, idle: bool) -> bool:
+    """Whether a proxy has an older table; ``idle``: also one that stands by, and has no clients."""
     live = deps.reconciler.table.generation.number
     here = (p for p in deps.cluster.observe().proxies if p.phase in (ProxyPhase.READY, ProxyPhase.UNHEALTHY))
-    return any(p.generation < live for p in here)
+    return any(p.generation < live for p in here if idle or not p.stands_by)
 
 
 def _unsettled(deps: Deps, stack: str) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from world import World
+from world import World, request
 
 from serveconf.errors import CodeFailed
 from serveconf.plan.state import ProxyPhase, ProxyState
+from serveconf.reconcile.apply import BEHIND_S
 from serveconf.reconcile.ports import ProxyOrder
 from serveconf.reconcile.status import make_status
 from serveconf.routing import Generation
@@ -67,6 +69,23 @@ async def test_it_goes_when_it_is_not_asked_for_any_more_and_comes_back(world: W
     await world.apply(A, standbys=1)
     await rest(world)
     assert (len(serving(world)), len(standing_by(world))) == (1, 1)
+
+
+async def test_nobody_who_waits_for_an_apply_waits_for_one_that_hangs(world: World) -> None:
+    await world.apply(A, standbys=1)
+    await rest(world)
+    (spare,) = standing_by(world)
+    world.cluster.hung.add(spare.id)
+    world.cluster.settle()
+    first = world.plane.apply(request({**A, "route_prefix": "/first"}, standbys=1))
+    second = world.plane.apply(request({**A, "route_prefix": "/second"}, standbys=1))
+    began = world.clock.now()
+    while first.result is None:
+        await asyncio.sleep(0)
+        await world.look()
+    assert first.result["outcome"] == "applied"
+    assert world.clock.now() - began < BEHIND_S
+    assert (await world.run(second, looks=900))["outcome"] == "applied"
 
 
 async def test_an_apply_does_not_wait_for_it_and_it_does_not_start_beside_one(world: World) -> None:
