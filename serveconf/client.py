@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from serveconf.backup_file import Backup, SavedStack
@@ -27,6 +26,7 @@ from serveconf.errors import (
     Unauthorized,
     Unreachable,
 )
+from serveconf.http_calls import Answer, CallFailed, HttpCalls
 from serveconf.versions import THIS, Speaker, compare
 
 ANSWER_S = 30.0
@@ -56,12 +56,7 @@ class Client:
         self.speaker = Speaker()  # what it has said of itself at ``healthy``
         self.proved = False  # whether what answers there has shown, at ``healthy``, that it knows the token
         headers = {"authorization": f"Bearer {token}", AUTHOR_HEADER: quote(author(), safe="@")}
-        # the control API is reached directly, whatever proxy the environment names for the web
-        # reading the authorities' certificates takes longer than a command's whole request: only where they are needed
-        secure = self.address.startswith("https:")
-        self._http = httpx.Client(
-            base_url=f"{self.address}/api/v1", headers=headers, timeout=ANSWER_S, trust_env=False, verify=secure
-        )
+        self._http = HttpCalls(f"{self.address}/api/v1", headers, timeout_s=ANSWER_S)
         self._end = weakref.finalize(self, self._http.close)  # a command holds it for as long as it runs
         self._end.atexit = False  # a script's last calls are made at its exit
 
@@ -72,17 +67,16 @@ class Client:
     def healthy(self) -> bool:
         """Whether a serveconf controller answers there. It is not told the token: somebody else may have the port by now."""
         challenge = secrets.token_hex(16)
-        request = self._http.build_request("GET", "/health", params={"challenge": challenge}, timeout=5.0)
-        del request.headers["authorization"]
         try:
-            answer = self._http.send(request)
-            said = answer.json() if answer.status_code == 200 else {}
+            params = {"challenge": challenge}
+            answer = self._http.call("GET", "/health", params=params, timeout_s=5.0, without="authorization")
+            said = answer.json() if answer.status == 200 else {}
             self.proved = any(is_proof(str(one), self.token, challenge) for one in said.get("proofs", ()))
             if said.get("service") != "serveconf":
                 return False
             self.speaker = msgspec.convert(said, Speaker)
             return True
-        except (httpx.HTTPError, ValueError, AttributeError, TypeError):  # a ValidationError is a ValueError
+        except (CallFailed, ValueError, AttributeError, TypeError):  # a ValidationError is a ValueError
             return False
 
     def comes_back(self, seconds: float) -> bool:
@@ -128,11 +122,11 @@ class Client:
 
     def put_code(self, digest: str, data: bytes) -> None:
         """Upload a package."""
-        self._json("PUT", f"/code/{digest}", content=data, timeout=CODE_S)
+        self._json("PUT", f"/code/{digest}", content=data, timeout_s=CODE_S)
 
     def plan(self, stack: str, body: Json) -> Json:
         """What an apply would do."""
-        return self._json("POST", f"/stacks/{stack}/plan", json=body, timeout=CODE_S)
+        return self._json("POST", f"/stacks/{stack}/plan", json=body, timeout_s=CODE_S)
 
     def data(self, stack: str) -> frozenset[str]:
         """What the stack's replicas were seen to write below app_dir; nothing where the controller does not know of it."""
@@ -149,7 +143,7 @@ class Client:
         """Begin an ``apply``, ``rollback`` or ``delete``, or ``promote`` or ``abort`` a canary; returns the operation's id."""
         headers = {} if base is None else {"if-match": str(base)}
         return str(
-            self._json("POST", f"/stacks/{stack}/{verb}", json=body, headers=headers, timeout=CODE_S)["operation"]
+            self._json("POST", f"/stacks/{stack}/{verb}", json=body, headers=headers, timeout_s=CODE_S)["operation"]
         )
 
     def events(self, operation: str) -> Iterator[dict[str, Any]]:
@@ -200,13 +194,12 @@ class Client:
     def _texts(self, path: str, **options: Any) -> Iterator[str]:
         """The lines of an answer, as they come."""
         try:
-            timeout = httpx.Timeout(ANSWER_S, read=None)
-            with self._http.stream("GET", path, timeout=timeout, **options) as answer:
-                if answer.status_code != 200:
-                    answer.read()
+            with self._http.stream("GET", path, **options) as (answer, lines):
+                if answer.status != 200:
                     raise _error(answer)
-                yield from answer.iter_lines()
-        except httpx.HTTPError as error:
+                for line in lines:
+                    yield line.decode()
+        except CallFailed as error:
             raise self._unreachable(error) from error
 
     def logs(
@@ -237,8 +230,8 @@ class Client:
     def backup(self) -> Backup:
         """All stacks with their revisions and code."""
         try:
-            answer = self._http.post("/backup", timeout=CODE_S)
-        except httpx.HTTPError as error:
+            answer = self._http.call("POST", "/backup", timeout_s=CODE_S)
+        except CallFailed as error:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise self._misunderstood(_error(answer), "POST")
@@ -248,12 +241,12 @@ class Client:
         """Begin to serve what a backup says of a stack; returns the operation's id."""
         body, params = msgspec.msgpack.encode(saved), {"replace": replaces}
         path = f"/stacks/{saved.name}/restore"
-        return str(self._json("POST", path, content=body, params=params, timeout=CODE_S)["operation"])
+        return str(self._json("POST", path, content=body, params=params, timeout_s=CODE_S)["operation"])
 
     def upgrade_controller(self, version: str) -> None:
         """Have the controller make way for the version that is installed by now; it comes back as that."""
         with _last_word():
-            self._json("POST", "/upgrade/controller", json={"version": version}, timeout=120.0)
+            self._json("POST", "/upgrade/controller", json={"version": version}, timeout_s=120.0)
 
     def upgrade(self, version: str) -> str:
         """Begin to replace proxies and replicas of other versions; returns the operation's id."""
@@ -262,15 +255,15 @@ class Client:
     def shutdown(self) -> None:
         """Stop everything; when this returns the controller has gone too."""
         with _last_word():
-            self._json("POST", "/shutdown", timeout=120.0)
+            self._json("POST", "/shutdown", timeout_s=120.0)
         deadline = time.monotonic() + GONE_S
         while self.healthy() and time.monotonic() < deadline:
             time.sleep(LOOK_S)
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
         try:
-            answer = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
+            answer = self._http.call(method, path, **options)
+        except CallFailed as error:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise self._misunderstood(_error(answer), method)
@@ -283,7 +276,7 @@ class Client:
             error.hint = compare(self.speaker)
         return error
 
-    def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
+    def _unreachable(self, error: CallFailed) -> Unreachable:
         return Unreachable(
             f"the control API at {self.address} does not answer: {error}", hint="'serveconf status' tells more"
         )
@@ -312,13 +305,13 @@ def _given(**params: str | None) -> dict[str, str]:
     return {key: value for key, value in params.items() if value is not None}
 
 
-def _error(answer: httpx.Response) -> ServeconfError:
+def _error(answer: Answer) -> ServeconfError:
     """The error that an answer tells of."""
     try:
         told = answer.json()["error"]
         code, message, hint = told["code"], told["message"], told.get("hint")
     except (ValueError, KeyError, TypeError):
-        return InternalError(f"the control API answered {answer.status_code}: {answer.text[:300]}")
+        return InternalError(f"the control API answered {answer.status}: {answer.text[:300]}")
     if told.get("problems"):
         return CodeRejected(message, told["problems"])
     kinds: dict[int, type[ServeconfError]] = {
@@ -328,4 +321,4 @@ def _error(answer: httpx.Response) -> ServeconfError:
         412: Conflict,
         422: AuthorError,
     }
-    return kinds.get(answer.status_code, OperatorError)(message, hint=hint, code=code)
+    return kinds.get(answer.status, OperatorError)(message, hint=hint, code=code)
