@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -26,7 +26,7 @@ from serveconf.errors import (
     Unauthorized,
     Unreachable,
 )
-from serveconf.http_calls import Answer, CallFailed, HttpCalls
+from serveconf.http_calls import Answer, AnswerLost, CallFailed, HttpCalls
 from serveconf.versions import THIS, Speaker, compare
 
 ANSWER_S = 30.0
@@ -115,6 +115,11 @@ class Client:
         ``body``: what the calls of this process come to.
         """
         return self._json("POST", "/handles", params={"seen": seen}, json=body)
+
+    def read_spec(self, text: str, variables: Mapping[str, str]) -> Json | None:
+        """What a spec file says: ``spec``, ``masks``, ``front``; None where there is more to say of it than that."""
+        found = self._json("POST", "/spec/read", json={"text": text, "variables": variables})
+        return found if found["spec"] is not None else None
 
     def has_code(self, digest: str) -> bool:
         """Whether the package is there."""
@@ -288,7 +293,7 @@ def _last_word() -> Iterator[None]:
     try:
         yield
     except Unreachable as error:
-        if not isinstance(error.__cause__, httpx.RemoteProtocolError | httpx.ReadError):
+        if not isinstance(error.__cause__, AnswerLost):
             raise
 
 

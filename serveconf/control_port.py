@@ -9,8 +9,8 @@ from serveconf.local_ray import Tell
 from serveconf.proxy.ports import port_is_free
 from serveconf.spec.problems import SpecInvalid
 
-if TYPE_CHECKING:  # what asks a running controller reads no spec
-    from serveconf.spec.load import Loaded
+if TYPE_CHECKING:
+    from serveconf.spec.said import Said
 
 DEFAULT_PORT = 8001
 DEFAULT_ADDRESS = f"http://127.0.0.1:{DEFAULT_PORT}"
@@ -38,11 +38,10 @@ def choose_control_place(http: tuple[str, int] | None, tell: Tell) -> tuple[str,
     return host, port
 
 
-def check_apart(loaded: Loaded, address: str) -> None:
+def check_apart(loaded: Said, address: str) -> None:
     """Raises SpecInvalid where the spec's proxies would want the port of the control API at ``address``."""
     host, port = control_place(address)
-    http = loaded.spec.http_options
-    if host not in LOOPBACK or http.location == "NoServer" or http.port != port:
+    if host not in LOOPBACK or loaded.front is None or loaded.front[1] != port:
         return
     hint = "choose another one here, or start the control API elsewhere: serveconf --address http://127.0.0.1:PORT"
     problem = loaded.problem("http_options.port", f"port {port} is the control API's", "port_conflict", hint)

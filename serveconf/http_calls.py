@@ -25,6 +25,10 @@ class CallFailed(Exception):
     """Nobody answers there, or what answers breaks off or is no HTTP server."""
 
 
+class AnswerLost(CallFailed):
+    """The connection ended before the answer had come: the request may have been heard."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What came back, whole."""
@@ -114,7 +118,8 @@ class HttpCalls:
             yield connection
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise CallFailed(str(error) or type(error).__name__) from error
+            lost = isinstance(error, http.client.HTTPException | ConnectionResetError)
+            raise (AnswerLost if lost else CallFailed)(str(error) or type(error).__name__) from error
         except BaseException:
             connection.close()
             raise

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from serveconf.client import Client, author
 from serveconf.code.ignore import OUR_FILE
-from serveconf.code.package import Packed, listed, pack_as_it_is
 from serveconf.code.snapshot import Snapshot, take_snapshot
 from serveconf.control_port import check_apart
 from serveconf.errors import InternalError, NotFound, Unreachable
 
 if TYPE_CHECKING:
-    from serveconf.spec.load import Loaded
+    from serveconf.code.package import Packed
+    from serveconf.spec.said import Said
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -33,11 +33,13 @@ class Submission:
     body: dict[str, Any]  # admin.models.ApplyBody
     snapshot: Snapshot
     app_dir: Path
-    loaded: Loaded | None = field(default=None, repr=False)
+    loaded: Said | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()  # what whoever sends it should hear
 
     def with_code(self, packed: Packed) -> Submission:
         """The same with the code as it was when it was packed."""
+        from serveconf.code.package import listed
+
         note = (
             f"{listed(packed.changed)} kept changing while the code was packed: it is taken as it was read. "
             f"What is an app's data can be named in {OUR_FILE}"
@@ -47,7 +49,7 @@ class Submission:
 
 
 def make_submission(
-    loaded: Loaded,
+    loaded: Said,
     *,
     automatic: bool = False,
     timeout_s: float | None = None,
@@ -79,7 +81,7 @@ def make_submission(
     body |= more or {}
     notes = () if automatic else withheld_notes(snapshot)
     return Submission(
-        stack=loaded.spec.name, body=body, snapshot=snapshot, app_dir=loaded.app_dir, loaded=loaded, notes=notes
+        stack=loaded.name, body=body, snapshot=snapshot, app_dir=loaded.app_dir, loaded=loaded, notes=notes
     )
 
 
@@ -87,6 +89,8 @@ def withheld_notes(snapshot: Snapshot) -> tuple[str, ...]:
     """What who sends the code should hear of what stays behind."""
     if not snapshot.withheld:
         return ()
+    from serveconf.code.package import listed
+
     one = snapshot.withheld[0]
     return (
         f"left out of the code, as secrets: {listed(snapshot.withheld)}; in {OUR_FILE} a line !{one} takes it along, "
@@ -94,11 +98,9 @@ def withheld_notes(snapshot: Snapshot) -> tuple[str, ...]:
     )
 
 
-def spec_as_sent(loaded: Loaded) -> dict[str, Any]:
+def spec_as_sent(loaded: Said) -> dict[str, Any]:
     """The spec with only the keys that were said; a file that a proxy reads is named from the root, as it stands elsewhere."""
-    from serveconf.spec.models import as_wire
-
-    spec = as_wire(loaded.spec)
+    spec = loaded.as_said()
     spec.setdefault("name", "default")
     for key in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
         if spec.get("http_options", {}).get(key):
@@ -106,15 +108,17 @@ def spec_as_sent(loaded: Loaded) -> dict[str, Any]:
     return spec
 
 
-def submit(loaded: Loaded, client: Client, **options: Any) -> Submission:
+def submit(loaded: Said, client: Client, **options: Any) -> Submission:
     """Snapshot and upload; once more where a file changed in between. What never rests is taken as it is read."""
     check_apart(loaded, client.address)
     if options.get("snapshot") is None or "data" not in options:
-        options["data"] = client.data(loaded.spec.name)
+        options["data"] = client.data(loaded.name)
     submission = make_submission(loaded, **options)
     for last in (False, False, True):
         if client.has_code(submission.snapshot.digest):
             return submission
+        from serveconf.code.package import pack_as_it_is  # most applies bring code that is there
+
         packed = pack_as_it_is(submission.app_dir, submission.snapshot)
         if packed.changed and not last:  # most likely an edit: a moment later it is whole
             time.sleep(EDIT_S)
@@ -125,7 +129,7 @@ def submit(loaded: Loaded, client: Client, **options: Any) -> Submission:
     raise AssertionError("unreachable")
 
 
-def follow(client: Client, operation: str, tell: Tell, loaded: Loaded | None = None) -> dict[str, Any]:
+def follow(client: Client, operation: str, tell: Tell, loaded: Said | None = None) -> dict[str, Any]:
     """Every event to ``tell``; returns the last one, the contract's apply JSON, its problems at their places.
 
     A controller that dies meanwhile is waited for: it goes on with what it had begun.
@@ -164,7 +168,7 @@ def _never_begun() -> dict[str, Any]:
     return {"event": "result", **make_result("", outcome="failed", failures=[failure])}
 
 
-def placed(problem: dict[str, Any], loaded: Loaded | None) -> dict[str, Any]:
+def placed(problem: dict[str, Any], loaded: Said | None) -> dict[str, Any]:
     """A problem that the controller found, with the file, line and column that only the sender knows."""
     if loaded is None:
         return problem
@@ -175,10 +179,10 @@ def placed(problem: dict[str, Any], loaded: Loaded | None) -> dict[str, Any]:
     return {**problem, **found.as_json()}
 
 
-def _path_of(deployment: str | None, loaded: Loaded) -> str:
+def _path_of(deployment: str | None, loaded: Said) -> str:
     """The key that names a deployment's code."""
-    for index, spec in enumerate(loaded.spec.deployments):
-        if spec.name == deployment:
+    for index, spec in enumerate(loaded.as_said().get("deployments", [])):
+        if spec["name"] == deployment:
             return f"deployments[{index}].import_path"
     return ""
 

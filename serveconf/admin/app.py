@@ -25,6 +25,7 @@ from serveconf.admin.looking import looking_router, status_of
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
 from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import page_router
+from serveconf.admin.reading import reading_router
 from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
 from serveconf.admin.token import token_router
@@ -73,6 +74,7 @@ def make_app(
     app.include_router(token_router(keys, note), prefix="/api/v1")
     app.include_router(_measuring(plane, pulse))
     app.include_router(looking_router(plane, address, keys), prefix="/api/v1")
+    app.include_router(reading_router(), prefix="/api/v1")
     app.include_router(logs_router(plane, events), prefix="/api/v1")
     app.include_router(changing_router(plane, on_shutdown, on_upgrade), prefix="/api/v1")
     if events is not None:

@@ -50,6 +50,31 @@ class ApplyBody(Origin):
     """With ``merge``: the stack's other deployments go, its http_options stay."""
 
 
+class FileBody(Body):
+    """A spec file to be read for who sends it."""
+
+    text: str
+    variables: dict[str, str] = Field(default={}, repr=False)
+    """Those that it names, as far as they are set where it lies."""
+
+
+class FrontModel(Body):
+    """Where proxies listen."""
+
+    host: str
+    port: int
+
+
+class ReadModel(Body):
+    """What a spec file says, where there is nothing to say about it."""
+
+    spec: dict[str, Any] | None
+    """As an apply takes it; null: something is wrong with the file, or it includes others. ``validate`` tells."""
+    masks: dict[str, str] = {}
+    front: FrontModel | None = None
+    """None where it wants no proxies."""
+
+
 class RollbackBody(Origin):
     """A revision to go back to."""
 

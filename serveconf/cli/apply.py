@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from serveconf.client import Client
     from serveconf.launch import Found
     from serveconf.spec.load import Loaded
+    from serveconf.spec.said import Said
     from serveconf.submit import Submission
 
 
@@ -74,7 +75,7 @@ def plan(
 
 
 @contextmanager
-def at_their_places(loaded: Loaded) -> Iterator[None]:
+def at_their_places(loaded: Said) -> Iterator[None]:
     """Problems of the code that the controller finds are shown where the spec names that code."""
     from serveconf.client import CodeRejected
     from serveconf.submit import placed
@@ -143,13 +144,7 @@ def apply(
 
     with errors_shown(output.output):
         saved = _saved_plan(file)
-        loaded = load(Path(saved.source) if saved else file, env_file)
-        if not loaded.spec.deployments and not allow_empty:
-            raise AuthorError(
-                "the spec has no deployments: applying it would take everything of the stack away",
-                hint="if that is meant, say --allow-empty",
-            )
-        found = reach(loaded)
+        loaded, found = _loaded_and_reached(Path(saved.source) if saved else file, env_file, allow_empty=allow_empty)
         client = found.client
         submission = submit(loaded, client, timeout_s=timeout)
         _tell_notes(submission)
@@ -168,6 +163,22 @@ def apply(
     finish(result, output.output, max_failed)
 
 
+def _loaded_and_reached(file: Path, env_file: list[Path] | None, *, allow_empty: bool) -> tuple[Said, Found]:
+    """The spec, and the control API; that reads the spec where it runs and the file is as simple as most."""
+    from serveconf.launch import Found
+    from serveconf.read_there import read_there
+
+    if not env_file and (there := read_there(file, chosen.address, chosen.token)) is not None:
+        return there[0], Found(client=there[1])
+    loaded = load(file, env_file)
+    if not loaded.spec.deployments and not allow_empty:
+        raise AuthorError(
+            "the spec has no deployments: applying it would take everything of the stack away",
+            hint="if that is meant, say --allow-empty",
+        )
+    return loaded, reach(loaded)
+
+
 def _stop_started() -> None:
     """A first apply that comes to nothing leaves nothing running."""
     from serveconf.launch import shut_down
@@ -180,16 +191,13 @@ def reach(loaded: Loaded, say: Callable[[str], None] = tell) -> Found:
     """The control API, started where there is none, after a look at the ports that the spec will need."""
     from serveconf.control_port import check_apart
     from serveconf.launch import find_or_start
-    from serveconf.spec.models import Location
 
     if chosen.address:
         check_apart(loaded, chosen.address)
-    http = loaded.spec.http_options
-    wanted = None if http.location is Location.NO_SERVER else (http.host, http.port)
-    return find_or_start(chosen.address, chosen.token, http=wanted, tell=say)
+    return find_or_start(chosen.address, chosen.token, http=loaded.front, tell=say)
 
 
-def watch_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[str, Any]:
+def watch_apply(client: Client, operation: str, loaded: Said | None) -> dict[str, Any]:
     """Show an apply as it goes, and return its result. Ctrl-C undoes it before the switch and lets it finish after."""
     try:
         return show_apply(client, operation, loaded)
@@ -197,7 +205,7 @@ def watch_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[s
         return take_back(client, operation, loaded)
 
 
-def show_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[str, Any]:
+def show_apply(client: Client, operation: str, loaded: Said | None) -> dict[str, Any]:
     """Show an apply as it goes, and return its result."""
     from serveconf.cli.apply_view import ApplyView
     from serveconf.submit import follow
@@ -207,7 +215,7 @@ def show_apply(client: Client, operation: str, loaded: Loaded | None) -> dict[st
         return follow(client, operation, view.handle, loaded)
 
 
-def take_back(client: Client, operation: str, loaded: Loaded | None) -> dict[str, Any]:
+def take_back(client: Client, operation: str, loaded: Said | None) -> dict[str, Any]:
     """Undo an apply that has not switched yet, let one that has go to its end; its result."""
     from serveconf.submit import follow
 
@@ -243,15 +251,16 @@ def _print_begun(operation: str, stack: str, output: Output) -> None:
 
 def _saved_plan(file: Path) -> Any:
     """The saved plan, where the file is one."""
-    from serveconf.plan.saved import decode_plan, looks_like_a_plan
-
     try:
         with file.open("rb") as opened:
-            if not looks_like_a_plan(opened.read(400)):
-                return None
+            head = opened.read(400)
     except OSError:
         return None  # the loader says what is wrong
-    return decode_plan(file.read_bytes())
+    if b"{" not in head[:1] and b'"serveconf-plan-' not in head:  # most are none, and to know it takes no import
+        return None
+    from serveconf.plan.saved import decode_plan, looks_like_a_plan
+
+    return decode_plan(file.read_bytes()) if looks_like_a_plan(head) else None
 
 
 def _check_saved(saved: Any, body: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -150,13 +151,40 @@ def _token(said: str | None, file: str | None) -> str | None:
     return found.strip()
 
 
+STRAIGHT = {"apply": 1, "plan": 1, "status": 0}  # command -> its arguments, where nothing else is said
+
+
+def straight(words: list[str]) -> bool:
+    """Do a command that is given as it mostly is, without an option. typer builds a parser of models for each command; where
+    there is nothing to parse that takes longer than all else before the first request. False: it is for typer.
+    """
+    if not words or STRAIGHT.get(words[0]) != len(words) - 1 or any(not w or w.startswith("-") for w in words):
+        return False
+    chosen.address = os.environ.get("SERVECONF_ADDRESS") or None
+    chosen.token = _token(os.environ.get("SERVECONF_TOKEN") or None, None)
+    module = importlib.import_module(f"serveconf.cli.{COMMANDS[words[0]][0]}")
+    gc.enable()
+    try:
+        getattr(module, words[0])(*map(Path, words[1:]))
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except (EOFError, KeyboardInterrupt):  # from here on as typer does it
+        typer.echo("Aborted!", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nobody, stream.fileno())
+        sys.exit(1)
+    return True
+
+
 def main() -> None:
     """The console script. A fault of serveconf itself is one line, too; SERVECONF_DEBUG=1 shows where it is."""
-    # httpx has a command of its own, which imports rich and a second click; it does without where they can't be imported
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     gc.disable()  # until the command is imported: of what imports make nothing is garbage, and looking takes a tenth of a short command
     try:
-        app()
+        if not straight(sys.argv[1:]):
+            app()
     except Exception as error:  # the last edge: nobody is left to tell it to but the user
         if os.environ.get("SERVECONF_DEBUG"):
             raise

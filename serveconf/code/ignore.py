@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec, Pattern
+from typing import TYPE_CHECKING
 
 from serveconf.code.secret_names import is_secret
 from serveconf.code.volatile import is_volatile
+
+if TYPE_CHECKING:
+    from pathspec import Pattern
 
 GIT_FILE = ".gitignore"
 OUR_FILE = ".serveconfignore"
@@ -165,6 +167,8 @@ def _read(folder: str, name: str) -> _Patterns | None:
 
 def _line(text: str) -> _Line | None:
     """One line as a pattern; None for a comment, and for what is no pattern: git passes over that."""
+    from pathspec import GitIgnoreSpec  # takes as long to import as a small folder to be packed; many have no such file
+
     try:
         (pattern,) = GitIgnoreSpec.from_lines([text]).patterns
     except ValueError:

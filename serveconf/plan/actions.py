@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from serveconf.spec.models import Cost
+from serveconf.spec.cost import Cost
 
 
 class Reason(StrEnum):

@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from serveconf.spec.checks import check_resources, check_runtime_env
+from serveconf.spec.cost import Cost
 from serveconf.spec.kinds import (
     Amount,
-    Cost,
     LabelCondition,
     Strict,
     costs,

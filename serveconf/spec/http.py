@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from serveconf.spec.cost import Cost
 from serveconf.spec.kinds import (
-    Cost,
     FieldName,
     Host,
     ImportPath,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -26,18 +25,7 @@ from serveconf.spec.checks import (
     check_request_id_header,
     check_root_path,
 )
-
-
-class Cost(StrEnum):
-    """What a change costs the traffic, cheapest first."""
-
-    NONE = "none"  # nothing that runs is touched
-    ROUTE = "route"  # a new generation of the routing table; no replica restarts
-    RECONFIGURE = "reconfigure"  # reconfigure(user_config) on live replicas
-    SCALE = "scale"  # replicas are added or drained
-    ROLL = "roll"  # replicas are replaced, new before old
-    PROXY = "proxy"  # listeners are replaced, new before old
-    REMOVE = "remove"  # a deployment is drained and taken away
+from serveconf.spec.cost import Cost
 
 
 def pattern(text: str) -> Any:

@@ -15,7 +15,7 @@ from serveconf.spec.certificates import check_certificates
 from serveconf.spec.check import check, not_supported
 from serveconf.spec.envfile import read_env_file
 from serveconf.spec.merge import Merged, Part, merge, place_seen_from
-from serveconf.spec.models import SpecFile, StackSpec
+from serveconf.spec.models import Location, SpecFile, StackSpec, as_wire
 from serveconf.spec.problems import Position, Problem, SpecInvalid, join
 from serveconf.spec.reading import Reading, read_mapping, read_yaml
 from serveconf.spec.rules import check_rules
@@ -38,6 +38,20 @@ class Loaded:
     files: tuple[Path, ...]  # the file, what it includes, and the env files: what a change of must be looked at
     warnings: tuple[Problem, ...] = ()
     _merged: Merged = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The stack's."""
+        return self.spec.name
+
+    @property
+    def front(self) -> tuple[str, int] | None:
+        """Host and port that the proxies will listen on; None where there are to be none."""
+        return front_of(self.spec)
+
+    def as_said(self) -> dict[str, Any]:
+        """The spec as plain data with only the keys that were said."""
+        return as_wire(self.spec)
 
     def position(self, path: str) -> Position | None:
         """Where the value at ``path`` (``deployments[0].import_path``) stands; None where no file says so."""
@@ -79,6 +93,26 @@ def load_mapping(data: Mapping[str, Any], *, base_dir: Path, unsupported: frozen
     files = _Files(dict(os.environ))
     part = Part(reading, [files.read(*include) for include in files.includes(reading)])
     return _finish(part, _absolute(base_dir) / "<python>", tuple(files.seen.values()), [], unsupported)
+
+
+def front_of(spec: StackSpec) -> tuple[str, int] | None:
+    """Host and port that the spec's proxies listen on; None where it has none."""
+    http = spec.http_options
+    return None if http.location is Location.NO_SERVER else (http.host, http.port)
+
+
+def read_clean(data: bytes, *, env: Mapping[str, str]) -> tuple[StackSpec, dict[str, str]] | None:
+    """The spec and the masks of a file that stands alone; of its ``app_dir`` nothing is known here.
+
+    None where there is anything to say of it, a problem or a warning: that takes ``load_file``, at the file's own place.
+    """
+    reading = read_yaml(data, file="", folder=Path(), env=env)
+    if reading.problems or "include" in reading.data or check(reading) or any(not_supported(reading, UNSUPPORTED)):
+        return None
+    merged = merge(Part(reading))
+    if merged.problems or any(check_rules(merged.data)):
+        return None
+    return SpecFile.model_validate(merged.data).stack, merged.masks()
 
 
 def _absolute(path: Path) -> Path:

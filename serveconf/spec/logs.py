@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from serveconf.spec.kinds import Cost, Strict, costs
+from serveconf.spec.cost import Cost
+from serveconf.spec.kinds import Strict, costs
 
 
 class LogLevel(StrEnum):

@@ -13,10 +13,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from serveconf.spec.actors import FallbackSpec, GroupStrategy, RayActorOptions, group_strategy
 from serveconf.spec.checks import check_bundles, check_prefix
+from serveconf.spec.cost import Cost
 from serveconf.spec.http import HttpOptions, Location, MiddlewareSpec
 from serveconf.spec.kinds import (
     Bundle,
-    Cost,
     CountOrPercent,
     ImportPath,
     Name,

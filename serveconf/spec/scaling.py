@@ -13,7 +13,8 @@ from serveconf.spec.checks import (
     check_schedule_start,
     check_timezone,
 )
-from serveconf.spec.kinds import Cost, ImportPath, PositiveFactor, Seconds, Strict, costs, pattern
+from serveconf.spec.cost import Cost
+from serveconf.spec.kinds import ImportPath, PositiveFactor, Seconds, Strict, costs, pattern
 
 AUTO_MAX_REPLICAS = 100  # what num_replicas: auto means where nothing else is said, as in Ray Serve
 ROOM_OVER_TARGET = 1.5  # max_ongoing_requests as a multiple of the target, where only the latter is said

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from serveconf.spec.checks import check_endpoint
-from serveconf.spec.kinds import Cost, Strict, costs, pattern
+from serveconf.spec.cost import Cost
+from serveconf.spec.kinds import Strict, costs, pattern
 
 
 class TracingSpec(Strict):

@@ -16,7 +16,8 @@ from serveconf.spec.checks import (
     check_method,
     check_steps,
 )
-from serveconf.spec.kinds import Cost, FieldName, Name, PositiveSeconds, Strict, costs, pattern
+from serveconf.spec.cost import Cost
+from serveconf.spec.kinds import FieldName, Name, PositiveSeconds, Strict, costs, pattern
 
 
 class MatchSpec(Strict):

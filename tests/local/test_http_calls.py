@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from serveconf.http_calls import Answer, CallFailed, HttpCalls
+from serveconf.http_calls import Answer, AnswerLost, CallFailed, HttpCalls
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -86,7 +86,7 @@ def test_an_answer_to_a_body_that_is_not_read_is_heard() -> None:
 @pytest.mark.parametrize("answer", [b"", b"no HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhal"])
 def test_what_is_no_whole_answer_is_a_failure_and_the_next_call_stands_for_itself(answer: bytes) -> None:
     with server([answer], [OK]) as (calls, _):
-        with pytest.raises(CallFailed):
+        with pytest.raises(AnswerLost):
             calls.call("GET", "/")
         assert calls.call("GET", "/").text == "ok"
 

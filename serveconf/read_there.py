@@ -1,0 +1,92 @@
+"""A spec file read by the controller that runs: it has loaded what that takes, and a command that finds it does without.
+
+None of this is needed to be right: whatever is unusual about the file, or the controller, is left to ``spec.load``.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serveconf.client import Client
+from serveconf.errors import ServeconfError
+from serveconf.launch import find
+from serveconf.spec.problems import Problem
+from serveconf.versions import THIS
+
+if TYPE_CHECKING:
+    from serveconf.spec.load import Loaded
+
+MOST_BYTES = 65_536  # of a file; a larger one is worth the time
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadThere:
+    """A valid spec of one file. ``said``: as ``Loaded.as_said`` has it."""
+
+    said: Mapping[str, Any]
+    front: tuple[str, int] | None
+    masks: Mapping[str, str]
+    file: Path
+    given: Path  # the file as it was named
+    app_dir: Path
+
+    @property
+    def name(self) -> str:
+        """The stack's."""
+        return str(self.said.get("name", "default"))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that were read."""
+        return (self.file,)
+
+    def as_said(self) -> dict[str, Any]:
+        """The spec as plain data with only the keys that were said."""
+        return copy.deepcopy(dict(self.said))
+
+    def problem(self, path: str, message: str, code: str, hint: str | None = None) -> Problem:
+        """One that was found later, at the value's place."""
+        return self._loaded.problem(path, message, code, hint)
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        from serveconf.spec.load import load_file
+
+        return load_file(self.given, env=os.environ)
+
+
+def read_there(file: Path, address: str | None, token: str | None) -> tuple[ReadThere, Client] | None:
+    """The spec, and the controller that has read it; None where that is not as easy as that."""
+    try:
+        text = file.read_bytes()[: MOST_BYTES + 1].decode()
+        if len(text) > MOST_BYTES or not file.is_file():
+            return None
+        client = find(address, token, tell=lambda message: None)
+        if client.speaker.version != THIS.version:
+            return None
+        variables = {name: os.environ[name] for name in _VARIABLE.findall(text) if name in os.environ}
+        read = client.read_spec(text, variables)
+        if read is None or not read["spec"].get("deployments"):
+            return None
+        app_dir = (file.parent / read["spec"].get("app_dir", ".")).resolve()
+        if not app_dir.is_dir():
+            return None
+    except (OSError, RuntimeError, ValueError, ServeconfError):  # whoever reads the file itself tells it better
+        return None
+    front = read["front"]
+    return ReadThere(
+        said=read["spec"],
+        front=(front["host"], front["port"]) if front else None,
+        masks=read["masks"],
+        file=Path(os.path.abspath(file)),
+        given=file,
+        app_dir=app_dir,
+    ), client

@@ -1,0 +1,89 @@
+"""Commands as they are mostly given go past the parser of options: what they do, and how they end, is the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stage import Stage
+
+COMMAND = Path(sys.executable).parent / "serveconf"
+SPEC = "name: shop\ndeployments:\n  - {name: web, import_path: 'web:app', route_prefix: %s}\n"
+NEVER = ("pydantic", "yaml", "httpx", "pathspec", "rich")
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path / "packages")
+    yield stage
+    stage.close()
+
+
+def run(stage: Stage | None, folder: Path, *words: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own; with ``code``, which modules of those in NEVER were imported is told at the end."""
+    there = {"SERVECONF_ADDRESS": stage.url, "SERVECONF_TOKEN": "secret"} if stage else {}
+    env = {**os.environ, "SERVECONF_HOME": str(folder / "home"), **there}
+    command = [sys.executable, "-c", code, *words] if code else [str(COMMAND), *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=60)
+
+
+TELLING = f"""
+import atexit, sys
+atexit.register(lambda: print("imported", [name for name in {NEVER} if name in sys.modules], file=sys.stderr))
+from serveconf.cli.main import main
+main()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "web.py").write_text("app = 1\n")
+    (folder / "serve.yaml").write_text(SPEC % "/a")
+    return folder
+
+
+def test_an_apply_to_a_running_controller_loads_no_models(stage: Stage, folder: Path) -> None:
+    assert run(stage, folder, "apply", "serve.yaml").returncode == 0
+    same = run(stage, folder, "apply", "serve.yaml", code=TELLING)
+    assert "No changes." in same.stderr and "imported []" in same.stderr
+    (folder / "serve.yaml").write_text(SPEC % "'${WHERE:-/b}'")
+    moved = run(stage, folder, "apply", "serve.yaml", code=TELLING)
+    assert "move /a → ${WHERE:-/b}" in moved.stderr and moved.returncode == 0 and "imported []" in moved.stderr
+    assert "No changes" in run(stage, folder, "plan", "serve.yaml").stdout
+    assert "/b" in run(stage, folder, "status").stdout
+
+
+def test_a_mistake_is_told_at_its_place_all_the_same(stage: Stage, folder: Path) -> None:
+    (folder / "serve.yaml").write_text(SPEC % "/a" + "    num_replica: 2\n")
+    wrong = run(stage, folder, "apply", "serve.yaml")
+    assert wrong.returncode == 1 and "serve.yaml:4:" in wrong.stderr
+    (folder / "serve.yaml").write_text(SPEC % "/a" + "  - {name: web, import_path: 'web:app'}\n")
+    twice = run(stage, folder, "apply", "serve.yaml")
+    assert twice.returncode == 1 and "serve.yaml:4:" in twice.stderr and "[duplicate_name]" in twice.stderr
+
+
+def test_what_has_a_warning_says_so_and_what_includes_is_read_whole(stage: Stage, folder: Path) -> None:
+    (folder / "serve.yaml").write_text("name: shop\ninclude: [more.yaml]\n")
+    (folder / "more.yaml").write_text("deployments: [{name: web, import_path: 'web:app'}]\n")
+    assert run(stage, folder, "apply", "serve.yaml").returncode == 0
+    assert "/web" in run(stage, folder, "status").stdout
+
+
+@pytest.mark.parametrize("words", [["apply", "missing.yaml"], ["apply", "serve.yaml"], ["status"]], ids=str)
+def test_where_nobody_is_it_ends_as_with_options(words: list[str], folder: Path) -> None:
+    (folder / "serve.yaml").write_text("name: [\n")
+    plain = run(None, folder, *words)
+    spelled = run(None, folder, *words, "-o", "text")
+    assert (plain.returncode, plain.stdout, plain.stderr) == (spelled.returncode, spelled.stdout, spelled.stderr)
+    assert plain.returncode == 1
+
+
+def test_an_argument_that_is_missing_or_too_much_is_for_the_parser(folder: Path) -> None:
+    for words in (["apply"], ["apply", "a", "b"], ["status", "x", "y"], ["apply", "--no-such"]):
+        assert run(None, folder, *words).returncode == 2
