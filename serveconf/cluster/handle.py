@@ -173,7 +173,7 @@ class Handle(Generic[S]):
                     return
                 await self._stay()
             except Gone as gone:
-                self._become(replace(self.state, phase=Phase.FAILED, message=str(gone)))
+                self._become(_ended(self.state, str(gone)))
                 return
             except Away:
                 self._note_away()
@@ -359,3 +359,10 @@ def _blocked_since(seconds: float, state: Any) -> str:
     since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
     why = "an async def computes, or waits without await"
     return f"the event loop of pid {state.pid} has been blocked since {since:%H:%M:%S} UTC: {why}"
+
+
+def _ended(state: S, why: str) -> S:
+    """Its process is no more."""
+    if isinstance(state, ReplicaState) and state.was_standby and state.phase is Phase.STARTING:
+        return replace(state, phase=Phase.FAILED, message=why, cut_short=True)
+    return replace(state, phase=Phase.FAILED, message=why)

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 _PACKAGES = ("site-packages", "dist-packages")
@@ -37,9 +37,30 @@ def make_way(code_dir: Path) -> None:
     if not _names:
         return
     own = {name.partition(".")[0] for name in os.listdir(code_dir)} if code_dir.is_dir() else set()
-    for name in [name for name in _names if name.partition(".")[0] in own]:
+    gone = {name for name in _names if name.partition(".")[0] in own}
+    while more := {name for name in _names - gone if gone and (_is_below(name, gone) or _has_of(name, gone))}:
+        gone |= more  # what has taken something from them would have taken it from the user's file
+    for name in gone:
         _names.discard(name)
         sys.modules.pop(name, None)
+
+
+def _is_below(name: str, packages: set[str]) -> bool:
+    """A part of a package is bound in it when it is imported, and so goes with it."""
+    parts = name.split(".")
+    return any(".".join(parts[:count]) in packages for count in range(1, len(parts)))
+
+
+def _has_of(name: str, names: set[str]) -> bool:
+    """Whether one of the modules, or something that was defined in one of them, is bound in it."""
+    module = sys.modules.get(name)
+    for value in list(vars(module).values()) if module is not None else ():
+        if isinstance(value, ModuleType):
+            if value.__name__ in names:
+                return True
+        elif isinstance(value, type | FunctionType) and value.__module__ in names:
+            return True
+    return False
 
 
 def watch_imports() -> set[str]:

@@ -112,6 +112,9 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
     started: float = 0.0  # when its process began to be a replica, in seconds since the epoch; 0: not known yet
     host: str = ""  # the name of its node
     was_standby: bool = False  # it started in a process that was there already
+    cut_short: bool = (
+        False  # ... which has ended before it was ready: the next start tells whether its code is to blame
+    )
     serveconf: str = ""  # the version of serveconf that it runs; empty: not known yet
     process: str = ""  # of several replicas in one process: what they have in common; empty: it is alone
     bundle_nodes: tuple[str, ...] = ()  # of its placement group: on which node each bundle is

@@ -117,7 +117,7 @@ class Canaries:
     def _ends_too_often(self, head: StackHead, trial: Trial, observed: Observed) -> TakeBack | None:
         for name, (_, version) in trial.plan.versions.items():
             for replica in observed.of(head.name, name):
-                if replica.version == version and replica.phase is ReplicaPhase.FAILED:
+                if replica.version == version and replica.phase is ReplicaPhase.FAILED and not replica.cut_short:
                     self._ended[replica.id] = replica.message.partition("\n")[0]
                     last = self._ended[replica.id]
                     if len(self._ended) >= MOST_ENDED:

@@ -88,7 +88,10 @@ def as_served(decision: Decision, current: DesiredStack | None, moves: Moves) ->
 
 
 def target_failure(view: StackView, failed: tuple[ReplicaState, ...]) -> Failure | None:
-    """A replica that was started for the target and ended before it served means that the target can't be reached."""
+    """A replica that was started for the target and ended before it served means that the target can't be reached.
+
+    Not so one that was cut short: whatever ended a process that had been waiting, the next one starts without it.
+    """
     if view.target is None:
         return None
     for replica in sorted(failed, key=lambda r: r.goes):  # of a process the one that made the others fail
@@ -96,7 +99,7 @@ def target_failure(view: StackView, failed: tuple[ReplicaState, ...]) -> Failure
         before = view.current.deployment(replica.deployment) if view.current else None
         new = deployment is not None and deployment.version == replica.version
         ran_before = before is not None and before.version == replica.version
-        if new and not ran_before and replica.id not in view.served:
+        if new and not ran_before and replica.id not in view.served and not replica.cut_short:
             message, _, traceback = replica.message.partition("\n")
             return Failure(
                 code=replica.code or "replica_failed",

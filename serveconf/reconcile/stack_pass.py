@@ -360,7 +360,8 @@ class StackPass:
         for replica in mine:
             if self._phases.get(replica.id) != replica.phase:
                 event = {"event": "replica", "deployment": replica.deployment, "replica": replica.id}
-                self._tell(self.name, {**event, "state": replica.phase.value, "message": replica.message})
+                shown = ReplicaPhase.DRAINING if replica.cut_short else replica.phase  # another one starts at once
+                self._tell(self.name, {**event, "state": shown.value, "message": replica.message})
                 self._starts.see(replica, self._phases.get(replica.id))
         self._phases = {replica.id: replica.phase for replica in mine}
 

@@ -42,7 +42,8 @@ class Starts:
         """Start what is missing, clear away what ended. Returns the seconds until a back-off ends, if one runs."""
         for replica in decision.failed:
             log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
-            self.failed(replica)
+            if not replica.cut_short:
+                self.failed(replica)
             await self._cluster.stop_replica(replica.id, drain_s=0)
         pause = math.inf
         for group, count in self._by_process(head, decision):
@@ -82,7 +83,7 @@ class Starts:
                 self.failed(replica)
             case ReplicaPhase.READY:
                 self._not_starting.discard(replica.deployment)
-            case ReplicaPhase.FAILED if former not in SERVED:
+            case ReplicaPhase.FAILED if former not in SERVED and not replica.cut_short:
                 self._not_starting.add(replica.deployment)
 
     def are_failing(self, deployment: DesiredDeployment) -> bool:

@@ -95,7 +95,8 @@ class FakeCluster:
         process = self._replicas[replica_id].process
         for one in list(self._replicas.values()):
             if one.id == replica_id or (process and one.process == process):
-                self._replicas[one.id] = replace(one, phase=ReplicaPhase.FAILED, message="killed")
+                cut_short = one.was_standby and one.phase is ReplicaPhase.STARTING
+                self._replicas[one.id] = replace(one, phase=ReplicaPhase.FAILED, message="killed", cut_short=cut_short)
         self.on_change()
 
     def fail(self, replica_id: str, message: str, *, code: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from labs import ActorLab, Lab
+from labs import ActorLab, FakeEngineLab, Lab
 from msgspec.structs import replace
 
 from serveconf.cluster.settings import REPLICA_PREFIX
@@ -244,6 +244,33 @@ async def test_standbys_and_what_they_became_are_found_again(actors: ActorLab) -
     (left,) = actors.cluster.observe().standbys
     await actors.cluster.stop_standby(left.id)
     await actors.until(lambda: not actors.cluster.observe().standbys)
+
+
+@pytest.mark.parametrize("moment", ["before", "become", "wait_ready"])
+async def test_a_standby_that_ends_at_any_moment_is_no_fault_of_the_replica(moment: str) -> None:
+    lab = FakeEngineLab()
+    await lab.cluster.refresh()
+    await lab.cluster.start_standby(standby("one", lab.cluster.nodes()[0].id, 0.1))
+    await lab.until(lambda: [s.phase.value for s in lab.cluster.observe().standbys] == ["Ready"])
+    (actor,) = lab.fake.actors.values()
+    real = actor._answer
+
+    async def answer(method: str, *args: object) -> object:
+        if method == moment:
+            actor.end("killed")
+            await asyncio.sleep(5)
+        return await real(method, *args)
+
+    actor._answer = answer  # type: ignore[method-assign]
+    if moment == "before":
+        actor.end("killed")
+    order = lab.order(1)
+    await lab.cluster.start_replica(order)
+    await lab.until(lambda: lab.phase(order.id) in ("Ready", "Failed"))
+    state = lab.replica(order.id)
+    assert state is not None
+    assert (state.phase.value, state.cut_short) == (("Failed", True) if moment == "wait_ready" else ("Ready", False))
+    await lab.close()
 
 
 def standby(name: str, node: str, num_cpus: float) -> StandbyOrder:

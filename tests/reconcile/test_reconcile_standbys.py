@@ -93,6 +93,20 @@ async def test_a_replica_takes_one_and_it_is_made_up_for_afterwards(world: World
     assert len(await rest(world)) == 1
 
 
+async def test_one_that_ends_while_it_becomes_a_replica_is_a_retry_and_no_failure(world: World) -> None:
+    await world.apply(A, standbys=1)
+    await rest(world)
+    operation = world.plane.apply(request(A, files=NEW, standbys=1))
+    while not (taken := [r.id for r in world.cluster.observe().replicas if r.was_standby]):
+        await asyncio.sleep(0)
+        await world.reconciler.pass_once()
+    world.cluster.kill(taken[0])
+    result = await world.run(operation)
+    assert (result["outcome"], result["problems"]) == ("applied", [])
+    assert [(r.was_standby, r.phase) for r in world.cluster.observe().replicas] == [(False, Phase.READY)]
+    assert "keep failing" not in str(world.events.recent())
+
+
 async def test_none_is_made_while_an_apply_is_on(world: World) -> None:
     await world.apply(A, standbys=1)
     await rest(world)
