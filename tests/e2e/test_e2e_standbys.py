@@ -9,10 +9,19 @@ from conftest import Stack
 from place import ask, until
 
 TOLD = """
-    import asyncio, logging, os, resource, signal, sys, threading
+    import asyncio, faulthandler, gc, logging, os, re, resource, signal, sys, threading
     from fastapi import FastAPI
     app = FastAPI()
     OURS = [name for name in sys.modules if name in ("told", "__main__")]
+
+    def open_files() -> list:
+        ends = []
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                ends.append(os.readlink(f"/proc/self/fd/{number}"))
+            except OSError:  # that of the listing itself
+                pass
+        return sorted(re.sub("[0-9a-f]{6,}|[0-9]+", "N", end) for end in ends if end.startswith("/"))
 
     @app.get("/")
     async def told() -> dict:
@@ -23,8 +32,15 @@ TOLD = """
             "path": sys.path,
             "modules": OURS,
             "environment": sorted(name for name in os.environ if name != "RAY_JOB_ID"),
+            "values": {name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            "open": open_files(),
+            "nice": os.nice(0),
+            "scheduled": [os.sched_getscheduler(0), open("/proc/self/oom_score_adj").read()],
+            "gc": [gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() > 0],
+            "faulthandler": faulthandler.is_enabled(),
+            "hooks": [str(sys.excepthook)[:30], str(threading.excepthook)[:30], sys.stdout.encoding],
             "umask": os.umask(os.umask(0)) or os.umask(0o22),
-            "signals": {str(s): str(signal.getsignal(s))[:20] for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)},
+            "signals": {str(s): str(signal.getsignal(s))[:20] for s in signal.valid_signals()},
             "loop": type(asyncio.get_running_loop()).__module__,
             "policy": type(asyncio.get_event_loop_policy()).__qualname__,
             "thread": threading.current_thread().name,
