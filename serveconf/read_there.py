@@ -66,10 +66,10 @@ class ReadThere:
 def read_there(file: Path, address: str | None, token: str | None) -> tuple[ReadThere, Client] | None:
     """The spec, and the controller that has read it; None where that is not as easy as that."""
     try:
-        text = file.read_bytes()[: MOST_BYTES + 1].decode()
-        if len(text) > MOST_BYTES or not file.is_file():
+        if not file.is_file() or file.stat().st_size > MOST_BYTES:
             return None
-        client = find(address, token, tell=lambda message: None)
+        text = file.read_bytes().decode()
+        client = find(address, token, upgrades=True)  # of another version it is not asked, and that is told later
         if client.speaker.version != THIS.version:
             return None
         variables = {name: os.environ[name] for name in _VARIABLE.findall(text) if name in os.environ}
