@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Stack
-from place import Done, ask
+from place import Done, ask, until
 
 SECRETS = {
     name: f"s3cret-{name.lower()}-{number}x7Qz"
@@ -68,7 +68,8 @@ deployments:
     user_config: {token: "${CONFIG}", fail: %(refuse)s}
     middlewares: [{import_path: "guard:Guard", kwargs: {key: "${MIDDLEWARE}", fail: %(guard)s}}]
     num_replicas: %(replicas)d
-    ray_actor_options: {runtime_env: {env_vars: {LOGIN: "${VARIABLE}", MODE: fast}}}
+    ray_actor_options: {runtime_env: {env_vars: {LOGIN: "${VARIABLE}", MODE: %(mode)s}}}
+    rollout: %(rollout)s
 """
 FRONT = ', middlewares: [{import_path: "guard:Guard", kwargs: {key: "${FRONT}"}}]'
 KEYS = """
@@ -88,13 +89,14 @@ class Day:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.said: list[tuple[str, Done]] = []
+        self.tokens = [stack.place.record()["token"]]
         for module, text in (("model", APP), ("breaks", BREAKS), ("guard", GUARD)):
             stack.code(module, text)
         (stack.folder / "secrets.env").write_text(f"FILE={SECRETS['FILE']}\n")
 
     def spec(self, module: str = "model:Model", *, replicas: int = 1, front: str = "", **flags: str) -> None:
         """Write the spec."""
-        said = {"fail": "false", "refuse": "false", "guard": "false", **flags}
+        said = {"fail": "false", "refuse": "false", "guard": "false", "rollout": "{}", "mode": "fast", **flags}
         values = {"name": self.stack.name, "port": self.stack.place.http_port, "module": module, "front": front, **said}
         self.stack.file.write_text(SPEC % {**values, "replicas": replicas})
 
@@ -109,6 +111,53 @@ class Day:
     def with_file(self, command: str, *more: str | Path, code: int | None = 0) -> Done:
         """A command that reads the spec."""
         return self.run(command, self.stack.file, "--env-file", self.stack.folder / "secrets.env", *more, code=code)
+
+
+def evening(day: Day, own: tuple[str, str]) -> None:
+    """What is asked of a stack that has been there for a while; most as text and as JSON."""
+    stack = day.stack
+    saved, whole = stack.folder / "reviewed.plan", stack.folder / "whole.backup"
+    day.run("resume", *own, code=None)
+    day.spec(replicas=3)
+    day.with_file("plan", "--out", saved)
+    day.run("apply", saved, "--env-file", stack.folder / "secrets.env", "-o", "markdown")
+    day.with_file("plan", "--drift")
+    day.with_file("plan", "-o", "markdown")
+    for output in ("text", "json"):
+        day.run("scale", "model", "2", *own, "-o", output)
+        day.run("status", "model", *own, "-o", output, code=None)
+        day.run("doctor", stack.file, "-o", output, code=None)
+        day.run("token", "-o", output)
+        day.run("dashboard", "-o", output, code=None)
+        day.run("upgrade", "-o", output, code=None)
+        day.run("backup", whole, "--force", "-o", output)
+    day.run("restore", whole, "--stack", stack.name, "--replace", "-o", "json")
+    day.run("delete", "model", *own)
+    day.run("restore", whole, "--stack", stack.name, "--replace")
+    canary(day, own)
+    day.run("logs", "--proxy", code=None)
+    day.run("logs", "model", *own, "-o", "json", code=None)
+    day.run("events", *own)
+    day.run("token", "--rotate")
+    day.tokens.append(stack.place.record()["token"])
+    day.run("history", *own)
+    for kept in (saved, whole):  # these hold them, as they must, for their owner alone
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert leaks(kept.read_bytes().decode(errors="replace"))
+        kept.unlink()
+
+
+def canary(day: Day, own: tuple[str, str]) -> None:
+    """A step of one ends by hand, once in each direction."""
+    for command in ("abort", "promote"):
+        day.spec(replicas=1, rollout="{canary: {steps: [50], step_s: 60}}", mode=command)
+        day.with_file("apply", "--no-wait", "-o", "json")
+        until(lambda: stepping(day.stack), "a canary's step")
+        day.run(command, "model", *own, "-o", "json", code=None)
+
+
+def stepping(stack: Stack) -> bool:
+    return any(deployment["canary"] for deployment in stack.place.stack(stack.name)["deployments"])
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +188,7 @@ def day(place, tmp_path_factory) -> Iterator[Day]:
     day.run("status", "-o", "json", code=None)
     day.run("status", code=None)
     day.run("routes")
+    evening(day, own)
     yield day
     place.run("delete", "--stack", stack.name)
 
@@ -163,8 +213,10 @@ def test_no_log_holds_a_secret(day: Day) -> None:
     place = day.stack.place
     files = [file for file in place.root.rglob("*") if file.is_file() and not file.is_symlink()]
     assert any("session_" in str(file) for file in files)
-    found = {str(file): leaks(file.read_bytes().decode(errors="replace")) for file in files}
-    assert {file: names for file, names in found.items() if names} == {}
+    texts = {str(file): file.read_bytes().decode(errors="replace") for file in files}
+    assert {file: names for file, text in texts.items() if (names := leaks(text))} == {}
+    with_token = {file for file, text in texts.items() if any(token in text for token in day.tokens)}
+    assert with_token == {str(place.root / "home/cluster.json")}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -178,7 +230,7 @@ def test_no_process_shows_a_secret_in_its_arguments_or_its_first_environment(day
             text = "".join((folder / name).read_bytes().decode(errors="replace") for name in ("cmdline", "environ"))
         except OSError:  # it has ended
             continue
-        found[line] = leaks(text)
+        found[line] = [*leaks(text), *(token for token in day.tokens if token in text)]
     assert {line: names for line, names in found.items() if names} == {}
 
 
