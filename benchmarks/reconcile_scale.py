@@ -1,8 +1,10 @@
-"""How the work of the controller grows with the cluster: first apply and a roll of everything, in simulation.
+"""How the work of the controller grows with the cluster, in simulation: first apply, a roll of everything, looks at what runs.
 
     python benchmarks/reconcile_scale.py [--largest 10000]
 
-N replicas in N/10 deployments on N/10 nodes. A step is one look of the reconciler.
+N replicas in N/10 deployments on N/10 nodes. A step is one look of the reconciler: all that it orders in it included, which for
+"start" and "roll" is every replica there is. "idle": nothing is to do; "death": one replica has died and is replaced; "change": one
+deployment of them all has new code.
 """
 
 from __future__ import annotations
@@ -51,11 +53,26 @@ async def measure(size: int) -> None:
         steps = await converge(reconciler, cluster, ledger)
         assert len(cluster.observe().replicas) == size
         assert plan.changed
-        total = sum(steps)
-        print(
-            f"{size:8} {len(cluster.nodes()):6} {what:8} {len(steps):6} {max(steps) * 1000:16.1f} {total:8.2f} "
-            f"{total / size * 1000:11.3f}"
-        )
+        tell(size, len(cluster.nodes()), what, steps)
+    tell(size, len(cluster.nodes()), "idle", await converge(reconciler, cluster, ledger))
+    before = len(cluster.log)
+    cluster.kill(cluster.observe().replicas[size // 2].id)
+    tell(size, len(cluster.nodes()), "death", await converge(reconciler, cluster, ledger))
+    assert len([what for what, _ in cluster.log[before:] if what == "start"]) == 1
+    before = len(cluster.log)
+    revision = Revision(number=3, stack="big", time=0, desired=stack(size // PER_DEPLOYMENT, 3, changed="d0"))
+    await stacks.begin(revision, base=2, deleting=False, pinned=False)
+    tell(size, len(cluster.nodes()), "change", await converge(reconciler, cluster, ledger))
+    assert len([what for what, _ in cluster.log[before:] if what == "start"]) == PER_DEPLOYMENT
+
+
+def tell(size: int, nodes: int, what: str, steps: list[float]) -> None:
+    """A line of the table."""
+    total = sum(steps)
+    print(
+        f"{size:8} {nodes:6} {what:8} {len(steps):6} {max(steps) * 1000:16.1f} {total:8.2f} {total / size * 1000:11.3f}",
+        flush=True,
+    )
 
 
 async def converge(reconciler: Reconciler, cluster: FakeCluster, ledger: Ledger) -> list[float]:
@@ -72,13 +89,17 @@ async def converge(reconciler: Reconciler, cluster: FakeCluster, ledger: Ledger)
     raise RuntimeError("it does not converge")
 
 
-def stack(deployments: int, version: int) -> DesiredStack:
-    """So many deployments, in that version of their code."""
+def stack(deployments: int, version: int, changed: str | None = None) -> DesiredStack:
+    """So many deployments, in that version of their code; with ``changed`` that one alone, the others in the one before."""
+
+    def files(name: str) -> dict[str, str]:
+        return {"m.py": str(version if changed in (None, name) else version - 1)}
+
     specs: list[Any] = [
         DeploymentSpec(name=f"d{i}", import_path="m:app", num_replicas=PER_DEPLOYMENT) for i in range(deployments)
     ]
     spec = StackSpec(name="big", deployments=specs)
-    return make_desired(spec, revision=version, code=f"c{version}", files_for=lambda _: {"m.py": str(version)})
+    return make_desired(spec, revision=version, code=f"c{version}", files_for=files)
 
 
 if __name__ == "__main__":

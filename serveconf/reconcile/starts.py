@@ -94,9 +94,10 @@ class Starts:
     def _by_process(self, head: StackHead, decision: Decision) -> list[tuple[tuple[DesiredDeployment, ...], int]]:
         """What is to be started, as whole processes: all deployments of each, and how many of it."""
         groups: dict[str, tuple[tuple[DesiredDeployment, ...], int]] = {}
+        stacks = [self._desired(head.target), self._desired(head.current)] if decision.start else []
         for deployment, count in decision.start:
             key = f"{process_of(deployment)} {deployment.version}" if process_of(deployment) else deployment.name
-            for stack in (self._desired(head.target), self._desired(head.current)):
+            for stack in stacks:
                 there = stack.deployment(deployment.name) if stack is not None else None
                 if stack is not None and there is not None and there.version == deployment.version:
                     group = members(stack, deployment)

@@ -65,13 +65,36 @@ class Witness:
 
 
 def changes(before: Iterable[T], now: Iterable[T]) -> Iterator[tuple[T | None, T | None]]:
-    """What has another state than before, has come, or is no more."""
-    known, there = {one.id: one for one in before}, {one.id: one for one in now}
+    """What has another state than before, has come, or is no more.
+
+    Of thousands one has changed, as a rule: what is the same before it and behind it is left out without looking at each.
+    """
+    old, new = tuple(before), tuple(now)
+    if old == new:
+        return
+    begin = _alike(old, new)
+    old, new = old[begin:], new[begin:]
+    end = _alike(old[::-1], new[::-1])
+    known, there = {one.id: one for one in old[: len(old) - end]}, {one.id: one for one in new[: len(new) - end]}
     for key, one in there.items():
-        if known.get(key) is not one:
+        if known.get(key) != one:
             yield known.get(key), one
     for key in known.keys() - there.keys():
         yield known[key], None
+
+
+def _alike(one: tuple[T, ...], other: tuple[T, ...]) -> int:
+    """How many of them are the same at the beginning; tuples are compared as a whole, which is fast."""
+    same, end = 0, min(len(one), len(other))
+    if one[:end] == other[:end]:
+        return end
+    while end - same > 1:
+        middle = (same + end) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            end = middle
+    return same
 
 
 def replica_changed(old: ReplicaState | None, new: ReplicaState | None) -> Happening | None:

@@ -27,6 +27,8 @@ from serveconf.reconcile.ports import (
 )
 from serveconf.routing import Generation
 
+HEALTH = ("health_check_path", "health_check_period_s", "health_check_timeout_s")
+
 
 class FakeCluster:
     """Replicas and proxies as entries in a dict. ``settle`` lets what was asked for come true.
@@ -218,7 +220,7 @@ class FakeCluster:
 
     def tend_replica(self, replica_id: str, spec: Mapping[str, Any]) -> None:
         """Noted, where it is news."""
-        health = {key: value for key, value in spec.items() if key.startswith("health_check")}
+        health = {key: spec[key] for key in HEALTH if key in spec}
         if health and self.tended.get(replica_id) != health:
             self.tended[replica_id] = health
 

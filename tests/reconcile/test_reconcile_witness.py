@@ -1,0 +1,26 @@
+"""What has changed between two looks is found without looking at each of thousands, and is what a look at each would find."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serveconf.reconcile.ports import NodeState
+from serveconf.reconcile.witness import changes
+
+
+def node(name: int, ip: int) -> NodeState:
+    return NodeState(id=str(name), is_head=False, ip=str(ip))
+
+
+Nodes = st.dictionaries(st.integers(0, 12), st.integers(0, 2), max_size=12)
+
+
+@given(Nodes, Nodes, st.booleans())
+def test_changes_are_those_that_a_look_at_each_finds(before: dict[int, int], now: dict[int, int], kept: bool) -> None:
+    if kept:  # as most looks: the order stays, what has changed is in its place
+        now = {**{name: now.get(name, ip) for name, ip in before.items()}, **now}
+    old, new = [[node(*one) for one in state.items()] for state in (before, now)]
+    found = {(was.id if was else None, is_now.id if is_now else None) for was, is_now in changes(old, new)}
+    expected = {(str(one) if one in before else None, str(one)) for one in now if before.get(one) != now[one]}
+    assert found == expected | {(str(one), None) for one in before.keys() - now.keys()}
