@@ -80,6 +80,9 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     mirror: Mirror | None = None
     session_affinity: SessionAffinity | None = None
     formerly: tuple[str, ...] = ()  # names that the deployment had: who waits, or calls it, under one of them finds it
+    calls: bool = (
+        False  # its replicas call others by handle: with each request they are told by which generation it came
+    )
     share: float | None = None  # of a canary: the percentage of the deployment's requests that its new version gets
     sticky: str | None = None  # ... and the cookie that keeps a client on its side
 
@@ -134,6 +137,9 @@ def encode(generation: Generation) -> bytes:
 def decode(data: bytes) -> Generation:
     """The generation from what ``encode`` gave."""
     return msgspec.json.decode(data, type=Generation)
+
+
+CALLERS = "callers/"  # where in the store those processes have put their names whose code calls others by handle
 
 
 def beginning_key(stack: str) -> str:

@@ -230,7 +230,7 @@ class _NoPool:
     def release(self, ids: Any, /) -> None:
         """Nothing to let go."""
 
-    def lead(self, leaders: Any, former: Any = ..., /) -> None:
+    def lead(self, leaders: Any, former: Any = ..., generation: int = ..., /) -> None:
         """Nobody waits."""
 
 

@@ -42,7 +42,7 @@ from serveconf.reconcile.ports import (
     StandbyOrder,
     Totals,
 )
-from serveconf.routing import Generation
+from serveconf.routing import CALLERS, Generation, encode
 
 log = get_logger("cluster")
 
@@ -343,17 +343,29 @@ class ActorCluster:
         """See the port."""
         await self._proxies.warn(proxy_id)
 
-    async def stage(self, proxy_id: str, generation: Generation) -> None:
-        """See the port."""
-        await self._proxies.stage(proxy_id, generation)
+    async def callers(self) -> tuple[str, ...]:
+        """They have put their names into the store."""
+        names = {key.removeprefix(CALLERS) for key in await self._engine.store.keys(CALLERS)}
+        states = [handle.state for handle in self._replicas.handles.values() if handle.state.phase is Phase.READY]
+        return tuple({(s.process or s.id): s.id for s in states if (s.process or s.id) in names}.values())
 
-    async def commit(self, proxy_id: str, number: int) -> None:
+    async def stage(self, server_id: str, generation: Generation) -> None:
         """See the port."""
-        await self._proxies.commit(proxy_id, number)
+        caller = self._replicas.handles.get(server_id)
+        if caller is None:
+            await self._proxies.stage(server_id, generation)
+        else:
+            await caller.ask("stage", encode(generation))
 
-    async def abort(self, proxy_id: str, number: int) -> None:
+    async def commit(self, server_id: str, number: int) -> None:
         """See the port."""
-        await self._proxies.abort(proxy_id, number)
+        caller = self._replicas.handles.get(server_id)
+        await (self._proxies.commit(server_id, number) if caller is None else caller.ask("commit", number))
+
+    async def abort(self, server_id: str, number: int) -> None:
+        """See the port."""
+        caller = self._replicas.handles.get(server_id)
+        await (self._proxies.abort(server_id, number) if caller is None else caller.ask("abort", number))
 
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
         """See the port."""

@@ -15,6 +15,7 @@ from serveconf.cluster.logs import get_logger
 from serveconf.errors import ServeconfError
 from serveconf.reconcile.asked import asked_resources, counts_as, group_of
 from serveconf.reconcile.ports import ProcessOrder, ProxyOrder, ReplicaOrder, StandbyOrder, Store
+from serveconf.routing import CALLERS
 
 log = get_logger("cluster")
 
@@ -40,13 +41,15 @@ class Orders:
         data = await self._store.get(FOLDER + name)
         return None if data is None else _DECODER.decode(data)
 
-    def forget(self, name: str) -> None:
-        """The actor is gone. Nobody waits for it."""
-        self._forgetting.start(self._delete(name), name=f"forget {name}")
+    def forget(self, name: str, process: str = "") -> None:
+        """The actor is gone, and with it the process of replicas that is called so. Nobody waits for it."""
+        self._forgetting.start(self._delete(name, process), name=f"forget {name}")
 
-    async def _delete(self, name: str) -> None:
+    async def _delete(self, name: str, process: str) -> None:
         try:
             await self._store.delete(FOLDER + name)
+            if process:
+                await self._store.delete(CALLERS + process)
         except (ServeconfError, EngineError) as error:
             log.warning("an order could not be forgotten", actor=name, reason=str(error))
 

@@ -48,7 +48,7 @@ from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import ReplicaOrder, Store
-from serveconf.routing import beginning_key
+from serveconf.routing import CALLERS, beginning_key, decode
 from serveconf.runtime import context, multiplexed
 from serveconf.runtime.log_lines import set_up_logging
 from serveconf.tracing import Outlet
@@ -213,6 +213,21 @@ class Replica:
         if self._following is not None:
             self._following.directory.rename_application(self._order.stack, before.entry, self._order.deployment.entry)
 
+    async def stage(self, data: bytes) -> None:
+        """Have a table for its calls by handle beside the one that they go by, connected to whom it calls."""
+        if self._following is not None:
+            await self._following.directory.stage(decode(data))
+
+    async def commit(self, number: int) -> None:
+        """Call by the staged table from now on; requests that began with another one end with that."""
+        if self._following is not None:
+            self._following.directory.commit(number)
+
+    async def abort(self, number: int) -> None:
+        """Forget the staged table."""
+        if self._following is not None:
+            self._following.directory.abort(number)
+
     async def load_report(self, seen: int, slower: float) -> LoadReport:
         """What its calls ask of other deployments, when there is something new since report ``seen``."""
         return await self._pool.reporter.report(seen, slower=slower)
@@ -222,7 +237,9 @@ class Replica:
             ground = await self._shared.ground()
         else:
             names = log_names(self.room)
-            ground = await enter(self._order, self._store, self._packages, self._pool, lambda: names)
+            ground = await enter(
+                self._order, self._store, self._packages, self._pool, lambda: names, process=self._order.id
+            )
         self._following = ground.following
         with ground.following.directory.starting():
             await self._start_up(ground)
@@ -243,6 +260,7 @@ class Replica:
             routed=spec["route_prefix"] is not None,
         )
         await self._served.startup()
+        await ground.following.joined()
         served = self._served
         self._enter_context(served.servable)
         answering = Answering(
@@ -290,6 +308,8 @@ class Replica:
 
     def _handle(self, node: str) -> DeploymentHandle[Any]:
         """What a constructor gets for another deployment of its application."""
+        if self._following is not None:
+            self._following.begin()
         deployment = self._order.deployment
         target = Target(stack=self._order.stack, deployment=f"{deployment.entry}.{node}")
         return DeploymentHandle(target, deployment_name=node, app_name=deployment.entry)
@@ -385,14 +405,21 @@ async def enter(
     packages: Packages,
     pool: ReplicaPool,
     names: Callable[[], Mapping[str, str]],
+    *,
+    process: str,
 ) -> Ground:
-    """Make this process one that the order's code can run in."""
+    """Make this process, which the controller knows by its name, one that the order's code can run in."""
     deployment = order.deployment
     code = await packages.folder(deployment.code) if deployment.code else None
     _enter(deployment.app_dir, code)
     writes = report_writes(store, order.stack, app_dir=deployment.app_dir, code=code)
     set_up_logging(deployment.spec.get("logging"), names)
-    following = Following(pool, lambda: store.get("generation"), lambda stack: store.get(beginning_key(stack)))
+    following = Following(
+        pool,
+        lambda: store.get("generation"),
+        lambda stack: store.get(beginning_key(stack)),
+        join=lambda: store.put(CALLERS + process, b""),
+    )
     install_caller(following.caller)
     return Ground(code=code, following=following, writes=writes)
 

@@ -72,7 +72,7 @@ class ReplicaHandles:
         def gone(replica_id: str) -> None:
             self.handles.pop(replica_id, None)
             if rooms is None or rooms.leave(replica_id):
-                self._orders.forget(name)
+                self._orders.forget(name, order.id)
 
         handle = self.alone(name, one, rooms.room(one.id) if rooms else None, rooms, gone)
         handle.state = replace(handle.state, process=order.id)
@@ -133,4 +133,4 @@ class ReplicaHandles:
     def _forget(self, name: str, replica_id: str) -> None:
         self.handles.pop(replica_id, None)
         self._names.pop(replica_id, None)
-        self._orders.forget(name)
+        self._orders.forget(name, replica_id)

@@ -71,7 +71,8 @@ class SharedProcess:
 
     async def _enter(self) -> Ground:
         if self._ground is None:
-            entering = enter(self._order.replicas[0], self._store, self._packages, self._pool, self._names)
+            first, process = self._order.replicas[0], self._order.id
+            entering = enter(first, self._store, self._packages, self._pool, self._names, process=process)
             self._ground = asyncio.create_task(entering)
         return await asyncio.shield(self._ground)
 

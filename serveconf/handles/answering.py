@@ -14,17 +14,20 @@ from serveconf.errors import AuthorError
 from serveconf.handles.invoking import invoke, invoke_stream
 from serveconf.handles.parcels import has_buffers, unpack
 from serveconf.handles.traced import Tracing, run_traced, watching
-from serveconf.handles.wire_form import GENERATION, HTTP_VERSION, LENGTH, STREAM, error_item, value_item
+from serveconf.handles.wire_form import HTTP_VERSION, LENGTH, STREAM, error_item, value_item
 from serveconf.runtime import context
 from serveconf.tracing import CARRIED
+from serveconf.wire import GENERATION_HEADER
 
 log = logging.getLogger("serveconf.replica")
 
-Holding = Callable[[int], AbstractContextManager[None]]
+Holding = Callable[[int], AbstractContextManager[int]]
 
 
 class Answering:
-    """``servable`` gives the object that is called; ``holding`` keeps the routing table that a request began with."""
+    """``servable`` gives the object that is called; ``holding`` keeps the routing table that a request began with, and says
+    which one that is.
+    """
 
     def __init__(
         self,
@@ -49,10 +52,10 @@ class Answering:
         endpoint = scope["state"].pop(CARRIED, None)
         span = self._tracing.begin(endpoint, scope) if endpoint is not None and self._tracing is not None else None
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        generation = _generation(headers) if self._holding is not None else 0
-        request = context.Request(headers, generation, span=span)
-        context.request.set(request)
-        with self._holding(generation) if self._holding is not None and generation else nullcontext():
+        said = _generation(headers)
+        with self._holding(said) if self._holding is not None else nullcontext(0) as generation:
+            request = context.Request(headers, generation, span=span)
+            context.request.set(request)
             try:
                 if span is None:
                     await app(scope, receive, send)
@@ -98,9 +101,9 @@ class Answering:
 
 
 def _generation(headers: list[tuple[bytes, bytes]]) -> int:
-    for name, value in headers:
-        if name == GENERATION and value.isdigit():
-            return int(value)
+    """Taken away: it is not for the app."""
+    if headers and headers[-1][0] == GENERATION_HEADER:
+        return int(headers.pop()[1])
     return 0
 
 

@@ -66,11 +66,12 @@ class WireCaller:
         args, kwargs = await resolved(call)
         head, buffers = pack((args, kwargs))
         pieces = in_pieces(head, buffers)
-        scope = scope_of(call, len(head) + sum(buffer.nbytes for buffer in buffers))
+        generation = call.generation or self.directory.generation
+        scope = scope_of(call, len(head) + sum(buffer.nbytes for buffer in buffers), generation)
         wish = wish_for(call.options.multiplexed_model_id.encode(), call.options.session_id.encode())
         while True:
             trail = scope[TRAIL] = Trail(0.0, span=call.span)
-            backend = await self.directory.find(call.target, call.generation)
+            backend = await self.directory.find(call.target, generation)
             watched = _Watched(send)
             try:
                 await backend(scope, _receiving(pieces), watched.send, wish)

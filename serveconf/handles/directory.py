@@ -19,7 +19,7 @@ from serveconf.errors import OperatorError
 from serveconf.handles.calls import Target
 from serveconf.handles.errors import DeploymentUnavailableError
 from serveconf.proxy.dispatch import Backend
-from serveconf.proxy.pool import ReplicaPool
+from serveconf.proxy.pool import ReplicaPool, Side
 from serveconf.routing import Generation, ReplicaAddress, Route, decode_routes
 from serveconf.wire import ProtocolError
 
@@ -41,6 +41,7 @@ class Table:
     backends: dict[Target, Backend] = field(default_factory=dict)
     requests: int = 0
     lingers: bool = False
+    came: tuple[Route, ...] = ()  # what it was made from
     former: dict[Target, Target] = field(default_factory=dict)  # what a deployment was called → what it is called
 
     def now(self, target: Target) -> Target:
@@ -85,10 +86,12 @@ class Directory:
 
     async def stage(self, generation: Generation) -> None:
         """Have a table ready beside the live one; what is called already is connected. An older one is no news."""
-        if generation.number <= self._live.number:
+        staged = self._tables.get(generation.number)
+        if generation.number <= self._live.number or (staged is not None and staged.came == generation.routes):
             return
         routes = (_for_calls(route) for route in generation.routes if route.share is None)
         table = Table(generation.number, {Target(stack=r.stack, deployment=r.deployment): r for r in routes})
+        table.came = generation.routes
         table.former = {
             Target(stack=stack, deployment=old): target
             for target, route in table.routes.items()
@@ -133,15 +136,18 @@ class Directory:
         self.commit(generation.number)
 
     @contextlib.contextmanager
-    def holding(self, number: int) -> Iterator[None]:
-        """For as long as a request runs that began with this generation."""
-        table = self._tables.get(number)
-        if table is None:
-            yield
+    def holding(self, number: int) -> Iterator[int]:
+        """For as long as a request runs that began with this generation, or with the live one where this is not known.
+
+        Its number; 0 where nothing is called from here.
+        """
+        table = self._tables.get(number) or self._live
+        if not table.number:
+            yield 0
             return
         table.requests += 1
         try:
-            yield
+            yield table.number
         finally:
             table.requests -= 1
             self._drop_if_over(table)
@@ -228,13 +234,17 @@ class Directory:
     # connections
 
     def _backend(self, route: Route) -> Backend:
-        return Backend(route, self._pool)
+        return Backend(route, self._pool, version=route.version)
 
     def _lead(self) -> None:
-        """Those who wait for a deployment are served by its newest replicas."""
-        backends = self._live.backends.items()
+        """Those who wait for a deployment are served by its newest replicas of the version that they began with."""
+        older = [self._tables[number] for number in sorted(self._tables) if number < self._live.number]
+        staying: dict[Side, Backend] = {_side(target, b): b for target, b in self._begun.items()}
+        for table in older:
+            staying |= {_side(target, b): b for target, b in table.backends.items()}
         former = {(old.stack, old.deployment): new.deployment for old, new in self._live.former.items()}
-        self._pool.lead({(target.stack, target.deployment, False): backend for target, backend in backends}, former)
+        leaders: dict[Side, Backend] = {_side(target, b): b for target, b in self._live.backends.items()}
+        self._pool.lead(leaders, former, self._live.number, staying)
 
     async def _open(self, replicas: Iterable[ReplicaAddress]) -> None:
         """Connect to those that are new, and wait for it."""
@@ -286,9 +296,13 @@ class Directory:
         await self._pool.close()
 
 
+def _side(target: Target, backend: Backend) -> Side:
+    return Side(target.stack, target.deployment, version=backend.route.version)
+
+
 def _for_calls(route: Route) -> Route:
     """A route without what is for requests from outside, as canaries are: a call says itself which session it belongs to."""
-    return route if route.session_affinity is None else replace(route, session_affinity=None)
+    return replace(route, session_affinity=None, calls=False) if route.session_affinity or route.calls else route
 
 
 def meant_by(target: Target, routes: Collection[Target]) -> Target | None:

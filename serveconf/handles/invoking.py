@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Mapping
+from enum import Enum, auto
+from functools import lru_cache
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from serveconf.errors import AuthorError
 from serveconf.ingress.callables import iterate_in_threads
+
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType)
 
 
 async def invoke(servable: Any, method_name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -46,7 +51,7 @@ async def _close(result: Any) -> None:
 
 def _method(servable: Any, name: str) -> Callable[..., Any]:
     """Only of the object itself: what any object has is nothing that a deployment offers."""
-    found = servable if name == "__call__" and inspect.isroutine(servable) else getattr(servable, name, None)
+    found = servable if name == "__call__" and isinstance(servable, _FUNCTIONS) else getattr(servable, name, None)
     if found is None or not callable(found) or (name.startswith("__") and name != "__call__"):
         raise AuthorError(f"{_name(servable)} has no method {name}")
     method: Callable[..., Any] = found
@@ -58,10 +63,30 @@ def _name(servable: Any) -> str:
 
 
 async def _call(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    function = getattr(method, "__func__", method)
+    match _known(function) if isinstance(function, FunctionType) else _kind(function):
+        case _Kind.ASYNC:
+            return await method(*args, **kwargs)
+        case _Kind.GENERATOR:
+            return method(*args, **kwargs)
+        case _Kind.SYNC:
+            result = await run_in_threadpool(method, *args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+
+
+class _Kind(Enum):
+    ASYNC = auto()
+    GENERATOR = auto()
+    SYNC = auto()
+
+
+def _kind(method: Callable[..., Any]) -> _Kind:
     function = method if inspect.isroutine(method) else getattr(method, "__call__", method)  # noqa: B004 - the method itself
     if inspect.iscoroutinefunction(function):
-        return await method(*args, **kwargs)
+        return _Kind.ASYNC
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        return method(*args, **kwargs)
-    result = await run_in_threadpool(method, *args, **kwargs)
-    return await result if inspect.isawaitable(result) else result
+        return _Kind.GENERATOR
+    return _Kind.SYNC
+
+
+_known = lru_cache(maxsize=1024)(_kind)  # of functions, for each call

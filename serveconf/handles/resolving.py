@@ -10,11 +10,12 @@ from serveconf.handles.response import DeploymentResponse
 
 async def resolved(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments, with results in the place of responses. Raises what those raise."""
-    args, kwargs = call.args, dict(call.kwargs)
-    if any(isinstance(value, DeploymentResponse) for value in (*args, *kwargs.values())):
-        args = tuple([await _result(value) for value in args])
-        kwargs = {key: await _result(value) for key, value in kwargs.items()}
-    return args, kwargs
+    args, kwargs = call.args, call.kwargs
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, DeploymentResponse):
+            args = tuple([await _result(value) for value in args])
+            return args, {key: await _result(value) for key, value in kwargs.items()}
+    return args, dict(kwargs)
 
 
 async def _result(value: Any) -> Any:

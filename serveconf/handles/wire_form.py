@@ -21,12 +21,12 @@ from serveconf.handles.errors import CallFailed, RemoteTraceback
 from serveconf.handles.parcels import has_buffers, pack, unpack
 from serveconf.runtime.context import MODEL_ID_HEADER
 from serveconf.tracing import CARRIED
+from serveconf.wire import GENERATION
 
 HTTP_VERSION = "handle"
 CALL, STREAM = "CALL", "STREAM"
 REQUEST_ID = b"x-request-id"
 SESSION_ID = b"x-session-id"
-GENERATION = b"x-serveconf-generation"
 LENGTH = b"content-length"
 ITEM = struct.Struct("<BQ")
 VALUE, ERROR = 0, 1
@@ -35,24 +35,22 @@ WHOLE_BYTES = 24 << 10  # what is no larger goes in one piece
 Headers = list[tuple[bytes, bytes]]
 
 
-def scope_of(call: Call, length: int) -> dict[str, Any]:
-    """The ASGI scope of a call whose parcel has this size."""
+def scope_of(call: Call, length: int, generation: int = 0) -> dict[str, Any]:
+    """The ASGI scope of a call whose parcel has this size, and that goes by this table."""
     options = call.options
     headers: Headers = [(LENGTH, b"%d" % length), (REQUEST_ID, call.request_id.encode())]
     if options.multiplexed_model_id:
         headers.append((MODEL_ID_HEADER, options.multiplexed_model_id.encode()))
     if options.session_id:
         headers.append((SESSION_ID, options.session_id.encode()))
-    if call.generation:
-        headers.append((GENERATION, b"%d" % call.generation))
-    state = {}
+    beside: dict[str, Any] = {GENERATION: generation} if generation else {}
     if call.span is not None:
         headers.append((b"traceparent", call.span.traceparent))
         if call.span.trace_state:
             headers.append((b"tracestate", call.span.trace_state.encode()))
-        state["state"] = {CARRIED: call.span.sink.endpoint}
+        beside["state"] = {CARRIED: call.span.sink.endpoint}
     return {
-        **state,
+        **beside,
         "type": "http",
         "http_version": HTTP_VERSION,
         "method": STREAM if options.stream else CALL,

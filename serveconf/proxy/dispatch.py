@@ -14,7 +14,7 @@ from typing import Any
 
 from serveconf.proxy.affinity import Wish, favourite, model_in, wish_for
 from serveconf.proxy.call import Call, GiveUp, Gone, ResponseCut, error_response
-from serveconf.proxy.line import Line
+from serveconf.proxy.line import Leader, Line
 from serveconf.proxy.pool import Link, ReplicaPool
 from serveconf.proxy.sessions import Sessions
 from serveconf.proxy.tally import Reason
@@ -22,6 +22,7 @@ from serveconf.proxy.traced import note_wait
 from serveconf.routing import Route
 from serveconf.wire import (
     CLIENT_LEFT,
+    GENERATION,
     BodyMode,
     FrameTooLarge,
     StreamCut,
@@ -39,18 +40,20 @@ class Backend:
     answered with a 5xx, by the application or here, or cut.
     """
 
-    def __init__(self, route: Route, pool: ReplicaPool) -> None:
+    def __init__(self, route: Route, pool: ReplicaPool, *, version: str = "") -> None:
+        """``version``: who waits is served by this version of the deployment while any replica of it is there."""
         self.route = route
         self.requests = 0
         self.failed = 0
         self.errors = 0
         self.retried = 0
         self.in_flight = 0
+        self.generation = 0  # the newest one in which it leads
         self.queued = 0  # of the requests in flight, those that wait for a replica
         self._limit = route.max_ongoing_requests
         self._sessions = Sessions(route.session_affinity) if route.session_affinity else None
         self.links = [pool.link(address) for address in route.replicas]
-        self.join(pool.line(route.stack, route.deployment, is_canary=route.share is not None))
+        self.join(pool.line(route.stack, route.deployment, route.share is not None, version))
         if self._line.leader is None:
             self._line.turn_to(self)
 
@@ -138,6 +141,9 @@ class Backend:
             try:
                 if client is None:
                     client = await self._wait_in_line(call, first=waited)
+                    self._number(call.scope, self._line.leader)
+                elif self.route.calls:
+                    call.scope[GENERATION] = self.generation
                 call.trail.replica = client.replica
                 return await client(call.scope, incoming, call.send, call.mode)
             except StreamRefused:
@@ -157,6 +163,11 @@ class Backend:
                 return CLIENT_LEFT
             except FrameTooLarge:
                 raise GiveUp(431, "Request Header Fields Too Large", Reason.TOO_LARGE) from None
+
+    def _number(self, scope: Any, leader: Leader | None) -> None:
+        """A request that has waited goes by the generation of those who serve it then: its calls find what fits them."""
+        if leader is not None and (leader.route.calls or (leader is not self and GENERATION in scope)):
+            scope[GENERATION] = leader.generation
 
     # choosing
 

@@ -37,7 +37,11 @@ class Pool(Protocol):
         """No request will go to these replicas any more."""
 
     def lead(
-        self, leaders: Mapping[tuple[str, str, bool], Any], former: Mapping[tuple[str, str], str] = ..., /
+        self,
+        leaders: Mapping[Any, Any],
+        former: Mapping[tuple[str, str], str] = ...,
+        generation: int = ...,
+        /,
     ) -> None:
         """New requests go to these backends from now on, by stack, deployment and whether it is a canary: those that wait too."""
 
@@ -147,7 +151,9 @@ class Builder:
             for side in counted:
                 side.side = self.sides.setdefault(side_key(side.route), SideAnswers())
         former = {(m.route.stack, name): m.route.deployment for m in old for name in m.route.formerly}
-        self._pool.lead(leaders, former)  # who waits for a canary that is over is served by what came of it
+        self._pool.lead(
+            leaders, former, staged.number
+        )  # who waits for a canary that is over is served by what came of it
 
     def _forget_sides(self, name: tuple[str, str], running: set[str]) -> None:
         """What versions of former canaries of a deployment have answered."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class Leader(Protocol):
     """Who knows the replicas that serve a deployment now."""
 
+    generation: int  # the newest one in which it leads
+
     @property
     def route(self) -> Route:
         """The route that it serves."""
@@ -44,12 +46,14 @@ class Line:
         self.load = load
         self.places: deque[asyncio.Event] = deque()
         self.leader: Leader | None = None
+        self.heir: Leader | None = None  # who leads it when none of the leader's replicas is left
         self.has_models = False  # requests say which of several models they are for
         self.removed = False  # no route leads to the deployment any more: nothing new will come for those who wait
 
-    def turn_to(self, leader: Leader) -> None:
-        """From now on these replicas serve the line."""
+    def turn_to(self, leader: Leader, heir: Leader | None = None) -> None:
+        """From now on these replicas serve the line, and those of ``heir`` when they are gone."""
         self.removed = False
+        self.heir = heir
         if leader is self.leader:
             return
         self._unwatch()
@@ -99,6 +103,8 @@ class Line:
         """A replica with room for the request at this place, if it is the first one's turn."""
         if self.places[0] is not place or self.leader is None:
             return None
+        if self.heir is not None and not any(link.is_there for link in self.leader.links):
+            self.turn_to(self.heir)
         return self.leader.choose(wish)
 
     def leave(self, place: asyncio.Event) -> None:

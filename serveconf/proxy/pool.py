@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from serveconf.errors import OperatorError
@@ -34,6 +34,18 @@ BEHIND_S = 0.5
 NONE_MOVED: Mapping[tuple[str, str], str] = MappingProxyType({})
 
 
+class Side(NamedTuple):
+    """Whose requests wait in one line: a deployment's, or those of its canary. ``version``: where that matters."""
+
+    stack: str
+    deployment: str
+    is_canary: bool = False
+    version: str = ""
+
+
+NONE_STAYS: Mapping[Any, Leader] = MappingProxyType({})
+
+
 class ReplicaUnreachable(OperatorError):
     """A replica that a generation names does not answer on its socket."""
 
@@ -50,6 +62,7 @@ class Link:
         self.client: WireClient | None = None
         self.reached = False  # it was connected at least once
         self.released = False
+        self.in_vain = False  # the first attempt to connect has failed
         self.opened_by = 0  # so many generations that are being staged
         self.is_named = False  # by a generation all of whose replicas were reached
         self.waiting: set[Line] = set()  # those with requests that wait for room here
@@ -59,9 +72,13 @@ class Link:
 
     async def connect(self) -> None:
         """Connect once. OSError when that fails."""
-        client = await WireClient.connect(
-            self._where, secret=self._pool.secret, timeout_s=OPEN_TIMEOUT_S, tls=self._pool.tls
-        )
+        try:
+            client = await WireClient.connect(
+                self._where, secret=self._pool.secret, timeout_s=OPEN_TIMEOUT_S, tls=self._pool.tls
+            )
+        except BaseException:
+            self.in_vain = True
+            raise
         if self.released or self.client is not None:
             client.close()
             return
@@ -75,6 +92,13 @@ class Link:
         if client.closed:
             self._lost()
         self.tell()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it takes requests, now or when it has room, or is just being connected to for the first time."""
+        if self.client is not None:
+            return self.client.open
+        return not (self.reached or self.in_vain or self.released)
 
     def serve(self, line: Line) -> None:
         """This line's requests come here."""
@@ -139,7 +163,7 @@ class ReplicaPool:
         self.tls = tls
         self.reporter = Reporter()
         self._links: dict[str, Link] = {}
-        self._lines: WeakValueDictionary[str, Line] = WeakValueDictionary()
+        self._lines: WeakValueDictionary[Side, Line] = WeakValueDictionary()
 
     async def open(self, addresses: Iterable[ReplicaAddress]) -> None:
         """Connect to every replica that is new. ReplicaUnreachable, and nothing kept, when one can't be reached in time.
@@ -201,38 +225,56 @@ class ReplicaPool:
             link = self._links[address.id] = Link(self, address)
         return link
 
-    def line(self, stack: str, deployment: str, is_canary: bool = False) -> Line:
-        """The line of a deployment, for as long as any of its backends lives; a canary's requests have one of their own."""
-        name = f"{stack}/{deployment}"
-        key = f"{name}@canary" if is_canary else name
+    def line(self, stack: str, deployment: str, is_canary: bool = False, version: str = "") -> Line:
+        """The line of a deployment, for as long as any of its backends lives; a canary's requests have one of their own.
+
+        ``version``: the one of those calls that began with this version of it.
+        """
+        key = Side(stack, deployment, is_canary, version)
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = Line(self.reporter.load(name))
+            line = self._lines[key] = Line(self.reporter.load(f"{stack}/{deployment}"))
         return line
 
     def lead(
-        self, leaders: Mapping[tuple[str, str, bool], Leader], former: Mapping[tuple[str, str], str] = NONE_MOVED
+        self,
+        leaders: Mapping[Any, Leader],
+        former: Mapping[tuple[str, str], str] = NONE_MOVED,
+        generation: int = 0,
+        staying: Mapping[Any, Leader] = NONE_STAYS,
     ) -> None:
-        """A generation is live: these serve its deployments, by stack, name and side. Others have no route any more.
+        """A generation is live: these serve its deployments, each with its side. Others have no route any more.
 
         ``former``: stack and name that a deployment had → the name that it has now: its line goes on under that.
+        ``staying``: older versions, which serve those who began with them until they are gone.
         """
-        for (stack, old), new in former.items():
-            if (stack, old, False) not in leaders:
-                self._rename_line(f"{stack}/{old}", f"{stack}/{new}", leaders.get((stack, new, False)))
-        led = {self.line(*name): leader for name, leader in leaders.items()}
-        for line in list(self._lines.values()):
+        leading = {Side(*name): leader for name, leader in leaders.items()}
+        for side, leader in leading.items():
+            leader.generation = generation
+            here = (side.stack, side.deployment)
+            for old in [old for (stack, old), new in former.items() if not side.is_canary and (stack, new) == here]:
+                if (was := side._replace(deployment=old)) not in leading:
+                    self._rename_line(was, side, leader)
+        newest = {(side.stack, side.deployment): leader for side, leader in leading.items() if not side.is_canary}
+        led = {self.line(*side): leader for side, leader in leading.items()}
+        stay = {self.line(*name): leader for name, leader in staying.items() if Side(*name) not in leading}
+        for (stack, deployment, *_), line in list(self._lines.items()):
+            heir = newest.get((stack, former.get((stack, deployment), deployment)))
             if line in led:
                 line.turn_to(led[line])
-            else:
+            elif heir is None:
                 line.close()
+            elif line in stay:
+                line.turn_to(stay[line], heir)
+            else:
+                line.turn_to(heir)
 
-    def _rename_line(self, old: str, new: str, leader: Leader | None) -> None:
+    def _rename_line(self, old: Side, new: Side, leader: Leader) -> None:
         line = self._lines.pop(old, None)
-        if line is None or leader is None:
+        if line is None:
             return
         self._lines[new] = line
-        self.reporter.rename(line.load, new)
+        self.reporter.rename(line.load, f"{new.stack}/{new.deployment}")
         leader.join(line)
 
     def where(self, address: ReplicaAddress) -> str:

@@ -86,6 +86,7 @@ def make_route(
         mirror=Mirror(**spec["mirror"]) if spec.get("mirror") else None,
         session_affinity=_affinity(spec.get("session_affinity")),
         formerly=deployment.formerly,
+        calls=bool(deployment.graph),
     )
 
 

@@ -211,14 +211,20 @@ class Cluster(Protocol):
     async def stop_standby(self, standby_id: str) -> None:
         """End a standby, if it is one still."""
 
-    async def stage(self, proxy_id: str, generation: Generation) -> None:
-        """Have a proxy build a generation beside the one it serves. Raises CodeFailed or OperatorError; then it has none staged."""
+    async def callers(self) -> tuple[str, ...]:
+        """Those that are ready of the replicas whose code calls others by handle; of a process with several, one."""
 
-    async def commit(self, proxy_id: str, number: int) -> None:
-        """Have a proxy serve the staged generation."""
+    async def stage(self, server_id: str, generation: Generation) -> None:
+        """Have a proxy build a generation beside the one it serves, or a caller connect to those that it calls.
 
-    async def abort(self, proxy_id: str, number: int) -> None:
-        """Have a proxy forget a staged generation."""
+        Raises CodeFailed or OperatorError; then it has none staged.
+        """
+
+    async def commit(self, server_id: str, number: int) -> None:
+        """Have a proxy serve, or a caller call by, the staged generation."""
+
+    async def abort(self, server_id: str, number: int) -> None:
+        """Have a proxy or a caller forget a staged generation."""
 
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
         """Begin to count for an operation (answers zeros), or read what was counted since."""

@@ -3,7 +3,8 @@
 A move is made in two steps: the next generation is staged at every proxy that answers and acknowledged by them, then it
 is written to the store and committed everywhere. Staging takes what the user's middlewares take, so several stacks
 stage side by side; who has staged on a table that meanwhile moved stages once more, on the new one. A proxy that does
-not answer holds nobody up: it serves what it has, and is brought forward when it answers again.
+not answer holds nobody up: it serves what it has, and is brought forward when it answers again. Replicas whose code calls
+others take part in both steps beside the proxies (``callers``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 from serveconf.background import Tasks
 from serveconf.errors import OperatorError, ServeconfError
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState
+from serveconf.reconcile.callers import Callers
 from serveconf.reconcile.front import merge_fronts
 from serveconf.reconcile.generation import Canary, Serving, same_content, serving_ids, with_stack
 from serveconf.reconcile.ports import Cluster
@@ -50,6 +52,7 @@ class Table:
         self._commits = asyncio.Lock()
         self._named: dict[int, frozenset[str]] = {}  # generation -> the replicas that it names
         self._tasks = Tasks()
+        self._callers = Callers(cluster)
 
     @property
     def generation(self) -> Generation:
@@ -92,9 +95,12 @@ class Table:
                         self._routed[stack] = routes
                     return mine
             following = replace(wanted, number=self._next())
-            taken = await self._stage(following, proxies)
+            telling = self._tasks.start(self._callers.stage(following), name="tell callers")
+            taken: list[ProxyState] = []
             made = False
             try:
+                taken = await self._stage(following, proxies)
+                await telling
                 async with self._commits:
                     if self.generation is base:
                         async with claim() as mine:
@@ -105,6 +111,8 @@ class Table:
                         return mine
             finally:
                 if not made:
+                    telling.cancel()
+                    self._callers.abort(following.number)
                     self._abort(following, taken)
 
     def _live(self, stack: str) -> DesiredStack | None:
@@ -153,7 +161,7 @@ class Table:
         """It is written first, so that a proxy that dies in between comes back with it."""
         self._names(self.generation)
         await self._ledger.put_generation(generation)
-        await self._commit_at(generation, taken)
+        await asyncio.gather(self._commit_at(generation, taken), self._callers.commit(generation.number))
         kept = {p.generation for p in self._cluster.observe().proxies} | {generation.number}
         self._named = {number: ids for number, ids in self._named.items() if number in kept}
 

@@ -26,6 +26,8 @@ from serveconf.wire.node_tls import node_tls
 
 T = TypeVar("T")
 
+LOOK_EVERY_S = 0.25
+
 
 class Driver:
     """One controller's deployments, as this process calls them. Raises OperatorError on another host."""
@@ -62,7 +64,7 @@ class Driver:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def _follow(self) -> Following:
-        return Following(self._pool, self._table)
+        return Following(self._pool, self._table, every_s=LOOK_EVERY_S)
 
     async def _table(self) -> bytes | None:
         """The table, where it is another one; what this process asks for is told on the way."""

@@ -34,7 +34,7 @@ class FakeCluster:
     """Replicas and proxies as entries in a dict. ``settle`` lets what was asked for come true.
 
     ``broken`` versions never start; ``refuses`` config hashes are not taken; ``hung`` proxies do not answer (``settle``
-    notices); ``log`` holds everything that was done. Every call yields, so that what runs beside comes in between.
+    notices), nor do callers; ``log`` holds everything that was done. Every call yields, so that what runs beside comes in between.
     """
 
     def __init__(self, nodes: int = 1) -> None:
@@ -49,6 +49,7 @@ class FakeCluster:
         self.tended: dict[str, dict[str, Any]] = {}  # replica -> the health options that it is looked after by
         self.slow: dict[str, asyncio.Event] = {}  # stack -> what staging a generation with its routes waits for
         self.live: dict[str, Generation] = {}  # proxy -> what it serves
+        self.calling: dict[str, int] = {}  # replicas whose code calls others -> the generation that they call by
         self.reports: dict[str, asyncio.Queue[LoadReport]] = {}  # proxy or replica -> what it has to say of the load
         self.answered: dict[str, Answers] = {}  # "stack/deployment" -> what its replicas have answered
         self.counted: dict[str, ReplicaFigures] = {}  # by replica
@@ -306,29 +307,42 @@ class FakeCluster:
         self._standbys.pop(standby_id, None)
         self.on_change()
 
-    async def stage(self, proxy_id: str, generation: Generation) -> None:
+    async def callers(self) -> tuple[str, ...]:
+        """Those that are ready of ``calling``."""
+        await asyncio.sleep(0)
+        found = (r for r in self._replicas.values() if r.id in self.calling and r.phase is ReplicaPhase.READY)
+        return tuple({(r.process or r.id): r.id for r in found}.values())
+
+    async def stage(self, server_id: str, generation: Generation) -> None:
         """It builds the generation, or can't."""
-        await self._answer_of(proxy_id)
+        await self._answer_of(server_id)
+        if server_id in self.calling:
+            self._staged[server_id, generation.number] = generation
+            return
         for stack, free in self.slow.items():
             if any(route.stack == stack for route in generation.routes):
                 await free.wait()
         if self.unstageable is not None:
             raise self.unstageable
-        self._staged[proxy_id, generation.number] = generation
+        self._staged[server_id, generation.number] = generation
 
-    async def commit(self, proxy_id: str, number: int) -> None:
+    async def commit(self, server_id: str, number: int) -> None:
         """It serves what it staged; it never goes back to an older one."""
-        await self._answer_of(proxy_id)
-        if number <= self._proxies[proxy_id].generation:
+        await self._answer_of(server_id)
+        if server_id in self.calling:
+            if (server_id, number) in self._staged and number > self.calling[server_id]:
+                self.calling[server_id] = number
             return
-        self.log.append(("commit", f"{proxy_id}:{number}"))
-        self.live[proxy_id] = self._staged.pop((proxy_id, number))
-        self._proxies[proxy_id] = replace(self._proxies[proxy_id], generation=number)
+        if number <= self._proxies[server_id].generation:
+            return
+        self.log.append(("commit", f"{server_id}:{number}"))
+        self.live[server_id] = self._staged.pop((server_id, number))
+        self._proxies[server_id] = replace(self._proxies[server_id], generation=number)
 
-    async def abort(self, proxy_id: str, number: int) -> None:
+    async def abort(self, server_id: str, number: int) -> None:
         """It forgets what it staged."""
-        await self._answer_of(proxy_id)
-        self._staged.pop((proxy_id, number), None)
+        await self._answer_of(server_id)
+        self._staged.pop((server_id, number), None)
 
     async def count(self, proxy_id: str, operation: str, *, begin: bool) -> Counters:
         """Nothing was asked, nothing failed."""
@@ -376,5 +390,5 @@ class FakeCluster:
         await asyncio.sleep(0)
         while proxy_id in self.hung:  # noqa: ASYNC110 - a test says when it goes on
             await asyncio.sleep(0.01)
-        if proxy_id not in self._proxies:
-            raise OperatorError(f"proxy {proxy_id} is gone", code="no_answer")
+        if proxy_id not in self._proxies and proxy_id not in self._replicas:
+            raise OperatorError(f"{proxy_id} is gone", code="no_answer")

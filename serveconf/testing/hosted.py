@@ -33,6 +33,8 @@ class FakeReplica:
 
     def __init__(self, order: ReplicaOrder, settings: ClusterSettings, node: NodeState) -> None:
         self.sick = ""  # what its health check says
+        self.staged: dict[int, Generation] = {}
+        self.live: Generation | None = None  # what it calls by
         self.asked: list[tuple[Any, ...]] = []  # its health checks' arguments
         self.drained = asyncio.Event()  # set by who lets it finish; else the drain takes its time
         self._order = order
@@ -66,6 +68,20 @@ class FakeReplica:
         """When it is ready or has failed."""
         await self._ready.wait()
         return self.state
+
+    async def stage(self, data: bytes) -> None:
+        """It keeps the generation."""
+        generation = decode(data)
+        self.staged[generation.number] = generation
+
+    async def commit(self, number: int) -> None:
+        """It calls by what it staged; it never goes back to an older one."""
+        if self.live is None or number > self.live.number:
+            self.live = self.staged.pop(number, self.live)
+
+    async def abort(self, number: int) -> None:
+        """It forgets what it staged."""
+        self.staged.pop(number, None)
 
     async def load_report(self, seen: int, slower: float) -> LoadReport:
         """It calls nobody, and says so once."""

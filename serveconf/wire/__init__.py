@@ -9,7 +9,7 @@ from serveconf.wire.client import WireClient
 from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
 from serveconf.wire.held import HeldModels
 from serveconf.wire.lent import SENDS_FILES, LentFile
-from serveconf.wire.opening import BodyMode, body_mode
+from serveconf.wire.opening import GENERATION, GENERATION_HEADER, BodyMode, body_mode
 from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, LENT, StreamCut, StreamLost, StreamRefused
 from serveconf.wire.server import WireServer
 from serveconf.wire.strand import Strand, need_task, park, running
@@ -18,6 +18,8 @@ from serveconf.wire.websockets import checked_close, checked_subprotocol
 __all__ = [
     "BODY_FOLLOWS",
     "CLIENT_LEFT",
+    "GENERATION",
+    "GENERATION_HEADER",
     "LENT",
     "SENDS_FILES",
     "BodyMode",

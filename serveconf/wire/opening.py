@@ -8,6 +8,9 @@ from typing import Any
 from serveconf.wire.carried import pack_extras
 from serveconf.wire.frames import Open
 
+GENERATION = "serveconf.generation"  # in a scope: the number of the routing table that the request came by
+GENERATION_HEADER = b":generation"  # ... and over the wire, as the last header: no client can send one of that name
+
 
 class BodyMode(Enum):
     """When the request's body is there."""
@@ -39,6 +42,8 @@ def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: b
     """The scope as it goes over the wire: what ASGI names, and nothing else. TypeError for what ASGI does not allow."""
     websocket = scope["type"] == "websocket"
     headers = scope["headers"]
+    if GENERATION in scope:
+        headers = [*headers, (GENERATION_HEADER, b"%d" % scope[GENERATION])]
     for name, value in headers:
         if type(name) is not bytes or type(value) is not bytes:
             raise TypeError("headers must be pairs of bytes")

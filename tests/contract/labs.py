@@ -15,6 +15,7 @@ from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, ClusterSett
 from serveconf.plan.desired import make_desired
 from serveconf.plan.state import DesiredDeployment, ProxyState, ReplicaState
 from serveconf.reconcile.ports import Cluster, ProxyOrder, ReplicaOrder
+from serveconf.routing import CALLERS
 from serveconf.spec.models import DeploymentSpec, StackSpec
 from serveconf.testing import FakeCluster, FakeEngine
 
@@ -46,6 +47,14 @@ class Lab(ABC):
     @abstractmethod
     async def kill_proxy(self, proxy_id: str) -> None:
         """Its process ends."""
+
+    @abstractmethod
+    async def begin_to_call(self, replica_id: str, process: str = "") -> None:
+        """Code of the replica, or of its process, has a handle."""
+
+    def calls_by(self, replica_id: str) -> int | None:
+        """The generation that a replica calls by, where that can be seen."""
+        return None
 
     async def close(self) -> None:
         """Leave nothing."""
@@ -102,6 +111,15 @@ class FakeLab(Lab):
         """See Lab."""
         self.fake.kill_proxy(proxy_id)
 
+    async def begin_to_call(self, replica_id: str, process: str = "") -> None:
+        """See Lab."""
+        beside = [r.id for r in self.fake.observe().replicas if process and r.process == process]
+        self.fake.calling |= dict.fromkeys(beside or [replica_id], 0)
+
+    def calls_by(self, replica_id: str) -> int | None:
+        """See Lab."""
+        return self.fake.calling[replica_id]
+
 
 class ActorLab(Lab):
     """``ActorCluster`` over some engine; there can be another controller."""
@@ -109,6 +127,10 @@ class ActorLab(Lab):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.actors = self.cluster = ActorCluster(engine, SETTINGS)
+
+    async def begin_to_call(self, replica_id: str, process: str = "") -> None:
+        """As ``handles.following`` does."""
+        await self.engine.store.put(CALLERS + (process or replica_id), b"")
 
     async def another_controller(self, *serving: str) -> None:
         """The controller dies; the next one finds what it left."""
@@ -139,6 +161,11 @@ class FakeEngineLab(ActorLab):
     async def kill_proxy(self, proxy_id: str) -> None:
         """See Lab."""
         self.fake.actors[PROXY_PREFIX + proxy_id].die()
+
+    def calls_by(self, replica_id: str) -> int | None:
+        """See Lab."""
+        live = self.fake.actors[REPLICA_PREFIX + replica_id].hosted.live
+        return live.number if live is not None else 0
 
 
 class RayLab(ActorLab):

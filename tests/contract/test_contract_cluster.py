@@ -153,6 +153,41 @@ async def test_a_proxy_takes_a_generation_in_two_steps_and_never_goes_back(lab: 
     assert (await lab.cluster.totals(proxy)).failed == 0
 
 
+async def test_a_replica_that_calls_others_takes_a_generation_in_two_steps_and_is_forgotten_with_its_process(
+    lab: Lab,
+) -> None:
+    replica, other = await ready(lab), await ready(lab, 2)
+    assert await lab.cluster.callers() == ()
+    await lab.begin_to_call(replica)
+    assert await lab.cluster.callers() == (replica,)
+    for number in (1, 2, 3):
+        await lab.cluster.stage(replica, Generation(number=number))
+    await lab.cluster.abort(replica, 1)
+    for number in (2, 3, 2, 4):  # what it has not is nothing to it: it finds the newest one in the store
+        await lab.cluster.commit(replica, number)
+    assert lab.calls_by(replica) in (3, None)
+    for one in (replica, other):
+        await lab.cluster.stop_replica(one, drain_s=1)
+    await lab.until(lambda: not lab.cluster.observe().replicas)
+    assert await lab.cluster.callers() == ()
+
+
+async def test_of_a_process_with_several_replicas_one_is_told(lab: Lab) -> None:
+    order = process(lab)
+    await lab.cluster.start_process(order)
+    ids = [one.id for one in order.replicas]
+    await lab.until(lambda: [lab.phase(one) for one in ids] == ["Ready", "Ready"])
+    await lab.begin_to_call(ids[0], "both")
+    (caller,) = await lab.cluster.callers()
+    await lab.cluster.stage(caller, Generation(number=1))
+    await lab.cluster.commit(caller, 1)
+    await lab.cluster.stop_replica(caller, drain_s=1)
+    await lab.until(lambda: lab.phase(caller) is None)
+    assert await lab.cluster.callers() == tuple(one for one in ids if one != caller)
+    await lab.cluster.stop_replica(next(one for one in ids if one != caller), drain_s=1)
+    await lab.until(lambda: not lab.cluster.observe().replicas)
+
+
 async def test_a_killed_proxy_comes_back_by_itself(lab: Lab, free_port: int) -> None:
     proxy = await listening(lab, free_port)
     seen: list[str | None] = []

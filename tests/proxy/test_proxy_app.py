@@ -30,7 +30,7 @@ class FakePool:
             raise OperatorError("replica bad does not answer")
         self.opened |= ids
 
-    def lead(self, leaders, former=None):
+    def lead(self, leaders, former=None, generation=0):
         self.leaders = dict(leaders)
 
     def release(self, ids):
