@@ -194,8 +194,54 @@ def test_run_replaces_an_application_keeps_the_front_and_delete_takes_it_away(cl
     )
     assert out == "Two Two\n2 True\n"  # a name in a replica, the default one in a script, and calls of a script count
     assert cluster.http.get("/").text == "Two"
+    assert cluster.run(GRAPH.replace("PORT", str(cluster.port))) == "[(1, 1, 1), (2, 2, 2)]\n"
     assert set(serve.list_deployments()) == {"Two"}
-    for name in ("pipeline", "asks"):
+    for name in ("pipeline", "asks", "pair"):
         serve.delete(name)  # the stack default has the port, and others are served there too
     assert "pipeline" not in {stack.name for stack in serve.status().stacks}
     serve.shutdown()
+
+
+GRAPH = """
+import asyncio
+import threading
+import time
+
+import httpx
+from serveconf import serve
+
+@serve.deployment
+class Inner:
+    def __init__(self, version):
+        self.version = version
+    async def __call__(self):
+        return self.version
+
+@serve.deployment
+class Outer:
+    def __init__(self, inner, version):
+        self.inner, self.version = inner, version
+    async def __call__(self, request):
+        first = await self.inner.remote()
+        await asyncio.sleep(0.02)
+        return [self.version, first, await self.inner.remote()]
+
+answers, over = set(), threading.Event()
+
+def ask():
+    with httpx.Client(base_url="http://127.0.0.1:PORT") as http:
+        while not over.is_set():
+            answers.add(tuple(http.get("/pair").raise_for_status().json()))
+
+for version in (1, 2):
+    serve.run(Outer.bind(Inner.bind(version), version), name="pair", route_prefix="/pair")
+    if version == 1:
+        asking = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+    time.sleep(0.5)
+over.set()
+for thread in asking:
+    thread.join()
+print(sorted(answers))
+"""
