@@ -33,6 +33,22 @@ SLOW = """
         return "%s"
     """
 
+BLOCKING = """
+    import asyncio, os, time
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def answer() -> int:
+        return os.getpid()
+
+    @app.get("/block")
+    async def block() -> int:
+        asyncio.get_running_loop().call_later(0.2, time.sleep, 60)
+        return os.getpid()
+    """
+
 
 @pytest.fixture(scope="module")
 def shared(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
@@ -103,6 +119,24 @@ def test_a_controller_that_finds_its_port_taken_at_its_restart_reconciles_and_wa
     until(place.is_whole, "it has seen everything")
     assert pids.isdisjoint(live.pids("web"))
     assert live.apply()["outcome"] == "unchanged"
+
+
+def test_replica_whose_event_loop_is_blocked_is_told_by_status_and_then_replaced(live: Stack) -> None:
+    live.code("web", BLOCKING)
+    live.spec(f"{WEB}, event_loop_timeout_s: 6, graceful_shutdown_timeout_s: 1")
+    live.apply()
+    before = live.pids("web")
+    blocked = int(ask(f"{live.url}/block")[1])
+    assert blocked in before
+
+    def told_of_one_that_serves() -> bool:
+        (web,) = live.place.stack(live.name)["deployments"]
+        ready = {r["pid"] for r in web["replicas"] if r["state"] == "Ready"}
+        return blocked in ready and f"the event loop of pid {blocked} has been blocked" in web["message"]
+
+    until(told_of_one_that_serves, "the status says so while it is Ready")
+    until(lambda: blocked not in live.pids("web") and live.place.is_whole(), "it is replaced")
+    assert len(live.pids("web")) == 2
 
 
 def test_killed_proxy_listens_on_the_same_port_again(live: Stack) -> None:

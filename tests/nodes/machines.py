@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 GCS_PORT = 6379
 HTTP_PORT = 8000
 STATUS_URL = "http://127.0.0.1:8001/api/v1/status"
-DISK_MB = 128  # where disks are small
+DISK_MB = 256  # where disks are small
 COMPILER = shutil.which("cc")
 MASK_AND_RUN = 'mount -t tmpfs none "$0" && exec "$@"'
 
@@ -87,7 +87,13 @@ class Node:
         ray += [f"--temp-dir={self.folder}", "--object-store-memory=100000000", *role, *options]
         with open(self.folder / "out", "wb") as out:
             self._ray = subprocess.Popen(
-                self.inside(ray), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, start_new_session=True
+                self.inside(ray),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self.env,
+                cwd=self._machines.root,
+                start_new_session=True,
             )
         self.is_up = True
 
