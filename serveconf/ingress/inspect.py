@@ -7,7 +7,7 @@ constructed. ``{"beforehand": [name, …]}``: import these, for all that is aske
 in:  {"code_dir": str|null, "cwd": str|null, "timeout_s": number|null,
       "targets": [{"import_path", "factory", "init_args", "init_kwargs", "env_vars", "routed"}],
       "middlewares": [{"import_path", "args", "kwargs"} | {"import_path", "role": "policy", "env_vars"}]}
-out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "installed", "operations", "options"}],
+out: {"targets": [{"ok", "kind", "error", "traceback", "hint", "modules", "installed", "operations", "options", "graph"}],
       "middlewares": [{"ok", "error", "traceback", "hint", "modules"}]}
 """
 
@@ -97,7 +97,15 @@ def _report(
             report["traceback"] = error.traceback or None
     own = by_value_file(asked["import_path"])
     modules = [*([own] if own else []), *_modules_below(code_dir)]
-    return report | {"modules": modules, "installed": _installed_since(before - used)}
+    report |= {"modules": modules, "installed": _installed_since(before - used)}
+    homes = report.pop("homes", {})
+    if homes and not own and code_dir is not None:
+        from serveconf.ingress.needs import needed_files
+
+        needed = needed_files(asked["import_path"].partition(":")[0], homes, modules, str(code_dir))
+        report["modules"] = needed[""]
+        report["graph"] = [{**node, "modules": needed[node["name"]]} for node in report["graph"]]
+    return report
 
 
 def _modules_below(code_dir: Path | None) -> list[str]:

@@ -19,6 +19,7 @@ from serveconf.ingress.deployment import Application, Deployment, deployment_opt
 from serveconf.ingress.graph import Node, nodes_of
 from serveconf.ingress.importing import import_target
 from serveconf.ingress.kinds import shape_of
+from serveconf.ingress.needs import home_of
 from serveconf.ingress.operations import operations_of
 
 
@@ -39,14 +40,17 @@ def look_at_target(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str,
             is_deployment, spec = True, target.spec()
             target, init_args, init_kwargs = target.func_or_class, spec.init_args, spec.init_kwargs
     graph: list[dict[str, Any]] = []
+    homes: dict[str, str] = {}
     if isinstance(target, Application):
         if init_args or init_kwargs:
             refuse_arguments(target)
         *inner, ingress = nodes_of(target)
         for node in inner:
             _look_at_node(node)
+            homes[node.name] = home_of(node.deployment)
             graph.append({"name": node.name, "options": _options_of(node.deployment), "calls": list(node.calls)})
         options, is_deployment = _options_of(ingress.deployment), True
+        homes[""] = home_of(ingress.deployment)
         target = ingress.deployment.func_or_class
         init_args, init_kwargs = ingress.arguments(lambda name: None)
     routed = asked.get("routed", True) and options.get("route_prefix", "") is not None
@@ -60,6 +64,7 @@ def look_at_target(code_dir: Path | None, asked: Mapping[str, Any]) -> dict[str,
         "operations": operations_of(_unconstructed_app(target)),
         "options": options,
         "graph": graph,
+        "homes": homes if graph else {},
     }
 
 

@@ -70,7 +70,7 @@ async def prepare(
     graphs = {name: report.graph for name, report in looked.targets.items()}
     expanded, inner, masks = expand(_with_options(spec, looked.targets), graphs, request.masks)
     for name, one in inner.items():
-        looked.targets[name] = replace(looked.targets[one.entry], graph=(), options={}, operations=())
+        looked.targets[name] = _of_bound(looked.targets[one.entry], one.bound)
     desired = make_desired(
         expanded,
         revision=revision,
@@ -172,14 +172,12 @@ def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | 
     A file that is new may be one that it would import now, in the place of another or after all: then nothing is known.
     """
     before = current.deployment(spec.name) if current else None
-    if before is None or before.looked_among != _python_paths(request.files):
+    if current is None or before is None or before.looked_among != _python_paths(request.files):
         return None
     if before.prefix is None and spec.prefix is not None:  # a class of methods can be called, and not be asked
         return None
-    if (
-        relevant_files(Snapshot(digest=request.code, files=request.files, total_bytes=0), before.modules)
-        != before.modules
-    ):
+    files = {path: text for d in current.deployments if d.entry == spec.name for path, text in d.modules.items()}
+    if relevant_files(Snapshot(digest=request.code, files=request.files, total_bytes=0), files) != files:
         return None
     now = spec.model_dump(mode="json")
     same = all(now[key] == before.spec[key] for key in LOOKED_AT)
@@ -193,6 +191,13 @@ def _known(request: ApplyRequest, spec: DeploymentSpec, current: DesiredStack | 
         graph=before.graph,
         installed=before.installed,
     )
+
+
+def _of_bound(entry: TargetReport, bound: str) -> TargetReport:
+    """What is known of another deployment of an application: which of its modules it needs."""
+    needed = next((node.get("modules") for node in entry.graph if node["name"] == bound), None)
+    modules = entry.modules if needed is None else tuple(needed)
+    return replace(entry, graph=(), options={}, operations=(), modules=modules)
 
 
 def _python_paths(files: Mapping[str, str]) -> str:

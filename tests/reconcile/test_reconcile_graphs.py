@@ -60,3 +60,19 @@ async def test_nothing_is_told_of_what_stays_and_after_an_apply_that_fails(world
     world.cluster.broken.add(broken)
     assert (await world.apply(A, PLAIN, files={**other, "a.py": "2"}))["outcome"] == "rolled_back"
     assert await told(world) == {}
+
+
+async def test_a_change_rolls_the_deployments_that_need_it(world: World) -> None:
+    node = {**GRAPH[0], "modules": ["a.py", "model.py"]}
+    world.preflight.reports["a:app"] = TargetReport(ok=True, modules=("a.py", "outer.py"), graph=(node,))
+    files = {"a.py": "1", "outer.py": "1", "model.py": "1"}
+    await world.apply(A, files=files)
+    for changed, rolled in (("model.py", {"a.Model"}), ("outer.py", {"a"}), ("a.py", {"a", "a.Model"})):
+        before, looks = {r.id for r in world.cluster.observe().replicas}, len(world.preflight.asked)
+        files = {**files, changed: "2"}
+        assert (await world.apply(A, files=files))["outcome"] == "applied"
+        assert {r.deployment for r in world.cluster.observe().replicas if r.id not in before} == rolled
+        assert len(world.preflight.asked) == looks + 1
+    looks = len(world.preflight.asked)
+    await world.apply({**A, "max_ongoing_requests": 7}, files=files)
+    assert len(world.preflight.asked) == looks
