@@ -21,7 +21,7 @@ from serveconf.reconcile.ports import NodeState
 log = get_logger("cluster")
 
 KNOCK_S = 1.2  # longer than the kernel takes to send a lost packet again
-MISSES = 2
+MISSES = 2  # silences in a row; a refusal is as good
 
 
 class Answer(Enum):
@@ -59,7 +59,12 @@ class Reach:
         if len(answers) > 1 and all(answer is Answer.SILENT for answer in answers.values()):
             log.warning("no node answers: it is our own network that is cut")
             return self._lost & answers.keys()
-        missed = Counter({n: self._misses[n] + 1 for n, answer in answers.items() if answer is not Answer.OPEN})
+        weights = {
+            Answer.OPEN: 0,
+            Answer.SILENT: 1,
+            Answer.REFUSED: MISSES,
+        }  # a lost packet is silence, and refuses nothing
+        missed = Counter({n: self._misses[n] + weights[a] for n, a in answers.items() if a is not Answer.OPEN})
         self._misses = missed
         lost = frozenset(node_id for node_id, times in missed.items() if times >= MISSES)
         for node_id in lost - self._lost:
