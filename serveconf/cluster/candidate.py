@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,7 +27,12 @@ def try_out(records: Mapping[str, bytes], *, version: str) -> None:
     command = [sys.executable, "-m", "serveconf.cluster.candidate"]
     try:
         done = subprocess.run(
-            command, input=msgspec.msgpack.encode(records), capture_output=True, timeout=TRY_S, check=False
+            command,
+            input=msgspec.msgpack.encode(records),
+            capture_output=True,
+            timeout=TRY_S,
+            check=False,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # what is installed, not what lies where the controller stands
         )
     except subprocess.TimeoutExpired as error:
         raise OperatorError(f"the new controller does not start within {TRY_S:g} s", code="upgrade_failed") from error
