@@ -168,7 +168,9 @@ def straight(words: list[str]) -> bool:
         getattr(module, words[0])(*map(Path, words[1:]))
     except typer.Exit as end:
         sys.exit(end.exit_code)
-    except (EOFError, KeyboardInterrupt):  # from here on as typer does it
+    except KeyboardInterrupt:  # from here on as typer does it
+        sys.exit(130)
+    except EOFError:
         typer.echo("Aborted!", err=True)
         sys.exit(1)
     except BrokenPipeError:

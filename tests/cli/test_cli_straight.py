@@ -7,10 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from stage import Stage
 
+from serveconf.cli import look
 from serveconf.cli.main import straight
 
 COMMAND = Path(sys.executable).parent / "serveconf"
@@ -86,3 +89,18 @@ def test_where_nobody_is_it_ends_as_with_options(folder: Path) -> None:
 @pytest.mark.parametrize("words", [[], ["apply"], ["apply", "a", "b"], ["status", "x"], ["apply", "-h"], ["apply", ""]])
 def test_what_there_is_to_parse_is_for_the_parser(words: list[str]) -> None:
     assert not straight(words)
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (EOFError, 1), (typer.Exit(3), 3)])
+def test_it_ends_with_the_parsers_codes(monkeypatch: pytest.MonkeyPatch, error: Any, code: int) -> None:
+    def status(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(look, "status", status)
+    with pytest.raises(SystemExit) as ended:
+        straight(["status"])
+    app = typer.Typer()
+    app.command()(lambda: status())
+    with pytest.raises(SystemExit) as parsed:
+        app([])
+    assert ended.value.code == parsed.value.code == code
