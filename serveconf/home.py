@@ -5,12 +5,11 @@ One file, ``$SERVECONF_HOME/cluster.json`` (default ``~/.serveconf``), readable 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from serveconf.private import write_private
+from serveconf.private import home_path, write_private
 
 
 class LocalRay(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +34,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 def home_folder() -> Path:
     """The folder, made where it is missing (0700)."""
-    folder = Path(os.environ.get("SERVECONF_HOME") or Path.home() / ".serveconf")
+    folder = home_path()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

@@ -25,9 +25,9 @@ from msgspec.structs import replace
 from serveconf.disk import told_when_full
 from serveconf.errors import OperatorError
 from serveconf.home import LocalRay, home_folder, read_record
-from serveconf.private import ours_in, own_folder, read_trusted
+from serveconf.private import ours_in, own_folder, read_trusted, temp_folder
 from serveconf.processes import listener_is_trusted, session, session_is_of, started_at
-from serveconf.ray_env import MARK, PASS, access, clean_environment, temp_folder
+from serveconf.ray_env import MARK, PASS, access, clean_environment
 
 START_S = 120.0
 STOP_S = 4.0  # Ray drains its node when it is asked to stop; nothing of ours is left on it by then

@@ -5,6 +5,7 @@ What another user could have laid there first, a link above all, is never follow
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -74,3 +75,23 @@ def read_trusted(path: Path) -> bytes | None:
 def _open_no_link(path: str, flags: int) -> int:
     """Waits for nobody where it is a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def home_path() -> Path:
+    """Where the commands remember clusters and their tokens: $SERVECONF_HOME, else ~/.serveconf."""
+    return Path(os.environ.get("SERVECONF_HOME") or Path.home() / ".serveconf")
+
+
+def temp_folder() -> Path:
+    """Where Ray keeps its sockets and logs by default: RAY_TMPDIR, else the system's."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+
+
+def own_places() -> frozenset[tuple[int, int]]:
+    """The folders with our tokens and with what our own Ray writes, as far as they are there: device and inode of each."""
+    found = set()
+    for place in (home_path(), ours_in(temp_folder())):
+        with contextlib.suppress(OSError):
+            known = place.stat()
+            found.add((known.st_dev, known.st_ino))
+    return frozenset(found)

@@ -7,7 +7,6 @@ a process needs to run is passed on and nothing else. An app's own variables are
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -73,8 +72,3 @@ def token_file() -> Path:
 def forget_token() -> None:
     """The next Ray gets another one."""
     (home_folder() / "ray_token").unlink(missing_ok=True)
-
-
-def temp_folder() -> Path:
-    """Where Ray keeps its sockets and logs by default: RAY_TMPDIR, else the system's."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")

@@ -17,6 +17,7 @@ from pathlib import Path
 from serveconf.code.hashes import Hashes, stamp_of
 from serveconf.code.ignore import OUR_FILE, never_belongs, rules_above
 from serveconf.errors import AuthorError
+from serveconf.private import own_places
 
 MAX_BYTES = 100 * 1024 * 1024
 MAX_FILES = 50_000
@@ -163,7 +164,7 @@ def _walk(
 
     What is passed over goes to ``skipped``, what looks like a secret to ``withheld``, what is looked into to ``folders``.
     """
-    root = str(app_dir)
+    root, ours = str(app_dir), own_places()
     open_folders = [("", rules_above(app_dir), frozenset({os.path.realpath(root)}))]
     while open_folders:
         folder, outer, trail = open_folders.pop()
@@ -185,6 +186,8 @@ def _walk(
             if target is None:
                 continue
             mode = target.st_mode
+            if (target.st_dev, target.st_ino) in ours:
+                continue
             real_folder = stat.S_ISDIR(mode) and not entry.is_symlink()
             inner = rules.enter(entry.path) if real_folder else rules
             if inner is None or (not real_folder and rules.leave_out(entry.path)):

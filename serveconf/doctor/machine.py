@@ -20,9 +20,8 @@ from serveconf.control_port import DEFAULT_ADDRESS, LOOPBACK, control_place
 from serveconf.doctor.leftovers import Leftovers, look_for_leftovers
 from serveconf.home import read_record
 from serveconf.local_ray import is_running, ray_in_reach
-from serveconf.private import ours_in
+from serveconf.private import ours_in, temp_folder
 from serveconf.proxy.ports import find_listener, port_is_free
-from serveconf.ray_env import temp_folder
 
 
 @dataclass(frozen=True, kw_only=True)

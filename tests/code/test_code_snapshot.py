@@ -128,6 +128,17 @@ def test_what_nobody_means_to_publish_is_left_out_and_named(tmp_path: Path) -> N
     assert found.withheld == tuple(sorted((*SECRETS, ".ssh/", "home/.aws/")))
 
 
+@pytest.mark.parametrize("app", ["", "app/"])
+def test_our_own_folders_are_no_code_whatever_they_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, app: str
+) -> None:
+    monkeypatch.setenv("SERVECONF_HOME", str(tmp_path / app / "state"))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / app))
+    ours = f"serveconf-{os.getuid()}/ray/session_1/logs/gcs.out"
+    files = {f"{app}web.py": "", f"{app}state/cluster.json": "token", f"{app}{ours}": "", f"{app}serveconf-x/a.py": ""}
+    assert names(lay_out(tmp_path, files)) == [f"{app}serveconf-x/a.py", f"{app}web.py"]
+
+
 def test_a_private_key_is_told_by_its_content_a_certificate_is_public(tmp_path: Path) -> None:
     content = {
         "a.pem": KEY,
