@@ -42,7 +42,7 @@ def _verdict(result: Mapping[str, Any]) -> tuple[str, str]:
         case "unchanged":
             return f"No changes. Stack '{result['stack']}' is up to date.", "green"
         case "rolled_back":
-            return f"Not applied{_seconds(result)}: {stack} serves what it served before{_traffic(result)}.", "red"
+            return f"Not applied{_seconds(result)}: {stack} is as it was{_traffic(result)}.", "red"
         case "failed" if result.get("changed") is False:
             return "Nothing was changed.", "red"
         case "failed":
@@ -51,9 +51,9 @@ def _verdict(result: Mapping[str, Any]) -> tuple[str, str]:
                 "red",
             )
         case "timeout":
-            return f"Not done in time{_seconds(result)}: {stack} serves what it served before{_traffic(result)}.", "red"
+            return f"Not done in time{_seconds(result)}: {stack} is as it was{_traffic(result)}.", "red"
         case "conflict":
-            return f"Refused: {stack} serves what it served before.", "red"
+            return f"Refused: {stack} is as it was.", "red"
         case other:
             return f"{other}: {stack}", "yellow"
 

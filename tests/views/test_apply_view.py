@@ -122,7 +122,7 @@ def test_failed_code_shows_its_deployment_and_the_users_traceback() -> None:
         '      File "shop/cart.py", line 3\n'
         "    ValueError: no\n"
         "  hint: mend it\n"
-        "Not applied: stack shop serves what it served before.\n"
+        "Not applied: stack shop is as it was.\n"
     )
 
 
