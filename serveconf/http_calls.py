@@ -120,7 +120,7 @@ class HttpCalls:
             connection.close()
             lost = isinstance(error, http.client.HTTPException | ConnectionResetError)
             raise (AnswerLost if lost else CallFailed)(str(error) or type(error).__name__) from error
-        except BaseException:
+        except BaseException:  # Ctrl-C, or whoever reads has gone: half an answer is left on it
             connection.close()
             raise
         if kept:

@@ -282,7 +282,7 @@ def _start_in_group(
     )
     try:
         return _begin(name, place, strategy, extra).remote(kind, args, variables)
-    except BaseException:
+    except BaseException:  # whatever came in between: nobody else would know of the group
         remove_placement_group(group)
         raise
 

@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serveconf import __version__
 from serveconf.cluster.engine import Surroundings
+from serveconf.cluster.ground import Ground, enter
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.cluster.shown import with_own_paths
-from serveconf.cluster.writes import report_writes
 from serveconf.code.versions import edition_of
 from serveconf.disk import DiskFull, is_full
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
@@ -36,7 +36,7 @@ from serveconf.figures import LoadReport, ReplicaFigures, use_of_this_process
 from serveconf.handles.answering import Answering
 from serveconf.handles.calls import Target
 from serveconf.handles.following import Following
-from serveconf.handles.handle import DeploymentHandle, install_caller
+from serveconf.handles.handle import DeploymentHandle
 from serveconf.handles.traced import Tracing
 from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.health import probe_path
@@ -47,10 +47,9 @@ from serveconf.plan.moving import named
 from serveconf.plan.state import Phase, ReplicaState
 from serveconf.proxy.pool import ReplicaPool
 from serveconf.reconcile.packages import Packages
-from serveconf.reconcile.ports import ReplicaOrder, Store
-from serveconf.routing import CALLERS, beginning_key, decode
+from serveconf.reconcile.ports import ReplicaOrder
+from serveconf.routing import decode
 from serveconf.runtime import context, multiplexed
-from serveconf.runtime.log_lines import set_up_logging
 from serveconf.tracing import Outlet
 from serveconf.versions import is_older
 from serveconf.wire import HeldModels, WireServer
@@ -60,15 +59,6 @@ log = get_logger("replica")
 
 FIRST_CHECKS_S = 0.25  # between two of them while it starts
 LAST_SPANS_S = 1.0  # that may be waiting for a collector when it ends
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """What a process has once, however many replicas are in it."""
-
-    code: Path | None  # where the code package lies
-    following: Following  # of the calls that its code makes by handle
-    writes: list[asyncio.Task[None]]  # tells what is written below app_dir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,36 +387,3 @@ class InRoom:
 def log_names(room: context.Replica) -> dict[str, str]:
     """What a structured log line says of who has written it."""
     return {"stack": room.context.stack, "deployment": room.name, "replica": room.context.replica_tag}
-
-
-async def enter(
-    order: ReplicaOrder,
-    store: Store,
-    packages: Packages,
-    pool: ReplicaPool,
-    names: Callable[[], Mapping[str, str]],
-    *,
-    process: str,
-) -> Ground:
-    """Make this process, which the controller knows by its name, one that the order's code can run in."""
-    deployment = order.deployment
-    code = await packages.folder(deployment.code) if deployment.code else None
-    _enter(deployment.app_dir, code)
-    writes = report_writes(store, order.stack, app_dir=deployment.app_dir, code=code)
-    set_up_logging(deployment.spec.get("logging"), names)
-    following = Following(
-        pool,
-        lambda: store.get("generation"),
-        lambda stack: store.get(beginning_key(stack)),
-        join=lambda: store.put(CALLERS + process, b""),
-    )
-    install_caller(following.caller)
-    return Ground(code=code, following=following, writes=writes)
-
-
-def _enter(app_dir: str | None, code: Path | None) -> None:
-    """Stand where the app expects to: in app_dir where this node has it, else in the package; with no arguments of Ray's."""
-    place = app_dir if app_dir and Path(app_dir).is_dir() else code
-    if place is not None:
-        os.chdir(place)
-    sys.argv = ["serveconf"]

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from serveconf.cluster.engine import Surroundings
-from serveconf.cluster.replica import Ground, Replica, Shared, enter, log_names
+from serveconf.cluster.ground import Ground, enter
+from serveconf.cluster.replica import Replica, Shared, log_names
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.plan.hiding import secrets_of_deployment
 from serveconf.proxy.pool import ReplicaPool

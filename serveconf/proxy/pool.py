@@ -76,7 +76,7 @@ class Link:
             client = await WireClient.connect(
                 self._where, secret=self._pool.secret, timeout_s=OPEN_TIMEOUT_S, tls=self._pool.tls
             )
-        except BaseException:
+        except BaseException:  # a cancel too: whoever looks must not take it for one that was never tried
             self.in_vain = True
             raise
         if self.released or self.client is not None:
