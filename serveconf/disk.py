@@ -47,15 +47,27 @@ def told_when_full(
 
 def write_whole(path: Path, text: str) -> None:
     """Write the file, all of it or nothing: what was there stays where there is no room. Raises DiskFull."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     with told_when_full(path.name, path.parent):
-        if path.is_symlink() or (path.exists() and not path.is_file()):
+        if path.is_symlink():
             path.write_text(text, encoding="utf-8")
-            return
-        try:
-            draft.write_text(text, encoding="utf-8")
-            if path.exists():
-                draft.chmod(stat.S_IMODE(path.stat().st_mode))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        else:
+            replace_whole(path, text.encode(), stat.S_IMODE(path.stat().st_mode) if path.exists() else None)
+
+
+def replace_whole(path: Path, data: bytes, mode: int | None) -> None:
+    """The file with this content and ``mode`` (None: as any new file), in one step; what is no file is written to as it is."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666 if mode is None else 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+        draft.replace(path)
+    except BaseException:  # nothing half-written stays, whatever came in between
+        draft.unlink(missing_ok=True)
+        raise

@@ -63,8 +63,8 @@ class HttpCalls:
 
     def close(self) -> None:
         """Close the connections that are idle."""
-        while self._idle:
-            self._idle.pop().close()
+        while (connection := self._pop()) is not None:
+            connection.close()
 
     def call(
         self,
@@ -118,7 +118,7 @@ class HttpCalls:
             yield connection
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            lost = isinstance(error, http.client.HTTPException | ConnectionResetError)
+            lost = isinstance(error, http.client.BadStatusLine | http.client.IncompleteRead | ConnectionResetError)
             raise (AnswerLost if lost else CallFailed)(str(error) or type(error).__name__) from error
         except BaseException:  # Ctrl-C, or whoever reads has gone: half an answer is left on it
             connection.close()
@@ -129,12 +129,18 @@ class HttpCalls:
             connection.close()
 
     def _take(self) -> http.client.HTTPConnection:
-        while self._idle:
-            connection = self._idle.pop()
+        while (connection := self._pop()) is not None:
             if connection.sock is None or not _has_ended(connection):
                 return connection
             connection.close()
         return self._open()
+
+    def _pop(self) -> http.client.HTTPConnection | None:
+        """In one step: another thread may take the last one."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _open(self) -> http.client.HTTPConnection:
         match self._url.scheme, self._url.hostname:

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from serveconf.disk import told_when_full
+from serveconf.disk import replace_whole, told_when_full
 from serveconf.errors import OperatorError
 
 TRUSTED = frozenset({0, os.getuid()})  # root can do all that we can
@@ -43,23 +43,7 @@ def write_private(path: Path, data: bytes) -> None:
     What is there and no file, such as /dev/stdout, is written to as it is. Raises DiskFull, and then what was there is there still.
     """
     with told_when_full(path.name, path.parent):
-        _write(path, data)
-
-
-def _write(path: Path, data: bytes) -> None:
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        draft.replace(path)
-    except BaseException:  # nothing half-written stays, whatever came in between
-        draft.unlink(missing_ok=True)
-        raise
+        replace_whole(path, data, 0o600)
 
 
 def read_trusted(path: Path) -> bytes | None:

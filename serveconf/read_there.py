@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from serveconf.spec.load import Loaded
 
 MOST_BYTES = 65_536  # of a file; a larger one is worth the time
+_NO_VARIABLE = re.compile(r"\$\$|^\s*#.*$", re.MULTILINE)  # what is escaped, and lines that are comments
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -37,6 +38,7 @@ class ReadThere:
     file: Path
     given: Path  # the file as it was named
     app_dir: Path
+    text: bytes  # as it was read
 
     @property
     def name(self) -> str:
@@ -54,13 +56,19 @@ class ReadThere:
 
     def problem(self, path: str, message: str, code: str, hint: str | None = None) -> Problem:
         """One that was found later, at the value's place."""
-        return self._loaded.problem(path, message, code, hint)
+        if self._loaded is not None:
+            return self._loaded.problem(path, message, code, hint)
+        return Problem(file=str(self.given), line=0, column=0, path=path, message=message, code=code, hint=hint)
 
     @cached_property
-    def _loaded(self) -> Loaded:
+    def _loaded(self) -> Loaded | None:
+        """None where the file is another one by now: then nobody knows the place."""
         from serveconf.spec.load import load_file
 
-        return load_file(self.given, env=os.environ)
+        try:
+            return load_file(self.given, env=os.environ) if self.file.read_bytes() == self.text else None
+        except (OSError, ServeconfError):
+            return None
 
 
 def read_there(file: Path, address: str | None, token: str | None) -> tuple[ReadThere, Client] | None:
@@ -68,11 +76,14 @@ def read_there(file: Path, address: str | None, token: str | None) -> tuple[Read
     try:
         if not file.is_file() or file.stat().st_size > MOST_BYTES:
             return None
-        text = file.read_bytes().decode()
+        said = file.read_bytes()
+        text = said.decode()
         client = find(address, token, upgrades=True)  # of another version it is not asked, and that is told later
         if client.speaker.version != THIS.version:
             return None
-        variables = {name: os.environ[name] for name in _VARIABLE.findall(text) if name in os.environ}
+        variables = {
+            name: os.environ[name] for name in _VARIABLE.findall(_NO_VARIABLE.sub("", text)) if name in os.environ
+        }
         read = client.read_spec(text, variables)
         if read is None or not read["spec"].get("deployments"):
             return None
@@ -89,4 +100,5 @@ def read_there(file: Path, address: str | None, token: str | None) -> tuple[Read
         file=Path(os.path.abspath(file)),
         given=file,
         app_dir=app_dir,
+        text=said,
     ), client

@@ -256,7 +256,7 @@ def _saved_plan(file: Path) -> Any:
             head = opened.read(400)
     except OSError:
         return None  # the loader says what is wrong
-    if b"{" not in head[:1] and b'"serveconf-plan-' not in head:  # most are none, and to know it takes no import
+    if b'"serveconf-plan-' not in head:  # most are none, and to know it takes no import
         return None
     from serveconf.plan.saved import decode_plan, looks_like_a_plan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from serveconf.code.ignore import OUR_FILE
+from serveconf.disk import write_whole
 
 TEMPLATE = """\
 # What of this folder is no code: it is in no package, and a change of it replaces no replica. Written as .gitignore is.
@@ -24,5 +25,5 @@ def write_ignore(folder: Path) -> Path | None:
     file = folder / OUR_FILE
     if file.exists():
         return None
-    file.write_text(TEMPLATE, encoding="utf-8")
+    write_whole(file, TEMPLATE)
     return file

@@ -160,8 +160,10 @@ def straight(words: list[str]) -> bool:
     """
     if not words or STRAIGHT.get(words[0]) != len(words) - 1 or any(not w or w.startswith("-") for w in words):
         return False
+    if (token := os.environ.get("SERVECONF_TOKEN")) == "-":  # to be read, and perhaps refused
+        return False
     chosen.address = os.environ.get("SERVECONF_ADDRESS") or None
-    chosen.token = _token(os.environ.get("SERVECONF_TOKEN") or None, None)
+    chosen.token = token or None
     module = importlib.import_module(f"serveconf.cli.{COMMANDS[words[0]][0]}")
     gc.enable()
     try:

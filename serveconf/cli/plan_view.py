@@ -52,8 +52,9 @@ def _body(actions: Sequence[Action], color: bool, width: int | None) -> Iterator
         name = action["deployment"] or "http front"
         reason = Cell(reason_of(action), dim=True)
         rows.append((Cell(f"{sign} {name}", paint_with), Cell(what_of(action)), reason))
+    hanging = 2 + sum(max((len(visible(row[at].text)) for row in rows), default=0) + 2 for at in (0, 1))
     for action, line in zip(actions, columns(rows, color=color), strict=True):
-        yield from folded(line, width, 2 + sum(max(len(visible(row[at].text)) for row in rows) + 2 for at in (0, 1)))
+        yield from folded(line, width, hanging)
         for detail in _details(action, color):
             yield from folded(detail, width, 8)
 

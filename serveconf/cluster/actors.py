@@ -103,8 +103,8 @@ class ActorCluster:
         await self._watch.look()
         self._free_nodes = None
         await asyncio.gather(*(self._adopt(name, serving) for name in await self._engine.names()))
-        await self._engine.tidy()
         self._has_changed()
+        await self._engine.tidy()
 
     def close(self) -> None:
         """Watch nothing any more; the actors go on."""
@@ -222,7 +222,6 @@ class ActorCluster:
 
     async def _cold(self, order: ReplicaOrder | ProcessOrder) -> Handles:
         self._standbys.make_room(order, self._watch.nodes)
-        self._unplaced.add(order)
         name = REPLICA_PREFIX + order.id
         await self._orders.keep(name, order)
         prefers = best_node(order.stack, order.deployment, self.observe().replicas, self.nodes())
@@ -234,6 +233,7 @@ class ActorCluster:
             for handle in handles:
                 handle.state = replace(handle.state, phase=Phase.FAILED, message=str(refused))
             return handles
+        self._unplaced.add(order)
         handles = self._replicas.of_order(name, order, remote)
         for handle in handles:  # most probably; it says itself where it has come to be
             handle.state = replace(handle.state, node_id=prefers)

@@ -223,9 +223,8 @@ class Controller:
             self._engine.run(clear_here, cluster_id, runtime_env={}, timeout_s=CLEAR_S, node_id=node) for node in others
         ]
         here = asyncio.to_thread(clear_here, cluster_id)
-        for node, done in zip(
-            others, (await asyncio.gather(here, *elsewhere, return_exceptions=True))[1:], strict=True
-        ):
+        cleared = await asyncio.gather(here, *elsewhere, return_exceptions=True)
+        for node, done in zip([self._node_id, *others], cleared, strict=True):
             if isinstance(done, BaseException):
                 log.warning("files of the cluster are left on a node", node=node, reason=str(done))
 

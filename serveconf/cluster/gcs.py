@@ -61,6 +61,10 @@ class Gcs:
             await asyncio.sleep(LOOK_S)
         return await asyncio.wrap_future(self._begin(function, *args, **kwargs))
 
+    def beside(self, function: Callable[..., Any], *args: Any) -> None:
+        """As ``do``, for what nobody waits for."""
+        self._begin(function, *args)
+
     def _check(self) -> None:
         silent_s = self.silent_for()
         if silent_s is not None and self._pending:  # else this one finds out whether it is there again

@@ -121,7 +121,7 @@ class RayEngine:
         try:
             return RayRemote(await asyncio.shield(begun), name)
         except asyncio.CancelledError:  # nobody would know it
-            begun.add_done_callback(partial(_kill_begun, name))
+            begun.add_done_callback(partial(_end_begun, name))
             raise
         except (ValueError, TypeError, RayError) as error:  # options that Ray refuses
             raise Refused(str(error)) from error
@@ -300,6 +300,8 @@ def _end_group(name: str) -> None:
         remove_placement_group(get_placement_group(name))
     except ValueError:  # it has none
         return
+    except RayError as error:
+        raise _mapped(error) from error
 
 
 def _bundle_nodes() -> tuple[str, ...]:
@@ -374,9 +376,16 @@ async def _stored(function: Any, *args: Any, **kwargs: Any) -> Any:
     return await _gcs.ask(function, *args, namespace=NAMESPACE.encode(), **kwargs)
 
 
-def _kill_begun(name: str, begun: asyncio.Future[Any]) -> None:
+def _end_begun(name: str, begun: asyncio.Future[Any]) -> None:
+    """Beside: what is asked of the GCS may take its time."""
     if not begun.cancelled() and begun.exception() is None:
-        kill_actor(begun.result())
+        _gcs.beside(_end_actor, begun.result(), name)
+
+
+def _end_actor(actor: Any, name: str) -> None:
+    try:
+        kill_actor(actor)
+    finally:
         if name.startswith(REPLICA_PREFIX):
             _end_group(name)
 

@@ -85,8 +85,10 @@ class Replica:
         folder = node_folder(settings.cluster_id)
         self._store = surroundings.store
         self._following: Following | None = None
-        own_pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret, tls=node_tls(os.environ))
-        self._pool = shared.pool if shared else own_pool  # of those that it calls
+        self._tls = node_tls(os.environ)
+        self._pool = (  # of those that it calls
+            shared.pool if shared else ReplicaPool(node_id=surroundings.node_id, secret=settings.secret, tls=self._tls)
+        )
         self._packages = Packages(self._store, folder / "code")
         self._uds = str(folder / f"{hashlib.sha256(order.id.encode()).hexdigest()[:16]}.sock")
         self._served: ServedApp | None = None
@@ -350,9 +352,8 @@ class Replica:
         """Be reachable from other nodes too; returns host:port."""
         assert self._server is not None
         if self._tcp is None:
-            tls = node_tls(os.environ)
-            host, port = await self._server.listen_tcp(self._node_ip, tls=tls)
-            self._tcp = f"{TLS if tls is not None else ''}{host}:{port}"
+            host, port = await self._server.listen_tcp(self._node_ip, tls=self._tls)
+            self._tcp = f"{TLS if self._tls is not None else ''}{host}:{port}"
         return self._tcp
 
     async def _drain(self, timeout_s: float) -> bool:

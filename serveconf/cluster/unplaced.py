@@ -25,7 +25,7 @@ class Unplaced:
         self._asking: set[str] = set()  # whether the engine has placed it, just now
 
     def add(self, order: ReplicaOrder | ProcessOrder) -> None:
-        """It is about to be started."""
+        """It was started, and its handle is known in the same turn of the loop."""
         self._orders[order_id(order)] = order
 
     def give_room(self, nodes: Sequence[NodeState], free: Sequence[NodeState]) -> None:
@@ -44,8 +44,11 @@ class Unplaced:
         handle = self._replicas.get(first)
         self._asking.add(first)
         try:
-            if handle is None or (not why and not handle.state.message) or (why and await handle.is_placed()):
+            if handle is None or (not why and not handle.state.message):
                 return
+            if why and await handle.is_placed():  # then nothing is missing for it any more
+                why = ""
+                self._orders.pop(first, None)
         except EngineError:  # it has ended, or is away: its handle sees that
             return
         finally:

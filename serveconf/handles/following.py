@@ -84,8 +84,12 @@ class Following:
                 if self._join is not None:
                     await self._join()
                     self._join = None
+            except Exception as error:  # noqa: BLE001 - the store may take nothing for a while: then it is read alone
+                log.warning("the controller cannot be told of this process: %r", error)
+            try:
                 await self.refresh()
-                self._joined.set()
+                if self._join is None:
+                    self._joined.set()
             except Exception as error:  # noqa: BLE001 - the store may be out of reach for a while: what is known holds
                 log.warning("the routing table cannot be read: %r", error)
             await asyncio.sleep(self._every_s)

@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 from serveconf.code.by_value import by_value_file
@@ -96,29 +97,33 @@ def _report(
         if isinstance(error, CodeFailed):
             report["traceback"] = error.traceback or None
     own = by_value_file(asked["import_path"])
-    modules = [*([own] if own else []), *_modules_below(code_dir)]
-    report |= {"modules": modules, "installed": _installed_since(before - used)}
+    modules = _modules_below(code_dir)
+    report |= {"modules": [*([own] if own else []), *modules], "installed": _installed_since(before - used)}
     homes = report.pop("homes", {})
-    if homes and not own and code_dir is not None:
+    if homes and not own:
         from serveconf.ingress.needs import needed_files
 
-        needed = needed_files(asked["import_path"].partition(":")[0], homes, modules, str(code_dir))
+        needed = needed_files(asked["import_path"].partition(":")[0], homes, modules)
         report["modules"] = needed[""]
         report["graph"] = [{**node, "modules": needed[node["name"]]} for node in report["graph"]]
     return report
 
 
-def _modules_below(code_dir: Path | None) -> list[str]:
-    """Files that were imported from ``code_dir``, relative to it."""
+def _modules_below(code_dir: Path | None) -> dict[str, ModuleType]:
+    """What was imported from ``code_dir``, by the files, relative to it."""
     if code_dir is None:
-        return []
+        return {}
     root = os.path.realpath(code_dir) + os.sep
-    files = {
-        os.path.realpath(file)
+    found = {
+        os.path.realpath(file): module
         for module in list(sys.modules.values())
         if isinstance(file := getattr(module, "__file__", None), str)
     }
-    return sorted(file[len(root) :].replace(os.sep, "/") for file in files if file.startswith(root))
+    return {
+        file[len(root) :].replace(os.sep, "/"): module
+        for file, module in sorted(found.items())
+        if file.startswith(root)
+    }
 
 
 def _installed_since(before: Set[str]) -> list[str]:

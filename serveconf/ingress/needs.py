@@ -2,22 +2,26 @@
 
 A deployment needs the file of its class and that of the application, and what they import. A file that has another
 deployment's class is left out where nothing of it is used but deployments: who calls one needs nothing of its code. It is
-read from the source; what was imported in a way that the source does not tell counts for all.
+read from the source; a file that imports by name may import all, and what the source does not tell counts for all.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 from serveconf.errors import AuthorError
 from serveconf.ingress.deployment import Application, Deployment
 from serveconf.ingress.graph import nodes_of
+
+_BY_NAME = frozenset({"import_module", "__import__", "run_module", "run_path"})
+
+ANYTHING = "*"  # in the place of a file: it is not told which
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,13 @@ class _Import:
     only: frozenset[str] | None = None
 
 
-def needed_files(application: str, homes: Mapping[str, str], files: Iterable[str], root: str) -> dict[str, list[str]]:
+def needed_files(application: str, homes: Mapping[str, str], modules: Mapping[str, ModuleType]) -> dict[str, list[str]]:
     """Of each deployment the files that it needs, in order.
 
-    ``application``: the module that has it; ``homes``: the module of each deployment's class; ``files``: all that were
-    imported, relative to ``root``.
+    ``application``: the module that has it; ``homes``: the module of each deployment's class; ``modules``: all of the code
+    package that were imported, by their files.
     """
-    everything = sorted(files)
-    modules = _modules(everything, root)
+    everything = sorted(modules)
     imports = {file: list(_imports(module, modules)) for file, module in modules.items()}
     files_of = {module.__name__: file for file, module in modules.items()}
     start = files_of.get(application)
@@ -54,20 +57,11 @@ def needed_files(application: str, homes: Mapping[str, str], files: Iterable[str
         return found
 
     needed = {name: reached(home) for name, home in homes.items() if home in files_of}
-    untold = set(everything) - set().union(*needed.values()) if needed else set()
-    return {name: sorted(needed[name] | untold) if name in needed else everything for name in homes}
-
-
-def _modules(files: Iterable[str], root: str) -> dict[str, ModuleType]:
-    """By their files, relative to ``root``."""
-    wanted, found = set(files), {}
-    for module in list(sys.modules.values()):
-        path = getattr(module, "__file__", None)
-        if isinstance(path, str) and isinstance(module, ModuleType):
-            file = os.path.relpath(os.path.realpath(path), os.path.realpath(root)).replace(os.sep, "/")
-            if file in wanted:
-                found[file] = module
-    return found
+    untold = set(everything).difference(*needed.values())
+    return {
+        name: sorted(needed[name] | untold) if name in needed and ANYTHING not in needed[name] else everything
+        for name in homes
+    }
 
 
 def _imports(module: ModuleType, modules: Mapping[str, ModuleType]) -> Iterable[_Import]:
@@ -78,6 +72,9 @@ def _imports(module: ModuleType, modules: Mapping[str, ModuleType]) -> Iterable[
             tree = ast.parse(source.read())
     except (OSError, SyntaxError, ValueError):  # as Python has imported it, it is no source
         return
+    uses = _Uses(tree)
+    if uses.imports_by_name:
+        yield _Import(ANYTHING)
     parts = module.__name__.split(".")
     package = module.__name__ if hasattr(module, "__path__") else ".".join(parts[:-1])
     yield from _above(module.__name__, names)
@@ -85,20 +82,21 @@ def _imports(module: ModuleType, modules: Mapping[str, ModuleType]) -> Iterable[
         match node:
             case ast.Import():
                 for alias in node.names:
-                    bound = alias.asname or (alias.name if "." not in alias.name else "")
                     yield from _above(alias.name, names)
                     if alias.name in names:
-                        yield _Import(names[alias.name], _used(tree, bound, sys.modules.get(alias.name)))
+                        bound = alias.asname or (alias.name if "." not in alias.name else "")
+                        yield _Import(names[alias.name], uses.of_module(bound, sys.modules.get(alias.name)))
             case ast.ImportFrom():
                 base = _base(node, package)
                 yield from _above(base, names)
-                taken = [alias.name for alias in node.names if f"{base}.{alias.name}" not in names]
+                taken = [alias for alias in node.names if f"{base}.{alias.name}" not in names]
                 for alias in node.names:
                     inside = f"{base}.{alias.name}"
                     if inside in names:
-                        yield _Import(names[inside], _used(tree, alias.asname or alias.name, sys.modules.get(inside)))
+                        bound = alias.asname or alias.name
+                        yield _Import(names[inside], uses.of_module(bound, sys.modules.get(inside)))
                 if base in names:
-                    yield _Import(names[base], _classes(sys.modules.get(base), taken))
+                    yield _Import(names[base], uses.of_names(taken, sys.modules.get(base)))
 
 
 def _above(name: str, names: Mapping[str, str]) -> Iterable[_Import]:
@@ -117,15 +115,41 @@ def _base(node: ast.ImportFrom, package: str) -> str:
         return node.module or ""
 
 
-def _used(tree: ast.AST, bound: str, module: ModuleType | None) -> frozenset[str] | None:
-    """``_Import.only`` for a module that is bound to that name."""
-    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == bound]
-    attributes = [
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == bound
-    ]
-    return _classes(module, attributes) if len(uses) == len(attributes) else None
+class _Uses:
+    """What a module's source does with the names that it has imported."""
+
+    def __init__(self, tree: ast.AST) -> None:
+        self.imports_by_name = False
+        self._times: Counter[str] = Counter()  # that a name is used
+        self._taken: defaultdict[str, list[str]] = defaultdict(
+            list
+        )  # the attributes that are taken of it, of those again
+        for node in ast.walk(tree):
+            match node:
+                case ast.Name():
+                    self._times[node.id] += 1
+                    self.imports_by_name |= node.id in _BY_NAME
+                case ast.Attribute(value=ast.Name() as of):
+                    self._taken[of.id].append(node.attr)
+                    self.imports_by_name |= node.attr in _BY_NAME
+                case ast.Attribute(value=ast.Attribute(value=ast.Name() as of) as inner):
+                    self._taken[f"{of.id}.{inner.attr}"].append(node.attr)
+                    self.imports_by_name |= node.attr in _BY_NAME
+
+    def of_module(self, bound: str, module: ModuleType | None) -> frozenset[str] | None:
+        """``_Import.only`` for a module that is bound to that name."""
+        names = self._taken[bound]
+        alone = bool(bound) and self._times[bound] == len(names) and all(self._is_called(f"{bound}.{n}") for n in names)
+        return _classes(module, names) if alone else None
+
+    def of_names(self, taken: Sequence[ast.alias], module: ModuleType | None) -> frozenset[str] | None:
+        """... and for these names of a module."""
+        called = all(self._is_called(alias.asname or alias.name) for alias in taken)
+        return _classes(module, [alias.name for alias in taken]) if called else None
+
+    def _is_called(self, name: str) -> bool:
+        """Whether nothing is taken of what may be a deployment but what binds it."""
+        return set(self._taken[name]) <= {"bind", "options"}
 
 
 def _classes(module: ModuleType | None, names: Iterable[str]) -> frozenset[str] | None:

@@ -164,7 +164,7 @@ class Http2Request:
                 if not request_id and is_request_id(value):
                     request_id = value
                 continue
-            if name in HOP_BY_HOP:
+            if name in HOP_BY_HOP or name.startswith(b":"):  # such a name is ours alone on the way to a replica
                 continue
             if name == b"content-length" and value.isdigit():
                 length = int(value)

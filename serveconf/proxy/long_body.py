@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LONG_BYTES = 128 << 10  # what is left of a body, from where on it is worth it
 READ_BYTES = 512 << 10
-COPY_BYTES = 64 << 10  # a read that brings no more is copied: little data must not hold a large buffer
+COPY_BYTES = READ_BYTES >> 1  # a read that brings no more is copied: little data must not hold a large buffer
 
 _NOTHING = memoryview(b"")
 

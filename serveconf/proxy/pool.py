@@ -262,10 +262,10 @@ class ReplicaPool:
             heir = newest.get((stack, former.get((stack, deployment), deployment)))
             if line in led:
                 line.turn_to(led[line])
-            elif heir is None:
-                line.close()
             elif line in stay:
                 line.turn_to(stay[line], heir)
+            elif heir is None:
+                line.close()
             else:
                 line.turn_to(heir)
 

@@ -114,7 +114,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _read_long_body(self, exchange: Exchange, length: int) -> None:
         left = length - exchange.body_total
-        if left >= LONG_BYTES and not self._is_ignoring and not exchange.complete:
+        if left >= LONG_BYTES and not (self._is_ignoring or exchange.complete or self.transport.is_closing()):
             self._give_reading_to(LongBody(self, left))
 
     def _give_reading_to(self, reader: asyncio.BaseProtocol) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from serveconf.background import Tasks
-from serveconf.errors import ServeconfError
 from serveconf.reconcile.ports import Cluster
 from serveconf.routing import Generation
 
@@ -36,8 +35,8 @@ class Callers:
         """Have all of them take it, but for those that are late. Raises nothing: they stand in nobody's way."""
         try:
             callers = await self._cluster.callers()
-        except ServeconfError as error:  # the store is silent: then nothing can be committed either
-            log.warning("it is not known who calls by handle", extra={"reason": error.message})
+        except Exception as error:  # noqa: BLE001 - a store that does not answer: they find the table later
+            log.warning("it is not known who calls by handle", extra={"reason": repr(error)})
             return
         self._silent &= set(callers)
         if callers:

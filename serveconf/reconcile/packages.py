@@ -94,7 +94,8 @@ class Packages:
             await self._store.put(f"{SIZE}{digest}", str(len(data)).encode())
             await self._store.put(f"code/{digest}", data)
             sizes[digest] = len(data)
-        self._latest = (digest, data)
+        if not self.path(digest).is_dir():
+            self._latest = (digest, data)
 
     async def sizes(self) -> dict[str, int]:
         """Bytes of each package in the store."""
@@ -181,9 +182,9 @@ class Packages:
         return path
 
     async def _fetch(self, path: Path, digest: str) -> None:
-        latest, self._latest = self._latest, None
-        if latest is not None and latest[0] == digest:
-            data: bytes | None = latest[1]
+        if self._latest is not None and self._latest[0] == digest:
+            data: bytes | None = self._latest[1]
+            self._latest = None
         else:
             data = await self._store.get(f"code/{digest}")
         if data is None:

@@ -53,7 +53,7 @@ def check_placement(desired: DesiredStack, nodes: Sequence[NodeState]) -> None:
     A node that drains counts: what runs there fits in the cluster that there is, and may be moved.
     """
     for deployment in desired.deployments:
-        asked, selectors = asked_resources(_options(deployment)), selectors_of(deployment.spec)
+        asked, selectors = asked_resources(_actor_options(deployment.spec)), selectors_of(deployment.spec)
         fitting = [node for node in nodes if rank(selectors, node.labels) is not None]
         group = group_of(deployment.spec)
         if not nodes or (group is None and any(has(node.total, asked) for node in fitting)):
@@ -100,10 +100,9 @@ def missing(spec: Mapping[str, Any], nodes: Sequence[NodeState]) -> str:
     """What one more replica lacks just now, and where; nothing where there is room. Empty too where nobody knows."""
     selectors, group = selectors_of(spec), group_of(spec)
     asked = summed(group.bundles) if group is not None else asked_resources(_actor_options(spec))
-    fitting = (node for node in nodes if not node.drains and rank(selectors, node.labels) is not None)
-    if group is None and any(has(node.available, asked) for node in fitting):  # most find the first node good enough
-        return ""
     nodes = [node for node in nodes if not node.drains and rank(selectors, node.labels) is not None]
+    if group is None and any(has(node.available, asked) for node in nodes):
+        return ""
     free = [node.available for node in nodes]
     if not any(free) or (group is not None and places(group, free) is not None):
         return ""
@@ -334,10 +333,6 @@ def _asked(deployment: DesiredDeployment) -> Resources:
 def _most(deployment: DesiredDeployment) -> int | None:
     most: int | None = deployment.spec.get("max_replicas_per_node")
     return most
-
-
-def _options(deployment: DesiredDeployment) -> Mapping[str, Any]:
-    return _actor_options(deployment.spec)
 
 
 def _actor_options(spec: Mapping[str, Any]) -> Mapping[str, Any]:

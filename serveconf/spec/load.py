@@ -110,9 +110,15 @@ def read_clean(data: bytes, *, env: Mapping[str, str]) -> tuple[StackSpec, dict[
     if reading.problems or "include" in reading.data or check(reading) or any(not_supported(reading, UNSUPPORTED)):
         return None
     merged = merge(Part(reading))
-    if merged.problems or any(check_rules(merged.data)):
+    if merged.problems or _names_certificates(merged.data) or any(check_rules(merged.data)):
         return None
     return SpecFile.model_validate(merged.data).stack, merged.masks()
+
+
+def _names_certificates(data: Mapping[str, Any]) -> bool:
+    """Whether files that lie where the spec does have to be looked at."""
+    http = data.get("http_options")
+    return isinstance(http, Mapping) and any(key.startswith("ssl_") for key in http)
 
 
 def _absolute(path: Path) -> Path:

@@ -24,8 +24,8 @@ log = logging.getLogger("serveconf.tracing")
 MISSING = "tracing needs an extra that is not installed in the cluster's environment"
 MISSING_HINT = "pip install 'serveconf[otel]'"
 
-MOST_WAITING = 2_048  # spans; the newest are kept
-SEND_EVERY_S = 1.0
+MOST_WAITING = 20_000  # spans; the newest are kept
+SEND_EVERY_S = 0.25
 SPANS_A_BATCH = 512
 SEND_TIMEOUT_S = 5.0  # for one batch, with its repetitions
 COMPLAIN_EVERY_S = 300.0  # that the collector is away
@@ -82,7 +82,6 @@ class _Line:
         self._waiting: deque[Span] = deque(maxlen=MOST_WAITING)
         self.give = self._waiting.append  # for each span that ends: nothing more is done for it here
         self._closing = threading.Event()
-        self._stop: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, args=(endpoint, resource), name="spans", daemon=True)
         self._thread.start()
 

@@ -70,7 +70,7 @@ class Checkout:
         if not (self.folder / ".git" / "HEAD").is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._git("init", "--quiet", "--template=", ".")
-        ref = self._ref()
+        ref, before = self._ref(), self._fetched()
         try:
             self._git(
                 *("fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"),
@@ -82,8 +82,13 @@ class Checkout:
             ):  # it went after it was looked up
                 raise self._missing() from error
             raise
-        self._clear()
+        if self._fetched() != before:
+            self._clear()
         return self._git("rev-parse", "--verify", "--quiet", f"{FETCHED}^{{commit}}")
+
+    def _fetched(self) -> str:
+        """What was fetched last; empty before."""
+        return self._git("for-each-ref", "--format=%(objectname)", FETCHED)
 
     def _clear(self) -> None:
         """Objects of former commits go when they have become many: git by itself keeps each for two weeks, whatever its size."""

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from serveconf.errors import OperatorError
 from serveconf.wire.connection import Connection
 from serveconf.wire.frames import (
     DEFAULT_LIMITS,
@@ -31,7 +32,7 @@ from serveconf.wire.frames import (
     Room,
     StreamError,
 )
-from serveconf.wire.handshake import TAKES_MEMORY_FROM, ClientHandshake
+from serveconf.wire.handshake import TAKES_GENERATION_FROM, TAKES_MEMORY_FROM, ClientHandshake
 from serveconf.wire.lent import peer_with_files
 from serveconf.wire.node_tls import NodeTls
 from serveconf.wire.opening import BodyMode, body_mode
@@ -45,7 +46,10 @@ WATCH_AFTER_S = 0.05  # an answer that takes longer has its client watched; most
 def _context(tls: NodeTls | None, address: str) -> ssl.SSLContext:
     if tls is None:
         raise ConnectionRefusedError(f"{address} wants TLS, and RAY_USE_TLS is not set here")
-    return tls.client()
+    try:
+        return tls.client()
+    except OperatorError as error:  # files that do not fit each other yet, say: to be tried again
+        raise ConnectionError(error.message) from error
 
 
 class WireClient(Connection):
@@ -60,6 +64,7 @@ class WireClient(Connection):
         super().__init__(ClientHandshake(secret), limits)
         self.open = False
         self.closed = False
+        self.takes_generation = False  # the number of the table that a request came by
         self.full = False  # the replica has refused a stream, and has not said that there is room again
         self.ongoing = 0
         self.peer: int | None = None  # the replica's process, where its files can be opened from here
@@ -191,6 +196,7 @@ class WireClient(Connection):
     def ready(self) -> None:
         self.open = True
         self.lane.is_understood = self._handshake.version >= TAKES_MEMORY_FROM
+        self.takes_generation = self._handshake.version >= TAKES_GENERATION_FROM
         if not self._shaken.done():
             self._shaken.set_result(None)
 

@@ -23,6 +23,7 @@ MAGIC = b"scwire"
 VERSION = 5  # of the frames
 OLDEST_VERSION = 3  # that this end still speaks: the one before, where there is one
 TAKES_MEMORY_FROM = 5  # the version whose replicas can be offered memory, for uploads
+TAKES_GENERATION_FROM = 5  # ... and take the table's number out of a request's headers
 NONCE_SIZE = 32
 PROOF_SIZE = 32
 GREETING_SIZE = len(MAGIC) + 2 + NONCE_SIZE

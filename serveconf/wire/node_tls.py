@@ -7,12 +7,15 @@ cluster's secret is proved inside, as without TLS. Files that were renewed count
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serveconf.errors import OperatorError
+
+log = logging.getLogger("serveconf.wire")
 
 TLS = "tls:"  # begins the address of who wants it
 USE = "RAY_USE_TLS"
@@ -34,14 +37,15 @@ class NodeTls:
     def server(self) -> ssl.SSLContext:
         """For a listener. Raises OperatorError where the files can't be used."""
         context = self._context(ssl.PROTOCOL_TLS_SERVER)
-        context.verify_mode = ssl.CERT_REQUIRED
         newest, seen = context, self._stamp()
 
         def hand_over(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
             nonlocal newest, seen
-            if self._stamp() != seen:
-                seen, newest = self._stamp(), self._context(ssl.PROTOCOL_TLS_SERVER)
-                newest.verify_mode = ssl.CERT_REQUIRED
+            if (stamp := self._stamp()) != seen:
+                try:
+                    newest, seen = self._context(ssl.PROTOCOL_TLS_SERVER), stamp
+                except OperatorError as error:  # one file is written before the other; the next handshake looks again
+                    log.warning("Ray's changed certificate cannot be used yet: %s", error.message)
             connection.context = newest
 
         context.sni_callback = hand_over  # called for every handshake
@@ -50,6 +54,7 @@ class NodeTls:
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
         context.options |= (
             ssl.OP_NO_TICKET
         )  # a session that is resumed would be believed for what was trusted when it began

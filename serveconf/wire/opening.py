@@ -38,11 +38,14 @@ def body_mode(scope: dict[str, Any]) -> BodyMode:
     return mode
 
 
-def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: bool) -> Open:
-    """The scope as it goes over the wire: what ASGI names, and nothing else. TypeError for what ASGI does not allow."""
+def as_open(scope: dict[str, Any], number: int, body: bytes, more: bool, hold: bool, generation: bool) -> Open:
+    """The scope as it goes over the wire: what ASGI names, and nothing else. TypeError for what ASGI does not allow.
+
+    ``generation``: whether the other end takes the table's number away again.
+    """
     websocket = scope["type"] == "websocket"
     headers = scope["headers"]
-    if GENERATION in scope:
+    if generation and GENERATION in scope:
         headers = [*headers, (GENERATION_HEADER, b"%d" % scope[GENERATION])]
     for name, value in headers:
         if type(name) is not bytes or type(value) is not bytes:

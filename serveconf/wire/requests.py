@@ -162,7 +162,7 @@ class ClientStream(Stream):
         if body or ends:  # it goes with the head, whatever else waits for its turn
             self._credit -= len(body) + PIECE_COST
             self.connection.count(len(body))
-        first = as_open(scope, self.number, body, not ends, self._holding)
+        first = as_open(scope, self.number, body, not ends, self._holding, self.connection.takes_generation)
         first.files = self.connection.peer is not None
         self.connection.begin(self, first, rest is not None)
         if not ends:
@@ -215,7 +215,7 @@ class ClientStream(Stream):
     def begin_websocket(self, scope: dict[str, Any], receive: Any) -> None:
         """Send the handshake on, and from then on what the client sends."""
         self._receive = receive
-        self.connection.begin(self, as_open(scope, self.number, b"", False, False))
+        self.connection.begin(self, as_open(scope, self.number, b"", False, False, self.connection.takes_generation))
         self._pump = self._start_pump(self._pump_messages())
 
     def _start_pump(self, pump: Coroutine[Any, Any, None]) -> asyncio.Task[None] | Strand:

@@ -15,6 +15,7 @@ from stage import Stage
 
 from serveconf.cli import look
 from serveconf.cli.main import straight
+from serveconf.read_there import read_there
 
 COMMAND = Path(sys.executable).parent / "serveconf"
 SPEC = "name: shop\ndeployments:\n  - {name: web, import_path: 'web:app', route_prefix: %s}\n"
@@ -70,6 +71,34 @@ def test_a_mistake_is_told_at_its_place_all_the_same(stage: Stage, folder: Path)
     (folder / "serve.yaml").write_text(SPEC % "/a" + "  - {name: web, import_path: 'web:app'}\n")
     twice = run(stage, folder, "apply", "serve.yaml")
     assert twice.returncode == 1 and "serve.yaml:4:" in twice.stderr and "[duplicate_name]" in twice.stderr
+
+
+@pytest.mark.parametrize(
+    "lines", ["ssl_certfile: nope.pem", "ssl_certfile: nope.pem, ssl_keyfile: nope.key", "ssl_ca_certs: nope.pem"]
+)
+def test_files_that_lie_beside_the_spec_are_looked_at(stage: Stage, folder: Path, lines: str) -> None:
+    (folder / "serve.yaml").write_text(SPEC % "/a" + f"http_options: {{{lines}}}\n")
+    plain, spelled = (run(stage, folder, "plan", "serve.yaml", *more) for more in ((), ("-o", "text")))
+    assert "serve.yaml:4:" in plain.stderr
+    assert (plain.returncode, plain.stderr) == (spelled.returncode, spelled.stderr)
+
+
+@pytest.mark.parametrize("then", [None, "name: [\n", "name: other\n"])
+def test_where_a_problem_is_nobody_knows_once_the_file_is_another(stage: Stage, folder: Path, then: str | None) -> None:
+    file = folder / "serve.yaml"
+    read = read_there(file, stage.url, "secret")
+    assert read is not None
+    if then is None:
+        file.unlink()
+    else:
+        file.write_text(then)
+    problem = read[0].problem("deployments[0].import_path", "no", "code_failed")
+    assert (problem.line, problem.message, problem.code) == (0, "no", "code_failed")
+
+
+def test_a_token_that_has_to_be_read_is_for_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVECONF_TOKEN", "-")
+    assert not straight(["status"])
 
 
 def test_what_has_a_warning_says_so_and_what_includes_is_read_whole(stage: Stage, folder: Path) -> None:

@@ -74,6 +74,8 @@ def test_who_calls_a_deployment_needs_nothing_of_its_code(tmp_path: Path, app: s
         "import inner, outer\napp = outer.Outer.bind(inner.Inner.bind() if inner.SIZE else None)\n",
         "from outer import Outer\nfrom inner import *\napp = Outer.bind(Inner.bind())\n",
         "import inner\nfrom outer import Outer\nmodel = inner\napp = Outer.bind(model.Inner.bind())\n",
+        "from outer import Outer\nfrom inner import Inner\nInner.func_or_class()\napp = Outer.bind(Inner.bind())\n",
+        "import inner\nfrom outer import Outer\ninner.Inner.func_or_class()\napp = Outer.bind(inner.Inner.bind())\n",
     ],
 )
 def test_whoever_uses_more_of_the_module_needs_it(tmp_path: Path, app: str) -> None:
@@ -95,7 +97,13 @@ def test_the_class_needs_what_its_module_imports(tmp_path: Path, more: str, oute
 def test_what_is_imported_by_name_counts_for_all(tmp_path: Path) -> None:
     by_name = "import shared, importlib\nimportlib.import_module('weights')"
     files = {**PLAIN, "inner.py": INNER.format(more=by_name)}
-    assert needed(tmp_path, files) == {"outer": [*BOTH["outer"], "weights.py"], "inner": BOTH["inner"]}
+    assert needed(tmp_path, files) == {"outer": [*BOTH["outer"], "weights.py"], "inner": sorted(PLAIN)}
+
+
+def test_who_imports_by_name_needs_also_what_another_one_names(tmp_path: Path) -> None:
+    by_name = "import shared, importlib\nimportlib.import_module('weights')"
+    files = {**PLAIN, "outer.py": OUTER.format(more=by_name)}
+    assert needed(tmp_path, files) == {"outer": sorted(PLAIN), "inner": BOTH["inner"]}
 
 
 def test_packages_and_relative_imports(tmp_path: Path) -> None:
