@@ -19,6 +19,7 @@ from serveconf.wire import Limits, ProtocolError, StreamCut, StreamLost, StreamR
 from serveconf.wire import handshake as handshake_module
 from serveconf.wire.frames import Body, Credit, Open, Reply, encode
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
+from serveconf.wire.opening import GENERATION, GENERATION_HEADER
 
 SMALL = Limits(window_bytes=4096, piece_bytes=512, inline_bytes=128)
 
@@ -339,3 +340,19 @@ async def test_an_end_of_an_older_version_is_sent_no_more_than_it_takes(monkeypa
         peer = get()
         await client(http_scope(), peer.receive, peer.send)
         assert peer.body == bytes(5 << 20)
+
+
+@in_loop
+@pytest.mark.parametrize(("version", "told"), [(3, False), (4, False), (5, True)])
+async def test_a_table_s_number_is_told_to_who_takes_it_away(monkeypatch, version: int, told: bool) -> None:
+    seen: list[bytes] = []
+
+    async def app(scope, receive, send) -> None:
+        seen.extend(name for name, _ in scope["headers"])
+        await answer(send)
+
+    monkeypatch.setattr(handshake_module, "VERSION", version)
+    async with pair(app) as (_, client):
+        peer = get()
+        await client({**http_scope(), GENERATION: 7}, peer.receive, peer.send)
+        assert (GENERATION_HEADER in seen) is told
