@@ -117,9 +117,13 @@ def learning() -> Iterator[WarmInspector]:
     inspector.close()
 
 
-def until(what: Callable[[], object]) -> None:
+def until(inspector: WarmInspector, what: Callable[[], object]) -> None:
+    """Under its lock: who asks while it is held (by the timer that has just learned) gets a process of their own."""
     end = time.monotonic() + 20
-    while not what():
+    while True:
+        with inspector._lock:
+            if what():
+                return
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -132,7 +136,7 @@ def test_installed_modules_are_imported_beforehand_once_they_are_known_and_told_
     (app / "web.py").write_text("import larger\nasync def app(s, r, d): ...\n")
     (report,) = learning.look_at_code(**question(app, "web:app"))["targets"]
     assert {"larger", "large"} <= set(report["installed"])
-    until(lambda: "larger" in learning._beforehand)
+    until(learning, lambda: "larger" in learning._beforehand)
     before = imports_of(installed, "large")
     (report,) = learning.look_at_code(**question(app, "web:app"))["targets"]
     assert report["ok"] and "larger" in report["installed"] and report["modules"] == ["web.py"]
@@ -150,7 +154,7 @@ def test_a_file_of_the_users_comes_before_what_was_imported_beforehand(
     (installed / "name.py").write_text("")
     (app / "web.py").write_text("import name\nasync def app(s, r, d): ...\n")
     learning.look_at_code(**question(app, "web:app"))
-    until(lambda: "name" in learning._beforehand)
+    until(learning, lambda: "name" in learning._beforehand)
     (app / "name.py").write_text("")
     (report,) = learning.look_at_code(**question(app, "web:app"))["targets"]
     assert report["modules"] == ["name.py", "web.py"] and "name" not in report["installed"]
@@ -164,7 +168,7 @@ def test_what_cannot_be_imported_beforehand_is_left_to_who_needs_it(
     )
     (app / "web.py").write_text("import odd\nasync def app(s, r, d): ...\n")
     assert learning.look_at_code(**question(app, "web:app"))["targets"][0]["ok"]
-    until(lambda: "odd" in learning._refused)
+    until(learning, lambda: "odd" in learning._refused)
     assert learning.look_at_code(**question(app, "web:app"))["targets"][0]["ok"]
 
 
@@ -174,7 +178,7 @@ def test_what_fails_only_because_of_them_is_looked_at_without(
     (installed / "once.py").write_text("import os\nPID = os.getpid()\n")
     (app / "web.py").write_text("import os, once\nassert once.PID == os.getpid()\nasync def app(s, r, d): ...\n")
     assert learning.look_at_code(**question(app, "web:app"))["targets"][0]["ok"]
-    until(lambda: "once" in learning._beforehand)
+    until(learning, lambda: "once" in learning._beforehand)
     assert learning.look_at_code(**question(app, "web:app"))["targets"][0]["ok"]
     assert "once" in learning._refused
 
@@ -184,6 +188,6 @@ def test_what_nobody_asks_for_any_more_does_not_stay_in_memory(installed: Path, 
     (installed / "large.py").write_text(COUNTS)
     (app / "web.py").write_text("import large\nasync def app(s, r, d): ...\n")
     inspector.look_at_code(**question(app, "web:app"))
-    until(lambda: imports_of(installed, "large") == 2)
-    until(lambda: not inspector._learned and not inspector._beforehand)
+    until(inspector, lambda: imports_of(installed, "large") == 2)
+    until(inspector, lambda: not inspector._learned and not inspector._beforehand)
     inspector.close()
