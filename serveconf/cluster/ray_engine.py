@@ -1,4 +1,4 @@
-"""Ray as the engine: the one place that imports it, and the one actor class.
+"""Ray as the engine: the one place that imports it, with ``ray_groups``, and the one actor class.
 
 Names are Ray's actor names in our namespace, so that whoever connects to the cluster finds everything again. Ray's many
 errors become three: dead is dead only where Ray says so, whatever can pass by itself is asked again.
@@ -30,18 +30,12 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
 )
 from ray.experimental import internal_kv
-from ray.util.placement_group import (
-    get_current_placement_group,
-    get_placement_group,
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serveconf.cluster.engine import Away, EngineError, Gone, Place, Refused, Remote, Silent, Surroundings
 from serveconf.cluster.gcs import Gcs
 from serveconf.cluster.hosted import Hosted, set_up_process
+from serveconf.cluster.ray_groups import bundle_nodes, end_group, group_names, in_group
 from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE, REPLICA_PREFIX
 from serveconf.cluster.variables import expanded, split
 from serveconf.errors import EngineSilent, OperatorError
@@ -72,7 +66,7 @@ class Actor:
             node_ip=str(ray.util.get_node_ip_address()),  # type: ignore[no-untyped-call]
             restarted=restarted,
             own_process=True,
-            bundle_nodes=_bundle_nodes(),
+            bundle_nodes=bundle_nodes(),
         )
         self._hosted = Hosted(kind, args, surroundings)
 
@@ -155,8 +149,8 @@ class RayEngine:
     async def tidy(self) -> None:
         """See the port."""
         groups = await _gcs.ask(
-            _groups
-        )  # first: whose group is there now is named afterwards, or is just being started
+            group_names
+        )  # first: whose group is there now is named afterwards, or just being started
         if groups:
             for name in groups - self._starting - set(await self.names()):
                 await _gcs.do(_end_group, name)
@@ -243,7 +237,8 @@ def start_actor(name: str, kind: str, args: tuple[Any, ...], place: Place, *, ge
         if value
     }
     if place.bundles:
-        return _start_in_group(name, kind, args, place, extra, variables)
+        with in_group(name, place, extra.pop("label_selector", None)) as first:
+            return _begin(name, place, first, extra).remote(kind, args, variables)
     strategy: Any = "SPREAD"  # by itself Ray fills one node first: its end would take all replicas
     if place.node_id:
         strategy = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
@@ -265,52 +260,11 @@ def _begin(name: str, place: Place, strategy: Any, extra: Mapping[str, Any]) -> 
     )
 
 
-def _start_in_group(
-    name: str, kind: str, args: tuple[Any, ...], place: Place, extra: dict[str, Any], variables: Mapping[str, str]
-) -> Any:
-    """In the first bundle of a group of its own, which has its name and outlives us as it does; Ray waits until it has a place."""
-    selector = extra.pop("label_selector", None)  # of the node: all bundles are on such
-    group = placement_group(
-        place.bundles,
-        strategy=place.strategy,
-        name=name,
-        lifetime="detached",
-        bundle_label_selector=[selector] * len(place.bundles) if selector else None,
-    )
-    strategy = PlacementGroupSchedulingStrategy(
-        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
-    )
-    try:
-        return _begin(name, place, strategy, extra).remote(kind, args, variables)
-    except BaseException:  # whatever came in between: nobody else would know of the group
-        remove_placement_group(group)
-        raise
-
-
-def _groups() -> set[str]:
-    """The names of all that there are of ours."""
-    table: dict[str, dict[str, Any]] = placement_group_table()
-    return {
-        one["name"] for one in table.values() if one["state"] != "REMOVED" and one["name"].startswith(REPLICA_PREFIX)
-    }
-
-
 def _end_group(name: str) -> None:
     try:
-        remove_placement_group(get_placement_group(name))
-    except ValueError:  # it has none
-        return
+        end_group(name)
     except RayError as error:
         raise _mapped(error) from error
-
-
-def _bundle_nodes() -> tuple[str, ...]:
-    """On which nodes the bundles of this actor's group are."""
-    group = get_current_placement_group()
-    if group is None:
-        return ()
-    of: dict[int, str] = placement_group_table(group)["bundles_to_node_id"]
-    return tuple(of[bundle] for bundle in sorted(of))
 
 
 def _share(place: Place) -> dict[str, float]:

@@ -80,7 +80,9 @@ class ControlPlane:
     async def plan_rollback(self, stack: str, number: int | None) -> Plan:
         """What going back to a kept revision would do."""
         current = self.ledger.current(stack)
-        desired = way_back(self.ledger, self._revision_before(stack, number), current, self.ledger.next_number(stack))
+        desired = way_back(
+            self.ledger, earlier_revision(self.ledger, stack, number), current, self.ledger.next_number(stack)
+        )
         return (await fitted(self._deps, current, desired))[1]
 
     def apply(self, request: ApplyRequest) -> Operation:
@@ -115,13 +117,13 @@ class ControlPlane:
                     hint="'serveconf abort' takes it back; to go further back name the revision",
                     code="canary_runs",
                 )
-            return way_back(self.ledger, self._revision_before(stack, number), current, new)
+            return way_back(self.ledger, earlier_revision(self.ledger, stack, number), current, new)
 
         def shown(before: dict[str, Any]) -> dict[str, Any]:
-            return self._revision_before(stack, number).spec
+            return earlier_revision(self.ledger, stack, number).spec
 
         def why() -> str:
-            return f"back to {self._revision_before(stack, number).number}: "
+            return f"back to {earlier_revision(self.ledger, stack, number).number}: "
 
         return self._begin(stack, Ask(request=request, desired=desired, pin=True, instead=True, shown=shown, why=why))
 
@@ -396,6 +398,3 @@ class ControlPlane:
         operation = self._turns.running(stack)
         if operation is not None:
             operation.tell(event)
-
-    def _revision_before(self, stack: str, number: int | None) -> Revision:
-        return earlier_revision(self.ledger, stack, number)

@@ -46,7 +46,7 @@ def test_every_code_in_the_sources_is_explained() -> None:
         if code
     }
     missing = {code: file for code, file in found.items() if code not in ANSWERS}
-    assert missing == {}, "say in serveconf/answers.py what causes these codes, and what cures them"
+    assert missing == {}, "say in serveconf/answers what causes these codes, and what cures them"
     assert set(CODES) - set(ANSWERS) == set()
 
 
