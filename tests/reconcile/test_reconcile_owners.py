@@ -484,6 +484,7 @@ async def test_no_pass_of_one_stack_takes_back_what_another_has_just_switched(wo
     seen: list[set[str]] = []
     async with running(world):
         await result(world.plane.apply(request(A, stack="one")))
+        before = world.ledger.generation.number  # 1, or 2 where the proxy was up before there was anything to serve
         real = world.store.put
 
         async def slow(key: str, value: bytes) -> None:
@@ -500,7 +501,7 @@ async def test_no_pass_of_one_stack_takes_back_what_another_has_just_switched(wo
     assert {"one", "two"} in seen
     switched = seen.index({"one", "two"})
     assert all(stacks == {"one", "two"} for stacks in seen[switched:])
-    assert numbers == 2
+    assert numbers == before + 1
 
 
 async def test_a_replica_that_is_killed_again_and_again_makes_nobody_hopeless(world: World) -> None:
