@@ -181,12 +181,10 @@ class RayEngine:
         self, function: Any, *args: Any, runtime_env: dict[str, Any], timeout_s: float, node_id: str = ""
     ) -> Any:
         """See the port."""
-        task = ray.remote(
-            function
-        ).options(
+        # Ray would keep its process and give it to an actor: with this version of us, whatever is installed
+        task = ray.remote(max_calls=1)(function).options(
             num_cpus=0,
             runtime_env=runtime_env,
-            max_calls=1,  # Ray would keep its process and give it to an actor: with this version of us, whatever is installed
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT",
         )
         return await _answer(lambda: task.remote(*args), timeout_s)

@@ -80,7 +80,7 @@ def entry_moves(current: DesiredStack | None, former: Mapping[str, Sequence[str]
 
 def with_names(stack: DesiredStack | None, moves: Moves) -> DesiredStack | None:
     """The stack as it would be under the new names."""
-    if stack is None or not any(d.name in moves for d in stack.deployments):
+    if stack is None or not moves or not any(d.name in moves for d in stack.deployments):
         return stack
     renamed = (named(d, moves[d.name]) if d.name in moves else d for d in stack.deployments)
     return replace(stack, deployments=tuple(sorted(renamed, key=lambda d: d.name)))
@@ -93,7 +93,7 @@ def named(deployment: DesiredDeployment, name: str) -> DesiredDeployment:
 
 def seen_with_names(observed: Observed, stack: str, moves: Moves) -> Observed:
     """What is there, under the new names."""
-    if not any(r.deployment in moves for r in observed.of_stack(stack)):
+    if not moves or not any(r.deployment in moves for r in observed.of_stack(stack)):
         return observed
     replicas = tuple(
         replace(r, deployment=moves[r.deployment]) if r.stack == stack and r.deployment in moves else r

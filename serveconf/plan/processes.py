@@ -104,13 +104,9 @@ def seen_together(observed: Observed) -> Observed:
 
     One that is itself well, and leaves because another one is not, is marked as ``goes``.
     """
-    processes: dict[str, list[ReplicaState]] = {}
-    for replica in observed.replicas:
-        if replica.process:
-            processes.setdefault(replica.process, []).append(replica)
-    if not processes:
+    if not observed.processes:
         return observed
-    shared = {process: _shared(replicas) for process, replicas in processes.items()}
+    shared = {process: _shared(replicas) for process, replicas in observed.processes.items()}
     replicas = tuple(_as_one(r, shared[r.process]) if r.process else r for r in observed.replicas)
     return Observed(replicas=replicas, proxies=observed.proxies, standbys=observed.standbys)
 

@@ -165,6 +165,16 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self._by_stack.get(stack, ())
 
     @cached_property
+    def proxy_places(self) -> tuple[tuple[str, str, ProxyPhase], ...]:
+        """Which proxies there are, and where, whatever they serve just now."""
+        return tuple((p.id, p.node_id, p.phase) for p in self.proxies)
+
+    @cached_property
+    def processes(self) -> dict[str, tuple[ReplicaState, ...]]:
+        """The replicas of each process that several share."""
+        return _grouped((r for r in self.replicas if r.process), lambda r: r.process)
+
+    @cached_property
     def _by_deployment(self) -> dict[tuple[str, str], tuple[ReplicaState, ...]]:
         return _grouped(self.replicas, lambda r: (r.stack, r.deployment))
 

@@ -123,6 +123,7 @@ def _serve(
 ) -> dict[str, tuple[ReplicaState, ...]]:
     """Which replicas answer for each routed deployment: the wave's, where the table may move, else what serves already."""
     serve = {}
+    held = view.served - view.sharing
     for deployment in routes.deployments if routes else ():
         wave = waves.get(deployment.name)
         settled = view.target is None and wave is not None and wave.complete
@@ -130,7 +131,7 @@ def _serve(
             serve[deployment.name] = wave.serve
         else:
             replicas = view.observed.of(view.name, deployment.name)
-            serve[deployment.name] = _hold(deployment, replicas, view.served - view.sharing)
+            serve[deployment.name] = _hold(deployment, replicas, held)
     return serve
 
 
@@ -168,6 +169,7 @@ def _wanted(
             and r.phase in (ReplicaPhase.STARTING, ReplicaPhase.READY)
             and r.id not in view.leaving
         ]
-        of_version.sort(key=lambda r: (r.id not in wanted, r.phase is not ReplicaPhase.READY, r.id))
+        if len(of_version) > deployment.num_replicas:
+            of_version.sort(key=lambda r: (r.id not in wanted, r.phase is not ReplicaPhase.READY, r.id))
         wanted.update(r.id for r in of_version[: deployment.num_replicas])
     return frozenset(wanted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -30,12 +31,23 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     held: dict[str, int] = {}
 
 
+class Scaled(NamedTuple):
+    """A stack with its numbers, and what it was made of: all three are frozen."""
+
+    stack: DesiredStack
+    kept: Kept | None
+    scaled: DesiredStack
+
+
 class Numbers:
     """Those of all stacks. ``write`` has to run for anything to be written by itself."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._kept: dict[str, Kept] = {}
+        self._scaled: dict[
+            tuple[str, bool], tuple[Scaled, ...]
+        ] = {}  # of each stack what was made last: current, target
         self._unwritten: set[str] = set()
         self._to_write = asyncio.Event()
 
@@ -54,6 +66,14 @@ class Numbers:
 
     def scaled(self, stack: DesiredStack, *, held: bool) -> DesiredStack:
         """The stack with its numbers; also without those that were set by hand."""
+        kept, made = self._kept.get(stack.name), self._scaled.get((stack.name, held), ())
+        found = next((one for one in made if one.stack is stack and one.kept is kept), None)
+        if found is None:  # a pass asks several times, and of thousands of deployments
+            found = Scaled(stack, kept, self._scale(stack, held=held))
+            self._scaled[stack.name, held] = (found, *made[:1])
+        return found.scaled
+
+    def _scale(self, stack: DesiredStack, *, held: bool) -> DesiredStack:
         own = [self.scaled_deployment(stack.name, deployment, held=held) for deployment in stack.deployments]
         most: dict[str, int] = {}  # a process has as many replicas as the busiest of its deployments asks for
         for deployment in own:
@@ -101,6 +121,7 @@ class Numbers:
 
     def forget_stack(self, stack: str) -> None:
         """The stack is gone."""
+        self._scaled = {key: made for key, made in self._scaled.items() if key[0] != stack}
         if stack in self._kept:
             self._keep(stack, Kept())
             del self._kept[stack]

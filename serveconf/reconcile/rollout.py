@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from serveconf.plan.state import DesiredDeployment, ReplicaPhase, ReplicaState
 
@@ -57,6 +58,10 @@ def next_wave(
     whose node will go soon, which are replaced like old ones, new before old.
     """
     n = deployment.num_replicas
+    if len(replicas) == n and all(
+        r.phase is ReplicaPhase.READY and r.version == deployment.version and r.id not in leaving for r in replicas
+    ):  # as nearly all are at nearly every look
+        return Wave(start=0, complete=True, final=True, serve=tuple(sorted(replicas, key=_ID)))
     surge, unavailable = limits(deployment)
     alive = [r for r in replicas if r.phase in ALIVE]
     goes = {r.id for r in alive if r.version != deployment.version or r.id in leaving}
@@ -99,6 +104,9 @@ def staying(replicas: Sequence[ReplicaState], count: int, served: frozenset[str]
         left.remove(goes)
         nodes[goes.node_id] -= 1
     return left
+
+
+_ID = attrgetter("id")
 
 
 def _preference(replica: ReplicaState) -> tuple[bool, str]:

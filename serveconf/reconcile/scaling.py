@@ -89,10 +89,11 @@ class Scaling:
         for deployment in goal.deployments if goal else ():
             replicas = observed.of(stack, deployment.name)
             one = self._follow(stack, followed, deployment)
-            one.ready = sum(r.phase is Phase.READY for r in replicas)
-            one.starting = sum(r.phase is Phase.STARTING for r in replicas)
+            phases = [r.phase for r in replicas]
+            one.ready, one.starting = phases.count(Phase.READY), phases.count(Phase.STARTING)
             one.failing = deployment.name in failing
-            self._time_starts(one, replicas)
+            if one.starting or self._starts:
+                self._time_starts(one, replicas)
         names = {deployment.name for deployment in goal.deployments} if goal else set()
         for name in followed.keys() - names:
             del followed[name]
@@ -324,7 +325,7 @@ class Scaling:
 
     def _follow(self, stack: str, followed: dict[str, Followed], deployment: DesiredDeployment) -> Followed:
         one = followed.get(deployment.name)
-        if one is not None and one.desired.spec == deployment.spec:
+        if one is not None and (one.desired.spec is deployment.spec or one.desired.spec == deployment.spec):
             one.desired = deployment
             return one
         rule, kept = rule_of(deployment.spec), self._numbers.of(stack)

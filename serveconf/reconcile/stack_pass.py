@@ -34,6 +34,7 @@ from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.records import Failure, StackHead
 from serveconf.reconcile.rollout import ALIVE
 from serveconf.reconcile.scaling import Scaling
+from serveconf.reconcile.settled import Seen, is_settled
 from serveconf.reconcile.stacks import Stacks
 from serveconf.reconcile.starts import Starts
 from serveconf.reconcile.table import Silent, Table
@@ -80,7 +81,10 @@ class StackPass:
         self._reconfiguring: set[str] = set()
         self._failing: frozenset[str] = frozenset()  # deployments whose replicas do not start, for now
         self._phases: dict[str, ReplicaPhase] = {}
+        self._tended: dict[str, dict[str, Any]] = {}  # replica -> the spec by which it is looked after
         self._refused_since: float | None = None
+        self._settled: Seen | None = None  # there was nothing to do, and is not while it looks the same
+        self._look_at = 0.0  # ... until then
         self._beginning = Beginning(name, room.stacks.ledger.store)
         self._baking = Baking(room.cluster, room.clock)
         self._canaries = Canaries(room.cluster, room.stacks, room.clock, say=self._say, journal=room.journal)
@@ -90,6 +94,10 @@ class StackPass:
         head = self._stacks.head(self.name)
         if head is None:
             return IDLE_S
+        seen = self._see(head)
+        if seen == self._settled and (rest_s := self._look_at - self._clock.now()) > 0:
+            return rest_s
+        self._settled = None
         pause = IDLE_S if head.baking_until is None else LOOK_S
         if head.baking_until is not None and (failure := await self._baking.look(head, self._bake(head))) is not None:
             await self._give_up(head, failure)
@@ -126,7 +134,22 @@ class StackPass:
             return 0.0
         await self._drain_surplus(decision, there)
         await self._give_names()
+        if not self._failing and self._see(head) == seen and is_settled(seen, decision, there, self._table.serving()):
+            self._settled, self._look_at = seen, self._clock.now() + IDLE_S
         return pause
+
+    def _see(self, head: StackHead) -> Seen:
+        observed = self._cluster.observe()
+        return Seen(
+            head=head,
+            stack=self._desired(head.current),
+            replicas=observed.of_stack(self.name),
+            proxies=observed.proxy_places,
+            draining=frozenset(node.id for node in self._cluster.nodes() if node.drains),
+            front=self._table.generation.front,
+            routes=self._table.routes_of(self.name),
+            stacks=len(self._stacks.ledger.heads),
+        )
 
     async def _start_and_switch(
         self, head: StackHead, decision: Decision, observed: Observed, trial: Trial | None
@@ -145,11 +168,9 @@ class StackPass:
     async def _tell_what_begins(self, head: StackHead, observed: Observed, trial: Trial | None) -> None:
         """To the target's replicas that start: which of those that they are bound to are ready."""
         target = self._desired(head.target) if trial is None or trial.plan.is_over(trial.state) else None
-        places = frozenset(replica.node_id for replica in observed.of_stack(self.name))
-        begun = [
-            (deployment, await self._reached_from(places, replicas))
-            for deployment, replicas in beginning(target, observed, self._table.generation)
-        ]
+        found = beginning(target, observed, self._table.generation)
+        places = frozenset(replica.node_id for replica in observed.of_stack(self.name)) if found else frozenset()
+        begun = [(deployment, await self._reached_from(places, replicas)) for deployment, replicas in found]
         await self._beginning.tell(beginning_routes(target, begun))
 
     def _decide(self, head: StackHead, observed: Observed, trial: Trial | None) -> Decision:
@@ -163,7 +184,7 @@ class StackPass:
             observed=observed,
             served=self._table.serving(),
             front_ready=head.target is None or self._proxies.are_ready(observed),
-            leaving=frozenset(r.id for r in observed.of_stack(self.name) if r.node_id in drains),
+            leaving=frozenset(r.id for r in observed.of_stack(self.name) if drains and r.node_id in drains),
             bakes=bool(self._bake(head).limits),
             baking=head.baking_until is not None,
         )
@@ -182,10 +203,14 @@ class StackPass:
     def _tend(self, head: StackHead, observed: Observed) -> None:
         """What a change of no cost asks of replicas that stay."""
         goal = self._desired(head.target) or self._desired(head.current)
+        before, self._tended = self._tended, {}
         for deployment in goal.deployments if goal else ():
+            spec = deployment.spec
             for replica in observed.of(self.name, deployment.name):
                 if replica.version == deployment.version:
-                    self._cluster.tend_replica(replica.id, deployment.spec)
+                    if before.get(replica.id) is not spec:  # the cluster knows already
+                        self._cluster.tend_replica(replica.id, spec)
+                    self._tended[replica.id] = spec
 
     async def _give_names(self) -> None:
         """What has settled under another name than before: its replicas get that name."""
@@ -318,11 +343,10 @@ class StackPass:
 
     async def _drain_surplus(self, decision: Decision, observed: Observed) -> None:
         """Stop what nobody wants and no proxy's table names; a stack that ends is forgotten when its last replica is gone."""
-        needed, mine = self._table.needed(self._cluster.observe()), observed.of_stack(self.name)
-        for replica in mine:
-            if any(r.id in decision.wanted or r.id in needed for r in beside(mine, replica)):
-                continue
-            if replica.phase not in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
+        stays, mine = decision.wanted | self._table.needed(self._cluster.observe()), observed.of_stack(self.name)
+        surplus = [r for r in mine if r.id not in stays and r.phase not in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED)]
+        for replica in surplus:
+            if not any(r.id in stays for r in beside(mine, replica)):
                 await self._cluster.stop_replica(replica.id, drain_s=self._drain_s(replica))
         head = self._stacks.head(self.name)
         if head is not None and head.ends and not self._cluster.observe().of_stack(self.name):
@@ -369,6 +393,7 @@ class StackPass:
 def _too_many(goal: DesiredStack, observed: Observed) -> bool:
     """Whether a deployment has more replicas of its version than it should have."""
     return any(
-        sum(r.version == d.version and r.phase in ALIVE for r in observed.of(goal.name, d.name)) > d.num_replicas
+        sum(r.version == d.version and r.phase in ALIVE for r in replicas) > d.num_replicas
         for d in goal.deployments
+        if len(replicas := observed.of(goal.name, d.name)) > d.num_replicas
     )

@@ -88,8 +88,9 @@ class Starts:
 
     def are_failing(self, deployment: DesiredDeployment) -> bool:
         """Its replicas do not get ready, and the next one is not started yet. One that served and was killed is no such sign."""
-        wait_s = self._backoff.wait_s(_key(deployment.name, deployment.version))
-        return deployment.name in self._not_starting and wait_s > 0
+        if deployment.name not in self._not_starting:
+            return False
+        return self._backoff.wait_s(_key(deployment.name, deployment.version)) > 0
 
     def _by_process(self, head: StackHead, decision: Decision) -> list[tuple[tuple[DesiredDeployment, ...], int]]:
         """What is to be started, as whole processes: all deployments of each, and how many of it."""

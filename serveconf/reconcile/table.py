@@ -25,7 +25,7 @@ from serveconf.reconcile.front import merge_fronts
 from serveconf.reconcile.generation import Canary, Serving, same_content, serving_ids, with_stack
 from serveconf.reconcile.ports import Cluster
 from serveconf.reconcile.stacks import Stacks
-from serveconf.routing import Generation
+from serveconf.routing import Generation, Route
 
 log = logging.getLogger("serveconf.reconcile")
 
@@ -50,6 +50,7 @@ class Table:
         self._routed: dict[str, DesiredStack | None] = {}  # whose routes the live table has; of others the records say
         self._number = 0
         self._commits = asyncio.Lock()
+        self._routes: tuple[Generation, dict[str, tuple[Route, ...]]] | None = None  # the live one's, by stack
         self._named: dict[int, frozenset[str]] = {}  # generation -> the replicas that it names
         self._tasks = Tasks()
         self._callers = Callers(cluster)
@@ -62,6 +63,16 @@ class Table:
     def serving(self) -> frozenset[str]:
         """Ids of the replicas that the live generation names."""
         return self._names(self.generation)
+
+    def routes_of(self, stack: str) -> tuple[Route, ...]:
+        """A stack's routes in the live generation."""
+        generation = self.generation
+        if self._routes is None or self._routes[0] is not generation:
+            by_stack: dict[str, list[Route]] = {}
+            for route in generation.routes:
+                by_stack.setdefault(route.stack, []).append(route)
+            self._routes = generation, {name: tuple(routes) for name, routes in by_stack.items()}
+        return self._routes[1].get(stack, ())
 
     def needed(self, observed: Observed) -> frozenset[str]:
         """Ids of all replicas that some proxy may send requests to: one that is behind has an older table."""

@@ -60,6 +60,7 @@ class FakeCluster:
         self.standbys: dict[str, StandbyOrder] = {}  # all that were ever started
         self._standbys: dict[str, StandbyState] = {}
         self._staged: dict[tuple[str, int], Generation] = {}
+        self._observed = Observed()
         self._nodes = tuple(NodeState(id=f"node{i}", is_head=i == 0, total={"CPU": 64.0}) for i in range(nodes))
 
     def settle(self) -> None:
@@ -142,11 +143,14 @@ class FakeCluster:
 
     def observe(self) -> Observed:
         """What is there."""
-        return Observed(
+        found = Observed(
             replicas=tuple(self._replicas.values()),
             proxies=tuple(self._proxies.values()),
             standbys=tuple(self._standbys.values()),
         )
+        if found != self._observed:  # else what was worked out of the last one is known
+            self._observed = found
+        return self._observed
 
     def nodes(self) -> tuple[NodeState, ...]:
         """The nodes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from os.path import basename
 
 import pytest
 from labs import ActorLab, FakeEngineLab, Lab
@@ -377,3 +378,9 @@ async def test_a_group_that_has_no_room_waits_says_what_is_missing_and_goes_with
     following.cancel()
     await actors.cluster.stop_replica(order.id, drain_s=1)
     await actors.until(lambda: not actors.groups())
+
+
+async def test_a_function_is_called_on_the_node_that_is_named(actors: ActorLab) -> None:
+    (node,) = actors.cluster.nodes()
+    answer = await actors.engine.run(basename, "/shop/app.py", runtime_env={}, timeout_s=60, node_id=node.id)
+    assert answer == "app.py"

@@ -51,6 +51,7 @@ class Chaos(Scene):
         before = sum(self.load.counts.failed.values())
         self.load.window()
         self.events = {}
+        print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         where = FAULTS[name](self)
         time.sleep(AFTER_S)
         failed = sum(self.load.counts.failed.values()) - before
@@ -60,9 +61,15 @@ class Chaos(Scene):
 
     def _lasting_ghosts(self) -> list[str]:
         deadline = time.monotonic() + GHOSTS_S
-        while (found := self.ghosts()) and time.monotonic() < deadline:
+        while (found := self._ghosts()) and time.monotonic() < deadline:
             time.sleep(0.5)
         return found
+
+    def _ghosts(self) -> list[str]:
+        try:
+            return self.ghosts()
+        except AssertionError as error:  # nobody answers
+            return [str(error)]
 
     def late(self, seconds: float = SOON_S) -> list[str]:
         """After which events the status took longer than that."""
@@ -70,7 +77,9 @@ class Chaos(Scene):
         return [f"{fault}, {event}: {took}" for fault, event, took in events if isinstance(took, str) or took > seconds]
 
 
-def shake(seed: int, seconds: float, connections: int, only: tuple[str, ...] = ()) -> dict[str, Any]:
+def shake(
+    seed: int, seconds: float, connections: int, only: tuple[str, ...] = (), logs: Path | None = None
+) -> dict[str, Any]:
     """A whole run; what came of it."""
     names = only or tuple(name for name in FAULTS if name != "set a clock" or COMPILER is not None)
     machines = Machines()
@@ -102,6 +111,8 @@ def shake(seed: int, seconds: float, connections: int, only: tuple[str, ...] = (
             "shutdown": {"code": ended.code, "seconds": took, "left": left_over(machines)},
         }
     finally:
+        if logs is not None:
+            machines.keep_logs(logs)
         machines.close()
 
 
@@ -113,8 +124,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--connections", type=int, default=24)
     parser.add_argument("--only", action="append", default=[], choices=FAULTS)
+    parser.add_argument("--logs", type=Path, help="a folder for the logs of all nodes")
     args = parser.parse_args()
-    print(json.dumps(shake(args.seed, args.seconds, args.connections, tuple(args.only)), indent=1))
+    print(json.dumps(shake(args.seed, args.seconds, args.connections, tuple(args.only), args.logs), indent=1))
 
 
 if __name__ == "__main__":

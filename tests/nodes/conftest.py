@@ -16,6 +16,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "e2e"))  # for ``place``
 
+from chaos_scene import left_over
 from machines import Machines, Node, why_not
 
 APP = """
@@ -106,6 +107,7 @@ def cluster() -> Iterator[Cluster]:
         yield Cluster(machines)
         done = machines.run("shutdown")
         assert done.code == 0, done.err
+        assert left_over(machines) == []
     finally:
         machines.close()
 

@@ -275,10 +275,19 @@ class Machines:
         """The same, asked without the command, which takes its time. Raises AssertionError where nobody answers."""
         if not self._token:
             self._token = self.ok("token").out.strip()
-        command = ["curl", "-sf", "--max-time", "5", "-H", f"Authorization: Bearer {self._token}", STATUS_URL]
+        command = ["curl", "-s", "--max-time", "5", "-w", "\n%{http_code}", STATUS_URL]
+        command += ["-H", f"Authorization: Bearer {self._token}"]
         done = subprocess.run(self.head.inside(command), check=False, capture_output=True, text=True)
         assert done.returncode == 0, f"the control API does not answer: curl's exit code {done.returncode}"
-        return json.loads(done.stdout)
+        body, _, code = done.stdout.rpartition("\n")
+        assert code == "200", f"the control API answers {code}: {body[:300]}"
+        return json.loads(body)
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy what Ray and we have logged on each node."""
+        for node in self.nodes:
+            for session in node.folder.glob("session_2*"):
+                shutil.copytree(session / "logs", folder / node.ip / session.name, dirs_exist_ok=True)
 
     def close(self) -> None:
         """Leave nothing: no process, no namespace, no link, no folder."""

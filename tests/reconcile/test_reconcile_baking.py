@@ -21,7 +21,7 @@ NEW = {"a.py": "2", "b.py": "1", "c.py": "1"}
 async def begin_bake(world: World, *deployments: dict[str, Any]) -> Any:
     """A change of the code that has just been switched to."""
     operation = world.plane.apply(request(*deployments, files=NEW))
-    for _ in range(6):
+    for _ in range(10):
         await asyncio.sleep(0)
         await world.look()
     assert world.ledger.heads["default"].baking_until is not None
@@ -72,7 +72,7 @@ async def test_errors_of_what_did_not_change_are_nobodys_fault(world: World) -> 
     b = {"name": "b", "import_path": "b:app", "rollout": {"bake_s": 10}}
     await world.apply(BAKED, b)
     operation = world.plane.apply(request(BAKED, b, files=NEW))
-    for _ in range(6):
+    for _ in range(10):
         await asyncio.sleep(0)
         await world.look()
     world.cluster.answered["default/b"] = Answers(100, 100)

@@ -247,7 +247,7 @@ async def test_a_canary_of_another_deployment_runs_while_a_move_waits_for_its_en
     before = world.serving("/a")
     files = {"a.py": "1", "b.py": "2", "c.py": "1"}
     operation = world.plane.apply(request(NEW_A, tried, moved=MOVED, files=files))
-    for _ in range(6):
+    for _ in range(12):
         await asyncio.sleep(0)
         await world.look()
     assert route(world, "a").deployment == "a"

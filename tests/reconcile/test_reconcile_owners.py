@@ -74,7 +74,7 @@ async def result(operation: Operation, limit_s: float = 40) -> dict[str, Any]:
 async def test_a_cancelled_queued_apply_has_a_result_and_is_never_applied(world: World) -> None:
     await world.apply(BAKED)
     first = world.plane.apply(request(BAKED, files=NEW))
-    for _ in range(10):
+    for _ in range(20):
         await world.look()
     queued = world.plane.apply(request(BAKED, files=NEWER))
     await asyncio.sleep(0)
