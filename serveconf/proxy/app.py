@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serveconf.errors import InternalError
 from serveconf.figures import UNROUTED, ProxyFigures, Side, use_of_this_process
 from serveconf.proxy.edge import Edge
+from serveconf.proxy.exchange import Exchange
+from serveconf.proxy.fast_path import take_fast_path
 from serveconf.proxy.generations import Builder, Pool, Staged
 from serveconf.proxy.middleware import ImportMiddleware
 from serveconf.proxy.system import (
@@ -160,6 +162,17 @@ class ProxyApp:
             return self._route(scope, receive, send)
         return live.stack(scope, receive, send)
 
+    def shortcut(self, exchange: Exchange) -> bool:
+        """Whether a request that is whole was taken by its fast path; then the table that is live now was asked, as ever."""
+        live = self._live
+        scope = exchange.scope
+        if live.stack is not None or live.root_path:
+            return False
+        found = live.table.match(scope["path"], scope)
+        if found is None or found[2] is None:
+            return False
+        return take_fast_path(exchange, found[0], found[2], self.edge.tracer)
+
     async def _inside_front(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._route(dict(scope), receive, send)  # what routing adds is not for the middlewares outside
 
@@ -172,7 +185,7 @@ class ProxyApp:
                 return answer_not_ready(scope, receive, send)
             allowed = live.table.allowed(path, scope)
             return answer_not_allowed(scope, send, allowed) if allowed else answer_no_route(scope, receive, send)
-        scope["root_path"], app = found
+        scope["root_path"], app, _ = found
         return app(scope, receive, send)
 
     async def _answer_system(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from serveconf.proxy.affinity import Wish
 from serveconf.proxy.incoming import Incoming
 from serveconf.proxy.tally import NO_TRAIL, TRAIL, Trail
-from serveconf.wire import StreamCut, StreamLost, body_mode
+from serveconf.wire import ClientStream, StreamCut, StreamLost, body_mode
 
 RETRY_AFTER_S = 1
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -39,12 +39,13 @@ class Gone(Exception):
 class Call:
     """One request on its way through a backend."""
 
-    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started", "trail", "waited_s", "wish")
+    __slots__ = ("incoming", "losses", "mode", "scope", "send", "started", "stream", "trail", "waited_s", "wish")
 
     def __init__(self, scope: Any, receive: Any, send: Any, wish: Wish | None = None) -> None:
         self.scope = scope
         self.wish = wish
         self.incoming = Incoming(receive)
+        self.stream: ClientStream | None = None  # where it was begun already
         self.send = send
         self.mode = body_mode(scope) if scope["type"] == "http" else None
         self.losses = 0

@@ -15,6 +15,7 @@ from typing import Any
 from serveconf.proxy.affinity import Wish, favourite, model_in, wish_for
 from serveconf.proxy.call import Call, GiveUp, Gone, ResponseCut, error_response
 from serveconf.proxy.line import Leader, Line
+from serveconf.proxy.load import Load
 from serveconf.proxy.pool import Link, ReplicaPool
 from serveconf.proxy.sessions import Sessions
 from serveconf.proxy.tally import Reason
@@ -51,6 +52,7 @@ class Backend:
         self.generation = 0  # the newest one in which it leads
         self.queued = 0  # of the requests in flight, those that wait for a replica
         self._limit = route.max_ongoing_requests
+        self._has_wishes = route.session_affinity is not None or route.request_timeout_s is not None
         self._sessions = Sessions(route.session_affinity) if route.session_affinity else None
         self.links = [pool.link(address) for address in route.replicas]
         self.join(pool.line(route.stack, route.deployment, route.share is not None, version))
@@ -66,14 +68,37 @@ class Backend:
             link.serve(line)
 
     async def __call__(self, scope: Any, receive: Any, send: Any, wish: Wish | None = None) -> None:
-        self.requests += 1
-        self.in_flight += 1
         if wish is None and (self._line.has_models or self._sessions is not None):
             wish, send = self._wish_of(scope, send)
-        call = Call(scope, receive, send, wish)
-        load, began = self._load, monotonic()
+        began = monotonic()
+        await self.finish(Call(scope, receive, send, wish), self.enter(began), began)
+
+    def choose_at_once(self) -> WireClient | None:
+        """A replica for a request that wishes for nothing; None where it would wait, or has to be run by a call."""
+        if self._places or self._has_wishes or self._line.has_models:
+            return None
+        return self.choose()
+
+    def enter(self, began: float) -> Load:
+        """A request is in here until ``leave``, which takes what this returns."""
+        self.requests += 1
+        self.in_flight += 1
+        load = self._load
         load.arrive(began)
-        served = False
+        return load
+
+    def leave(self, load: Load, began: float, *, served: bool, waited_s: float = 0.0) -> None:
+        """A request that came at ``began`` is over; it was ``served`` if it ended with the replica's answer."""
+        self.in_flight -= 1
+        now = monotonic()
+        load.leave(now)
+        if served:
+            load.completions += 1
+            load.served_s += now - began - waited_s
+
+    async def finish(self, call: Call, load: Load, began: float) -> None:
+        """Answer a request that has entered."""
+        send, served = call.send, False
         try:
             if self.route.request_timeout_s is None:
                 status = await self._run(call)
@@ -85,17 +110,12 @@ class Backend:
         except GiveUp as answer:
             self._count_failure(answer.status)
             call.trail.reason = answer.reason
-            await error_response(scope, send, answer.status, answer.text, answer.headers)
+            await error_response(call.scope, send, answer.status, answer.text, answer.headers)
         except StreamLost as error:
             self._count_failure(502)
             await self._end_lost(call, error)
         finally:
-            self.in_flight -= 1
-            now = monotonic()
-            load.leave(now)
-            if served:
-                load.completions += 1
-                load.served_s += now - began - call.waited_s
+            self.leave(load, began, served=served, waited_s=call.waited_s)
 
     def _count_failure(self, status: int) -> None:
         if status >= 500:
@@ -133,12 +153,16 @@ class Backend:
     async def _run(self, call: Call) -> int:
         """Find a replica, run the request there, and again where that is allowed; the status."""
         incoming = call.incoming
-        if call.mode is BodyMode.PULL and not await incoming.prefetch():
+        stream, call.stream = call.stream, None
+        if stream is None and call.mode is BodyMode.PULL and not await incoming.prefetch():
             return CLIENT_LEFT
         waited = False
         while True:
-            client = self.choose(call.wish) if waited or not self._places else None
             try:
+                if stream is not None:
+                    begun, stream = stream, None
+                    return await begun.connection.finish(begun, call.scope, call.send)
+                client = self.choose(call.wish) if waited or not self._places else None
                 if client is None:
                     client = await self._wait_in_line(call, first=waited)
                     self._number(call.scope, self._line.leader)

@@ -7,6 +7,7 @@ generation is committed, so that a changed front holds from the next request on 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from time import monotonic, time
@@ -54,6 +55,13 @@ class Connection(Protocol):
         """Close at once."""
 
 
+class Shortcut(Protocol):
+    """What has a request answered without a coroutine."""
+
+    def go_on(self) -> None:
+        """With one: nothing that was done so far is done again."""
+
+
 async def _no_app(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("the edge serves no app yet")
 
@@ -93,6 +101,7 @@ class Edge:
         self.leaving = False  # it will drain soon: balancers are told before that, by its health
         self.app: ASGIApp = _no_app
         self.forwarded_app: ASGIApp = _no_app  # for requests that say for whom they were forwarded
+        self.shortcut: Callable[[Any], bool] | None = None  # given an ``Exchange`` that is whole: whether it was taken
         self.front = Front()
         self.lends_bodies = False  # its app knows bodies that are views of memory (``LENT``), not ASGI's bytes alone
         self.kept_bytes = 0  # of request bodies that came and were not taken yet
@@ -103,6 +112,7 @@ class Edge:
     def serve(self, app: ASGIApp) -> None:
         """Every request from now on goes to ``app``."""
         self.app = app
+        self.shortcut = getattr(app, "shortcut", None)
         believing: Any = ProxyHeadersMiddleware(_with_real_port(app), self.front.forwarded_allow_ips)  # type: ignore[arg-type]
         self.forwarded_app = believing
 

@@ -20,6 +20,7 @@ from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
 from serveconf.wire import BODY_FOLLOWS, LENT, Strand, park, running
 
 if TYPE_CHECKING:
+    from serveconf.proxy.edge import Shortcut
     from serveconf.proxy.protocol import HttpProtocol
     from serveconf.wire import LentFile
 
@@ -53,6 +54,7 @@ class Exchange:
         "receivers",
         "request_id",
         "scope",
+        "shortcut",
         "started",
         "status",
         "strand",
@@ -73,6 +75,7 @@ class Exchange:
         self.keep_alive = keep_alive
         self.expects_continue = expects
         self.strand: Strand | None = None  # that runs it
+        self.shortcut: Shortcut | None = None  # ... or what spares it one
         self.disconnected = False
         # the request's body
         self.body: list[bytes | memoryview] = []
@@ -96,6 +99,21 @@ class Exchange:
         self.trailer_fields: list[Any] = []
         self.held_head = b""  # goes with the first piece of the body: one write, not two
 
+    def start(self) -> None:
+        """It is this one's turn."""
+        edge = self.connection.edge
+        edge.tally.begin()
+        if self.more_body or edge.shortcut is None or self.app is not edge.app or not edge.shortcut(self):
+            self.run_app(self.app)
+
+    def run_app(self, app: ASGIApp) -> None:
+        """Have it answered by ``app``."""
+        connection = self.connection
+        self.app = app
+        self.shortcut = None
+        self.strand = Strand(connection.loop, self.run(), connection.edge.tasks)
+        self.strand.start()
+
     async def run(self) -> None:
         """Call the app; whatever it leaves unanswered is answered or cut here."""
         try:
@@ -105,18 +123,31 @@ class Exchange:
         except ResponseCut as error:
             log.warning("an answer was cut", extra={"path": self.scope["path"], "why": str(error)})
             self._fail(502, b"Bad Gateway", Reason.CUT)
-        except Exception:  # one request must not end the process: it is logged, and answered or cut
-            if not self.disconnected:
-                log.exception(
-                    "a request failed", extra={"path": self.scope["path"], "request": self.request_id.decode()}
-                )
-            self._fail(500, b"Internal Server Error", Reason.FAILED)
+        except Exception:  # noqa: BLE001 one request must not end the process: it is logged, and answered or cut
+            self._failed()
         else:
             if not self.complete and not self.disconnected:
                 log.error("an app returned without a complete answer", extra={"path": self.scope["path"]})
                 self._fail(500, b"Internal Server Error", Reason.FAILED)
         finally:
             self._count_out()
+
+    def _failed(self) -> None:
+        """Called where the exception is handled."""
+        if not self.disconnected:
+            log.exception("a request failed", extra={"path": self.scope["path"], "request": self.request_id.decode()})
+        self._fail(500, b"Internal Server Error", Reason.FAILED)
+
+    def answer(self, status: int, headers: Any, body: bytes) -> bool:
+        """The whole answer at once, without ``run``; False where it could not be written, and was answered or cut."""
+        try:
+            self._write_head(status, headers, trailers=False)
+            self._write_body(body, more=False)
+        except Exception:  # noqa: BLE001 as in ``run``
+            self._failed()
+            self._count_out()
+            return False
+        return True
 
     def _count_out(self) -> None:
         tally = self.connection.edge.tally
@@ -137,7 +168,14 @@ class Exchange:
         self.let_go_of_body()
         has_receiver = self.receivers > 0
         self.tell()
-        if not has_receiver and self.strand is not None and not self.complete:
+        if not has_receiver and not self.complete:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Have the app stop, if it has begun: an answer that has not becomes a 503."""
+        if self.shortcut is not None:
+            self.shortcut.go_on()
+        if self.strand is not None:
             self.strand.cancel()
 
     def take(self, body: bytes | memoryview) -> None:
@@ -168,7 +206,7 @@ class Exchange:
                 self.connection.write_continue()
         while not (self.disconnected or self.complete):
             if self.body or not (self.more_body or self.end_told):
-                return self._take_body()
+                return self.take_body()
             self.connection.resume_reading()
             self.receivers += 1
             try:
@@ -192,7 +230,8 @@ class Exchange:
         self.news.clear()
         await self.news.wait()
 
-    def _take_body(self) -> Message:
+    def take_body(self) -> Message:
+        """The message of what has come of the body."""
         parts = self.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()

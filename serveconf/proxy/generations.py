@@ -23,6 +23,8 @@ from serveconf.proxy.shares import Draw, Split
 from serveconf.proxy.tally import Answers, SideAnswers
 from serveconf.routing import Front, Generation, Middleware, ReplicaAddress, Route
 
+Served = tuple[str, ASGIApp, Mount | None]  # ``root_path``, the app, and the mount where nothing stands before that
+
 
 class Pool(Protocol):
     """The connections to replicas (dispatch)."""
@@ -58,7 +60,7 @@ class Staged:
     former: tuple[
         Mount, ...
     ]  # of the same routes, with other replicas or under a former name: nothing new comes to them
-    table: Table[tuple[str, ASGIApp]]
+    table: Table[Served]
 
     @property
     def deployments(self) -> dict[str, str]:
@@ -172,7 +174,7 @@ class Builder:
         self, generation: Generation, stack: ASGIApp | None, mounts: Sequence[Mount], former: Sequence[Mount] = ()
     ) -> Staged:
         root_path = generation.front.root_path.rstrip("/")
-        rules: list[Rule[tuple[str, ASGIApp]]] = []
+        rules: list[Rule[Served]] = []
         canaries = {(m.route.stack, m.route.deployment): m for m in mounts if m.route.share is not None}
         shares = {(r.stack, r.deployment): r for r in generation.routes if r.share is not None}
         for mount in mounts:
@@ -181,7 +183,7 @@ class Builder:
                 continue  # it gets copies only, or its share of what comes to the old version
             name = (route.stack, route.deployment)
             serve = self._with_mirror(route, self._with_canary(mount, canaries.get(name), shares.get(name)))
-            value = (root_path if prefix == "/" else root_path + prefix, serve)
+            value = (root_path if prefix == "/" else root_path + prefix, serve, mount if serve == mount.serve else None)
             rules.append(Rule(prefix=prefix, match=route.match, name=f"{route.deployment} {route.stack}", value=value))
         return Staged(
             number=generation.number,
@@ -190,7 +192,7 @@ class Builder:
             stack=stack,
             mounts=tuple(mounts),
             former=tuple(former),
-            table=table_of(rules, {path: (root_path, app) for path, app in self._system.items()}),
+            table=table_of(rules, {path: (root_path, app, None) for path, app in self._system.items()}),
         )
 
     def _with_canary(self, mount: Mount, canary: Mount | None, said: Route | None) -> ASGIApp:

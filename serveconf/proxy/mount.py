@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serveconf.figures import DeploymentFigures
 from serveconf.proxy.call import ResponseCut
-from serveconf.proxy.tally import TRAIL, Answers, SideAnswers
+from serveconf.proxy.tally import TRAIL, Answers, SideAnswers, Trail
 from serveconf.proxy.websocket import SERVICE_RESTART
 from serveconf.routing import Route
 
@@ -50,24 +50,31 @@ class Mount:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or WebSocket, from its first to its last event."""
-        self.requests += 1
-        trail = scope.get(TRAIL)
-        if trail is not None:
-            trail.route, trail.figures = self.route, self.figures
+        self.enter(scope.get(TRAIL))
         try:
             if scope["type"] == "http":
-                await self._answer(scope, receive, send)
+                await self.answer(scope, receive, send, self._enter_stack)
             else:
                 self._websockets.add(send)
-                await self._enter(scope, receive, send)
+                await self._enter_stack(scope, receive, send)
         finally:
-            self.requests -= 1
             self._websockets.discard(send)
-            if not self.generations:
-                self._free_if_unused()
+            self.leave()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count what the client gets; an app that raises makes the edge answer 500 or cut the answer."""
+    def enter(self, trail: Trail | None) -> None:
+        """A request is inside until ``leave``."""
+        self.requests += 1
+        if trail is not None:
+            trail.route, trail.figures = self.route, self.figures
+
+    def leave(self) -> None:
+        """A request has gone."""
+        self.requests -= 1
+        if not self.generations:
+            self._free_if_unused()
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
+        """Count what the client gets of ``app``; if that raises, the edge answers 500 or cuts the answer."""
         answers = self.answers
         failed: bool | None = None  # nothing was answered yet
         side = self.side
@@ -86,7 +93,7 @@ class Mount:
             return send(message)
 
         try:
-            await self._enter(scope, receive, counted)
+            await app(scope, receive, counted)
         except Exception:  # counted, and raised on to the edge
             answers.given += failed is None
             answers.failed += not failed
@@ -98,7 +105,7 @@ class Mount:
                 side.failed += 1  # it began well, and was cut
             raise
 
-    def _enter(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def _enter_stack(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if self.stack is None:
             return self.backend(scope, receive, send)
         scope[MOUNT] = self

@@ -29,7 +29,7 @@ from serveconf.proxy.long_body import LONG_BYTES, LongBody
 from serveconf.proxy.rules import STATUS_LINES, Refused
 from serveconf.proxy.sweep import Clocks
 from serveconf.proxy.upgrade import parser_within_body
-from serveconf.wire import SENDS_FILES, Strand
+from serveconf.wire import SENDS_FILES
 
 log = logging.getLogger(__name__)
 
@@ -284,11 +284,8 @@ class HttpProtocol(asyncio.Protocol):
     # Answers, in their order
 
     def _start(self, exchange: Exchange) -> None:
-        if exchange.disconnected:
-            return
-        self.edge.tally.begin()
-        strand = exchange.strand = Strand(self.loop, exchange.run(), self.edge.tasks)
-        strand.start()
+        if not exchange.disconnected:
+            exchange.start()
 
     @property
     def has_one_request(self) -> bool:
@@ -416,7 +413,6 @@ class HttpProtocol(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; what is in flight gets 503, or is cut."""
         for exchange in list(self._exchanges):
-            if exchange.strand is not None:
-                exchange.strand.cancel()
+            exchange.cancel()
         if not self._exchanges:
             self.transport.close()

@@ -10,7 +10,7 @@ from serveconf.wire.frames import FrameTooLarge, Limits, ProtocolError
 from serveconf.wire.held import HeldModels
 from serveconf.wire.lent import SENDS_FILES, LentFile
 from serveconf.wire.opening import GENERATION, GENERATION_HEADER, BodyMode, body_mode
-from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, LENT, StreamCut, StreamLost, StreamRefused
+from serveconf.wire.requests import BODY_FOLLOWS, CLIENT_LEFT, LENT, ClientStream, StreamCut, StreamLost, StreamRefused
 from serveconf.wire.server import WireServer
 from serveconf.wire.strand import Strand, need_task, park, running
 from serveconf.wire.websockets import checked_close, checked_subprotocol
@@ -23,6 +23,7 @@ __all__ = [
     "LENT",
     "SENDS_FILES",
     "BodyMode",
+    "ClientStream",
     "FrameTooLarge",
     "HeldModels",
     "LentFile",

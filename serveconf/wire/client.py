@@ -36,7 +36,15 @@ from serveconf.wire.handshake import TAKES_GENERATION_FROM, TAKES_MEMORY_FROM, C
 from serveconf.wire.lent import peer_with_files
 from serveconf.wire.node_tls import NodeTls
 from serveconf.wire.opening import BodyMode, body_mode
-from serveconf.wire.requests import ClientStream, StreamCut, StreamRefused, run_http, run_websocket
+from serveconf.wire.requests import (
+    CLIENT_LEFT,
+    ClientStream,
+    StreamCut,
+    StreamRefused,
+    begin_http,
+    finish_http,
+    run_websocket,
+)
 
 log = logging.getLogger("serveconf.wire")
 
@@ -127,15 +135,38 @@ class WireClient(Connection):
         """
         if not self.open:
             raise StreamRefused("the connection takes no more requests")
+        stream = self._new_stream()
+        try:
+            if scope["type"] != "http":
+                return await run_websocket(stream, scope, receive, send)
+            if await begin_http(stream, scope, receive, mode or body_mode(scope)):
+                return await finish_http(stream, scope, send)
+            return CLIENT_LEFT
+        finally:
+            self.leave(stream)
+
+    def begin_whole(self, scope: Any, body: bytes) -> ClientStream:
+        """Send a request whose (small) body is there. Who calls this calls ``leave`` when the answer was taken, or ``finish``."""
+        stream = self._new_stream()
+        try:
+            stream.begin_whole(scope, body)
+        except BaseException:
+            self.leave(stream)
+            raise
+        return stream
+
+    async def finish(self, stream: ClientStream, scope: Any, send: Any) -> int:
+        """Wait for the answer of a request that was begun, as a call does."""
+        try:
+            return await finish_http(stream, scope, send)
+        finally:
+            self.leave(stream)
+
+    def _new_stream(self) -> ClientStream:
         self.ongoing += 1
         self._newest = number = self._newest + 1
         stream = self._streams[number] = ClientStream(self, number)
-        try:
-            if scope["type"] == "http":
-                return await run_http(stream, scope, receive, send, mode or body_mode(scope))
-            return await run_websocket(stream, scope, receive, send)
-        finally:
-            self._left(stream)
+        return stream
 
     async def retire(self) -> None:
         """Take no more streams; returns when the last one has ended and the connection is closed."""
@@ -171,7 +202,7 @@ class WireClient(Connection):
         for stream in streams:
             stream.watch()
 
-    def _left(self, stream: ClientStream) -> None:
+    def leave(self, stream: ClientStream) -> None:
         """The call is over; the stream ends when the replica says so, or never began."""
         if stream.leave_call() or self.lost:
             self._end(stream)

@@ -1,7 +1,8 @@
 """The proxy's end of a stream: carries one ASGI call over to the replica, and its answer back.
 
-``WireClient`` calls ``run_http`` and ``run_websocket``. A small request is one frame there and one frame back: a task
-of its own, to send the rest of the body or to hear that the client left, exists only where there is something to do.
+``WireClient`` calls ``begin_http`` and ``finish_http``, or ``run_websocket``. A small request is one frame there and one
+frame back: a task of its own, to send the rest of the body or to hear that the client left, exists only where there is
+something to do.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from serveconf.wire.carried import give_back
 from serveconf.wire.frames import (
@@ -63,6 +64,13 @@ class StreamCut(StreamLost):
     """The replica is there, but the application failed and cannot finish what it began."""
 
 
+class Parked(Protocol):
+    """Who waits for what comes in, and costs nothing meanwhile: a ``Strand``, or what spares a request one."""
+
+    def resume(self) -> None:
+        """Something has come."""
+
+
 class ClientStream(Stream):
     """One request on its way."""
 
@@ -78,7 +86,7 @@ class ClientStream(Stream):
     _failure: Exception | None = None
     _receive: Any = None
     _pump: asyncio.Task[None] | Strand | None = None
-    _strand: Strand | None = None  # parked in ``next``
+    _parked: Parked | None = None  # goes on when there is something for ``next``
 
     # from the replica
 
@@ -114,19 +122,37 @@ class ClientStream(Stream):
                 raise StreamLost(self.started)
             if self.over:
                 raise StreamCut(self.started)
-            self._strand = running()
-            if self._strand is None:
+            self._parked = running()
+            if self._parked is None:
                 await self.wait()
             else:
                 await park()
 
     def wake(self) -> None:
-        strand = self._strand
-        if strand is not None:
-            self._strand = None
-            strand.resume()
+        parked = self._parked
+        if parked is not None:
+            self._parked = None
+            parked.resume()
         else:
             super().wake()
+
+    def park(self, parked: Parked) -> None:
+        """Have it go on when something comes; at once, where it has."""
+        self._parked = parked
+        if self._inbox or self.over or self.gone:
+            self.wake()
+
+    def take_whole_answer(self) -> Reply | None:
+        """The answer, if one frame is all of it and all that has come; nothing is missing then."""
+        inbox = self._inbox
+        if len(inbox) != 1 or type(inbox[0]) is not Reply:
+            return None
+        reply: Reply = inbox[0]
+        if reply.more or reply.trailers or reply.session or self._failure is not None:
+            return None
+        inbox.clear()
+        self.started = self.answered = True
+        return reply
 
     def end(self) -> None:
         """Nothing comes after what has come."""
@@ -159,16 +185,24 @@ class ClientStream(Stream):
         if len(body) > self.connection.limits.inline_bytes:
             body, rest = b"", body
         ends = not more and rest is None
-        if body or ends:  # it goes with the head, whatever else waits for its turn
-            self._credit -= len(body) + PIECE_COST
-            self.connection.count(len(body))
-        first = as_open(scope, self.number, body, not ends, self._holding, self.connection.takes_generation)
-        first.files = self.connection.peer is not None
-        self.connection.begin(self, first, rest is not None)
+        self._begin(scope, body, ends, rest is not None)
         if not ends:
             self._pump = self._start_pump(self._pump_body(rest, more))
         elif running() is None:  # who runs a strand cancels it when its client leaves
             self.connection.watch_later(self)
+
+    def _begin(self, scope: dict[str, Any], body: bytes, ends: bool, body_follows: bool) -> None:
+        connection = self.connection
+        if body or ends:  # it goes with the head, whatever else waits for its turn
+            self._credit -= len(body) + PIECE_COST
+            connection.count(len(body))
+        first = as_open(scope, self.number, body, not ends, self._holding, connection.takes_generation)
+        first.files = connection.peer is not None
+        connection.begin(self, first, body_follows)
+
+    def begin_whole(self, scope: dict[str, Any], body: bytes) -> None:
+        """Send a request that one frame holds, for someone who knows by himself when its client leaves."""
+        self._begin(scope, body, True, False)
 
     async def _pump_body(self, rest: bytes | None, more: bool) -> None:
         try:
@@ -276,15 +310,21 @@ def _body_of(message: dict[str, Any]) -> bytes | memoryview:
     return body if LENT in message else as_bytes(body)
 
 
-async def run_http(stream: ClientStream, scope: dict[str, Any], receive: Any, send: Any, mode: BodyMode) -> int:
-    """One http request; the status that was sent, or CLIENT_LEFT."""
+async def begin_http(stream: ClientStream, scope: dict[str, Any], receive: Any, mode: BodyMode) -> bool:
+    """Send one http request; False if the client has left before."""
     body, more = b"", mode is not BodyMode.NONE
     if mode is BodyMode.PULL:
         message = await receive()
         if message["type"] != "http.request":
-            return CLIENT_LEFT
+            return False
         body, more = as_bytes(message.get("body", b"")), bool(message.get("more_body", False))
     stream.begin_http(scope, receive, mode, body, more)
+    return True
+
+
+async def finish_http(stream: ClientStream, scope: dict[str, Any], send: Any) -> int:
+    """Send the answer on; its status, or CLIENT_LEFT."""
+    more = True
     status = CLIENT_LEFT
     while True:
         frame = await stream.next()
@@ -385,6 +425,6 @@ async def run_websocket(stream: ClientStream, scope: dict[str, Any], receive: An
             stream.used(cost_of(frame))
             if stream.answered:
                 return status
-            frame = None  # as in run_http
+            frame = None  # as in finish_http
         else:
             raise StreamCut(stream.started)
