@@ -15,7 +15,7 @@ from serveconf.proxy.dispatch import Backend
 from serveconf.proxy.exchange import Exchange
 from serveconf.proxy.mount import Mount
 from serveconf.proxy.traced import Tracer
-from serveconf.wire import GENERATION, BodyMode, WireClient, body_mode
+from serveconf.wire import GENERATION, WireClient
 
 SMALL_BYTES = 16_384  # of a request's body, which goes with its head
 
@@ -25,19 +25,18 @@ def take_fast_path(exchange: Exchange, root_path: str, mount: Mount, tracer: Tra
     backend = mount.backend
     if mount.stack is not None or mount.side is not None or not isinstance(backend, Backend):
         return False
-    scope = exchange.scope
-    mode = body_mode(scope)
-    if exchange.body_total > SMALL_BYTES or (mode is not BodyMode.NONE and mode is not BodyMode.PULL):
+    if exchange.expects_continue or exchange.body_total > SMALL_BYTES:
         return False
     client = backend.choose_at_once()
     if client is None:
         return False
+    scope = exchange.scope
     scope["root_path"] = root_path
     if tracer is not None:
         tracer.begin(scope)
     if backend.route.calls:
         scope[GENERATION] = backend.generation
-    FastPath(exchange, mount, backend, client, exchange.take_body() if mode is BodyMode.PULL else None)
+    FastPath(exchange, mount, backend, client, exchange.take_body() if exchange.body_total else None)
     return True
 
 
