@@ -123,6 +123,9 @@ class WireServer:
             listener.close()
         for connection in list(self._connections):
             connection.close()
+        await asyncio.sleep(
+            0
+        )  # who was taken just now begins: a task that is cancelled before that never ends its handler
         for handler in list(self._handlers):
             handler.cancel()
         await self._quiet()

@@ -97,11 +97,20 @@ async def test_a_renamed_replica_is_the_same_under_its_name(lab: Lab) -> None:
     await lab.until(lambda: lab.phase(replica) is None)
 
 
+async def until_told(actors: ActorLab, replica: str, name: str) -> None:
+    """Until the replica itself says that it is of that deployment: it is told beside."""
+    remote = await actors.engine.find(REPLICA_PREFIX + replica)
+    assert remote is not None
+    async with asyncio.timeout(actors.limit_s):
+        while (await remote.call("describe")).deployment != name:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_renamed_replica_is_found_again_under_its_name(actors: ActorLab) -> None:
     replica = await ready(actors)
     await actors.cluster.rename_replica(replica, "new")
     await actors.until(lambda: (found := actors.replica(replica)) is not None and found.deployment == "new")
-    await asyncio.sleep(0.1)  # until it has been told
+    await until_told(actors, replica, "new")
     await actors.another_controller()
     found = actors.replica(replica)
     assert found is not None

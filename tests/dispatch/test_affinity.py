@@ -78,6 +78,12 @@ async def where(backend: Backend, model: bytes) -> bytes:
     return request.body
 
 
+async def told(backend: Backend, models: dict[str, set[bytes]]) -> None:
+    """Until the backend knows of these models, by replica."""
+    clients = {link.id: link.client for link in backend.links}
+    await until(lambda: all(client is not None and models[name] == client.models for name, client in clients.items()))
+
+
 async def three(n: Node, **route: Any) -> tuple[dict[str, Replica], Backend]:
     apps = {name: Replica(n, name) for name in ("a", "b", "c")}
     addresses = [await n.start(name, app, max_ongoing=2) for name, app in apps.items()]
@@ -100,7 +106,7 @@ async def test_requests_for_a_model_go_where_it_is() -> None:
             n.servers[name.decode()].models.went(model.decode())
             n.servers[name.decode()].models.went(model.decode())
             n.servers["a"].models.came(model.decode())
-        await asyncio.sleep(0.01)
+        await told(backend, {"a": {*found}, "b": set(), "c": set()})
         assert {await where(backend, model) for model in found} == {b"a"}
 
 
@@ -111,7 +117,7 @@ async def test_of_those_that_have_the_model_the_least_loaded_one_takes_the_reque
         for name in ("a", "b"):
             apps[name].go.clear()
             n.servers[name].models.came("m")
-        await asyncio.sleep(0.01)
+        await told(backend, {"a": {b"m"}, "b": {b"m"}, "c": set()})
         requests = [Request(backend, headers=[(MODEL, b"m")]) for _ in range(4)]
         await until(lambda: n.servers["a"].ongoing == n.servers["b"].ongoing == 2)
         for name in ("a", "b"):
@@ -141,7 +147,7 @@ async def test_a_request_that_waited_in_line_goes_where_its_model_is() -> None:
     async with node() as n:
         apps, backend = await three(n, max_ongoing_requests=1)
         n.servers["b"].models.came("m")
-        await asyncio.sleep(0.01)
+        await told(backend, {"a": set(), "b": {b"m"}, "c": set()})
         for app in apps.values():
             app.go.clear()
         running = [Request(backend, headers=[(MODEL, b"x%d" % number)]) for number in range(3)]
@@ -295,7 +301,7 @@ async def test_a_session_with_a_model_that_several_replicas_have_stays_on_one_of
         _, backend = await three(n, session_affinity=SessionAffinity())
         for name in ("a", "b"):
             n.servers[name].models.came("m")
-        await asyncio.sleep(0.01)
+        await told(backend, {"a": {b"m"}, "b": {b"m"}, "c": set()})
         seen = set()
         for key in KEYS[:20]:
             name, _ = await served_by(backend, (MODEL, b"m"), (b"x-session-id", key))

@@ -43,7 +43,8 @@ class Stack:
         self.folder = folder
         self.servers: dict[str, WireServer] = {}
         self.served: dict[str, ServedApp] = {}
-        self.directory = Directory(ReplicaPool(node_id="n", secret=SECRET))
+        self.pool = ReplicaPool(node_id="n", secret=SECRET)
+        self.directory = Directory(self.pool)
         self.caller = WireCaller(self.directory)
 
     async def replica(

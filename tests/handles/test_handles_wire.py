@@ -324,7 +324,10 @@ async def test_calls_for_a_model_go_where_it_is_and_spread_over_the_replicas_bef
         s.served[other].servable.keep("model 7")  # whatever the hash says
         del s.served[where["model 7"]].servable.models["model 7"]
         s.servers[where["model 7"]].models.went("model 7")
-        await asyncio.sleep(0.01)
+        clients = {replica.id: s.pool.link(replica).client for replica in replicas}
+        former, chosen = clients[where["model 7"]], clients[other]
+        while b"model 7" in former.models or b"model 7" not in chosen.models:
+            await asyncio.sleep(0.001)
         assert await s.handle("m").options(multiplexed_model_id="model 7").remote() == other
 
 

@@ -297,7 +297,8 @@ async def test_deadline_takes_back_what_was_started(world: World) -> None:
     for _ in range(20):
         await asyncio.sleep(0)
     await world.reconciler.pass_once()
-    await asyncio.sleep(0.05)
+    while world.ledger.heads["default"].target is not None:  # until its deadline
+        await asyncio.sleep(0.01)
     result = await world.run(operation)
     assert result["outcome"] == "timeout"
     assert {r.rpartition(".")[0].split(".")[1] for r in world.replicas()} == {"b"}

@@ -206,26 +206,28 @@ def test_a_call_that_is_cancelled_while_it_waits_is_in_no_batch() -> None:
 
 
 def test_a_batch_that_nobody_waits_for_is_cancelled() -> None:
-    ended: list[str] = []
-
-    @batch
-    async def work(items: list[int]) -> list[int]:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            ended.append("cancelled")
-            raise
-        return items
-
     async def main() -> None:
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        @batch
+        async def work(items: list[int]) -> list[int]:
+            assert items == [1, 2]
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+            return items
+
         tasks = [asyncio.create_task(work(n)) for n in (1, 2)]
-        await asyncio.sleep(0.005)
+        await begun.wait()
         tasks[0].cancel()
+        await asyncio.wait([tasks[0]])
         await asyncio.sleep(0.005)
-        assert ended == []
+        assert not cancelled.is_set()
         tasks[1].cancel()
-        await asyncio.sleep(0.005)
-        assert ended == ["cancelled"]
+        await cancelled.wait()
 
     asyncio.run(main())
 

@@ -319,12 +319,32 @@ async def test_an_answer_that_a_replica_calls_done_before_it_is_whole_is_cut() -
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.Event().wait()
 
-    async with pair(app) as (_, client):
+    async with pair(app) as (server, client):
         peer = get()
         call = asyncio.create_task(client(http_scope(), peer.receive, peer.send))
-        await until(lambda: client.ongoing == 1)
+        await until(lambda: server.ongoing == 1)
         client.frames_received([Reply(1, 200, [], more=True, done=True)])
         with pytest.raises(StreamCut):
+            await call
+
+
+@in_loop
+async def test_a_replica_that_closes_ends_what_it_has_taken_in_that_very_turn() -> None:
+    entered = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        entered.append(scope["path"])
+        await asyncio.Event().wait()
+
+    async with pair(app) as (server, client):
+        peer = get()
+        call = asyncio.create_task(client(http_scope(), peer.receive, peer.send))
+        while not server.ongoing:
+            await asyncio.sleep(0)
+        assert entered == []  # taken, and not begun
+        await server.close()
+        assert (entered, server.ongoing) == (["/"], 0)
+        with pytest.raises(StreamLost):
             await call
 
 
