@@ -16,9 +16,8 @@ from serveconf.admin import models, status_models
 from serveconf.admin.keys import Keys
 from serveconf.credentials import prove, read_only
 from serveconf.errors import NotFound, ServeconfError
-from serveconf.reconcile.beside import warnings_of
 from serveconf.reconcile.control import ControlPlane
-from serveconf.reconcile.data import all_data, data_of
+from serveconf.reconcile.data import all_data, data_of, warnings_of
 from serveconf.reconcile.drift import find_drift
 from serveconf.reconcile.records import Revision
 from serveconf.reconcile.status import make_history, make_routes, make_status

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from serveconf.plan.state import DesiredDeployment, Phase, ReplicaState
-from serveconf.reconcile.asked import asked_resources, group_of, has, selectors_of
-from serveconf.reconcile.labels import rank
+from serveconf.reconcile.asked import asked_resources, group_of, has, rank, selectors_of
 from serveconf.reconcile.ports import NodeState
 
 THERE = (Phase.STARTING, Phase.READY)

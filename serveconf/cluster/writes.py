@@ -10,8 +10,7 @@ from pathlib import Path
 
 from serveconf.errors import ServeconfError
 from serveconf.ingress.written import Written, forget, is_cache, is_code, watch_writes
-from serveconf.reconcile.beside import Beside, add_beside
-from serveconf.reconcile.data import add_data
+from serveconf.reconcile.data import Beside, add_beside, add_data
 from serveconf.reconcile.ports import Store
 
 TOGETHER_S = 0.1  # paths that come within are told at once

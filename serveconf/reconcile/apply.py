@@ -25,14 +25,13 @@ from serveconf.reconcile.canary import untried, with_canaries
 from serveconf.reconcile.front import check_prefixes, listener_of, merge_fronts, said_by, slot_of, wanted_proxies
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.loop import Reconciler
-from serveconf.reconcile.operation import Event, Operation, Standing
+from serveconf.reconcile.operations import Event, Operation, Standing
 from serveconf.reconcile.placement import DoesNotFit, check_placement, fit_in
 from serveconf.reconcile.ports import Clock, Cluster, Counters, NodeState
 from serveconf.reconcile.prepare import CodeRefused
-from serveconf.reconcile.receipt import add_up
 from serveconf.reconcile.records import Failure, Ledger, Revision
 from serveconf.reconcile.requests import ApplyRequest
-from serveconf.reconcile.result import code_failures, make_result
+from serveconf.reconcile.result import add_up, code_failures, make_result
 from serveconf.reconcile.stacks import Stacks
 from serveconf.spec.models import Location
 

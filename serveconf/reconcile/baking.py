@@ -15,7 +15,7 @@ from serveconf.plan.moving import moves_of, with_names
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.reconcile.ports import Answers, Clock, Cluster, Totals
 from serveconf.reconcile.records import Failure, StackHead
-from serveconf.reconcile.until import Until
+from serveconf.reconcile.waits import Until
 
 LOOK_S = 0.5  # between two readings
 ENOUGH = 20  # answers from which on a bad rate ends a bake before its time

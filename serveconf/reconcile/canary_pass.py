@@ -17,7 +17,7 @@ from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, Totals
 from serveconf.reconcile.records import CanaryState, Failure, StackHead
 from serveconf.reconcile.stacks import Stacks
-from serveconf.reconcile.until import Until
+from serveconf.reconcile.waits import Until
 from serveconf.routing import Generation
 
 LOOK_S = 0.5  # between two looks

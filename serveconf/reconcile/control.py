@@ -21,16 +21,15 @@ from serveconf.plan.state import DesiredStack
 from serveconf.reconcile import milestones
 from serveconf.reconcile.apply import Ask, Deps, cancelled, fitted, perform, see_through, stale
 from serveconf.reconcile.backup import make_backup, take_history
-from serveconf.reconcile.beside import warnings_of
 from serveconf.reconcile.canary import with_canaries
 from serveconf.reconcile.canary_control import CanaryControl
-from serveconf.reconcile.emptying import empty
+from serveconf.reconcile.data import warnings_of
 from serveconf.reconcile.going_back import earlier_revision, history_of, way_back
 from serveconf.reconcile.journal import EventKind, Happening
 from serveconf.reconcile.logs import read_controller_log, read_logs, read_proxy_logs
+from serveconf.reconcile.loop import empty
 from serveconf.reconcile.merge import merged_spec, merged_stack, spec_without, stack_without
-from serveconf.reconcile.operation import Event, Operation, Standing
-from serveconf.reconcile.operations import Operations
+from serveconf.reconcile.operations import Event, Operation, Operations, Standing
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Preflight
 from serveconf.reconcile.prepare import prepare

@@ -1,4 +1,5 @@
-"""A pending call at each process that takes requests: it is answered when the process has something to report.
+"""Who is listened to for the load. A pending call at each process that takes requests is answered when it has something to report;
+scripts, which nobody can ask, say with each look at the routing table what they have asked for so far.
 
 ``Scaling`` says who is to be listened to, and hears what is reported, and of whom nothing more can be heard.
 """
@@ -7,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
 from serveconf.background import Tasks
 from serveconf.errors import ServeconfError
-from serveconf.figures import LoadReport
+from serveconf.figures import DeploymentLoad, LoadReport
 from serveconf.reconcile.ports import Clock
 
 log = logging.getLogger("serveconf.scaling")
@@ -75,3 +76,27 @@ class Listening:
                 continue
             seen = report.number
             self._take(source, report, slower)
+
+
+GONE_S = 3.0  # a script looks at the table four times a second
+
+
+class Scripts:
+    """Those that were heard lately. ``take``: it has reported; ``lose``: nothing more comes from it."""
+
+    def __init__(self, clock: Clock, *, take: Callable[[str, LoadReport], None], lose: Callable[[str], None]) -> None:
+        self._clock, self._take, self._lose = clock, take, lose
+        self._heard: dict[str, float] = {}
+
+    def hear(self, script: str, loads: Mapping[str, DeploymentLoad]) -> None:
+        """What the script of this name asks of each deployment, since it began."""
+        source = f"script {script}"
+        self._heard[source] = self._clock.now()
+        self._take(source, LoadReport(loads=dict(loads)))
+
+    def let_go(self) -> None:
+        """Of those that have ended."""
+        now = self._clock.now()
+        for source in [one for one, heard in self._heard.items() if now - heard > GONE_S]:
+            del self._heard[source]
+            self._lose(source)

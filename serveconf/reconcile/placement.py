@@ -25,11 +25,12 @@ from serveconf.reconcile.asked import (
     asked_resources,
     group_of,
     has,
+    rank,
     selectors_of,
     summed,
+    unmet,
 )
 from serveconf.reconcile.bundles import how_many, places, take
-from serveconf.reconcile.labels import rank, unmet
 from serveconf.reconcile.ports import NodeState
 from serveconf.reconcile.rollout import limits
 from serveconf.spec.models import GroupStrategy

@@ -14,13 +14,13 @@ from msgspec.structs import replace
 from serveconf import __version__
 from serveconf.errors import CodeFailed, Conflict, OperatorError, ServeconfError
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState
-from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.front import is_its_turn, merge_fronts, slot_of, wanted_proxies
 from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ProxyOrder
 from serveconf.reconcile.records import Failure
 from serveconf.reconcile.stacks import Stacks
 from serveconf.reconcile.table import Table
+from serveconf.reconcile.waits import Backoff
 
 log = logging.getLogger("serveconf.reconcile")
 

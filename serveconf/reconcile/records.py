@@ -8,15 +8,15 @@ Everybody reads the ``Ledger``. Two write it: ``stacks.Stacks`` heads and revisi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from serveconf.errors import OperatorError
 from serveconf.plan.state import DesiredStack
-from serveconf.reconcile.beside import forget_beside
-from serveconf.reconcile.data import forget_data
+from serveconf.reconcile.data import forget_beside, forget_data
 from serveconf.reconcile.ports import Store
 from serveconf.routing import Generation, decode, encode
 
@@ -242,3 +242,36 @@ def _other_code(desired: DesiredStack) -> list[str]:
 
 def _revision_key(stack: str, number: int) -> str:
     return f"stacks/{stack}/revisions/{number:09d}"
+
+
+ALWAYS_KEPT = 5  # newest revisions of a stack, whatever they need
+
+
+def outlived(
+    revisions: Mapping[str, Mapping[int, Revision]],
+    heads: Mapping[str, StackHead],
+    sizes: Mapping[str, int],
+    budget: int,
+) -> list[Revision]:
+    """In the order in which they go. ``sizes``: bytes of each package in the store."""
+    named = Counter(digest for kept in revisions.values() for r in kept.values() for digest in code_of(r.desired))
+    total = sum(sizes.get(digest, 0) for digest in named)
+    going = []
+    for revision in sorted(_dispensable(revisions, heads), key=lambda r: (r.time, r.stack, r.number)):
+        if total <= budget:
+            break
+        going.append(revision)
+        for digest in code_of(revision.desired):
+            named[digest] -= 1
+            if not named[digest]:
+                total -= sizes.get(digest, 0)
+    return going
+
+
+def _dispensable(revisions: Mapping[str, Mapping[int, Revision]], heads: Mapping[str, StackHead]) -> list[Revision]:
+    found = []
+    for stack, kept in revisions.items():
+        head = heads.get(stack)
+        stays = {head.current, head.target, *sorted(kept)[-ALWAYS_KEPT:]} if head else set()
+        found += [revision for number, revision in kept.items() if number not in stays]
+    return found

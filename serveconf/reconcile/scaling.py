@@ -21,11 +21,10 @@ from serveconf.plan.scaling import Answer, Fleet, Verdict, decide, rule_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaState
 from serveconf.reconcile.followed import REPORTING, Followed, callers_in, said_number
 from serveconf.reconcile.journal import EventKind, Note, unheard
-from serveconf.reconcile.listening import Listening, Reporting
+from serveconf.reconcile.listening import Listening, Reporting, Scripts
 from serveconf.reconcile.loads import Loads
 from serveconf.reconcile.numbers import Numbers
 from serveconf.reconcile.ports import Clock, Store
-from serveconf.reconcile.scripts import Scripts
 
 log = logging.getLogger("serveconf.scaling")
 

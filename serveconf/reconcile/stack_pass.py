@@ -21,7 +21,6 @@ from serveconf.plan.hiding import hide, secrets_of_deployment
 from serveconf.plan.moving import left_behind, moves_of, seen_on_the_way, with_names
 from serveconf.plan.processes import beside, seen_together
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
-from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
 from serveconf.reconcile.beginning import Beginning, beginning, beginning_routes
 from serveconf.reconcile.canary_decide import Trial, decide_trial
@@ -38,6 +37,7 @@ from serveconf.reconcile.settled import Seen, is_settled
 from serveconf.reconcile.stacks import Stacks
 from serveconf.reconcile.starts import Starts
 from serveconf.reconcile.table import Silent, Table
+from serveconf.reconcile.waits import Backoff
 
 log = logging.getLogger("serveconf.reconcile")
 

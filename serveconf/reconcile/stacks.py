@@ -22,13 +22,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from serveconf.errors import Conflict, NotFound
+from serveconf.plan.hiding import hide, secrets_of_stack
 from serveconf.plan.state import DesiredStack, Observed, ReplicaPhase
 from serveconf.reconcile import milestones
-from serveconf.reconcile.hidden import without_secrets
 from serveconf.reconcile.journal import Journal
-from serveconf.reconcile.records import CanaryState, Confirmed, Failure, Ledger, Revision, StackHead
+from serveconf.reconcile.records import CanaryState, Confirmed, Failure, Ledger, Revision, StackHead, outlived
 from serveconf.reconcile.requests import NOBODY, Caller
-from serveconf.reconcile.retention import outlived
 
 DIED = Failure(code="interrupted", message="the controller ended before the apply had begun to change anything")
 
@@ -285,3 +284,9 @@ def _settled(head: StackHead) -> StackHead:
 def _given_up(head: StackHead) -> StackHead:
     """A stack that never served anything goes."""
     return replace(head, target=None, baking_until=None, canary=None, deleting=head.current is None)
+
+
+def without_secrets(failure: Failure, stack: DesiredStack) -> Failure:
+    """The failure of a stack whose code, or whose proxies' middlewares, may say what they were given."""
+    secrets = secrets_of_stack(stack)
+    return replace(failure, message=hide(failure.message, secrets), traceback=hide(failure.traceback, secrets))

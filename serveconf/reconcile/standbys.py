@@ -11,9 +11,9 @@ from typing import Any
 from serveconf import __version__
 from serveconf.plan.state import DesiredStack, Observed, Phase, StandbyState
 from serveconf.reconcile.asked import KIND, asked_resources, has, standby_kind
-from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.ports import Clock, Cluster, NodeState, StandbyOrder
 from serveconf.reconcile.stacks import Stacks
+from serveconf.reconcile.waits import Backoff
 
 IDLE_S = 5.0
 BUSY_S = 0.5

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from serveconf.plan.processes import members, process_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
-from serveconf.reconcile.backoff import Backoff
 from serveconf.reconcile.decide import Decision
 from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ProcessOrder, ReplicaOrder
 from serveconf.reconcile.records import StackHead
+from serveconf.reconcile.waits import Backoff
 
 log = logging.getLogger("serveconf.reconcile")
 

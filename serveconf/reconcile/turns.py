@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from serveconf.reconcile.operation import Operation
+from serveconf.reconcile.operations import Operation
 from serveconf.reconcile.stacks import Stacks
 
 Supersede = Callable[[], Awaitable[None]]  # ends the stack's canary, where the one who waits wants something else

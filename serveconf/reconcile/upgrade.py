@@ -20,12 +20,11 @@ from serveconf.errors import ServeconfError
 from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState, ReplicaPhase
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.journal import EventKind, Happening
-from serveconf.reconcile.operation import Event, Operation, Standing
+from serveconf.reconcile.operations import Event, Operation, Standing
 from serveconf.reconcile.ports import Counters
-from serveconf.reconcile.receipt import add_up
 from serveconf.reconcile.records import Failure
 from serveconf.reconcile.requests import NOBODY, Caller
-from serveconf.reconcile.result import make_result
+from serveconf.reconcile.result import add_up, make_result
 
 Roll = Callable[[str], Awaitable[Event]]  # rolls a stack's replicas; the contract's apply JSON
 SERVES = (ProxyPhase.READY, ProxyPhase.UNHEALTHY)

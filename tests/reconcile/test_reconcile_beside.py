@@ -12,7 +12,7 @@ import pytest
 from serveconf.cluster.writes import report_writes
 from serveconf.code.package import pack, was_written_to
 from serveconf.code.snapshot import take_snapshot
-from serveconf.reconcile.beside import MOST, Beside, add_beside, forget_beside, warnings_of
+from serveconf.reconcile.data import MOST_BESIDE, Beside, add_beside, forget_beside, warnings_of
 from serveconf.reconcile.packages import Packages, clear_node
 from serveconf.testing import ManualClock, MemoryStore
 
@@ -91,8 +91,8 @@ def test_the_warning_names_files_folder_and_node_and_ends_when_they_are_taken_aw
         assert len((await warnings_of(store, "n1"))["shop"]) == 1
         await forget_beside(store, "shop")
         assert await warnings_of(store, "n1") == {}
-        await add_beside(store, "shop", [Beside(node="n", folder="/x", path=str(n)) for n in range(MOST + 9)])
-        assert len(await store.keys("beside/shop/")) == MOST
+        await add_beside(store, "shop", [Beside(node="n", folder="/x", path=str(n)) for n in range(MOST_BESIDE + 9)])
+        assert len(await store.keys("beside/shop/")) == MOST_BESIDE
 
     asyncio.run(main())
 

@@ -16,8 +16,7 @@ from serveconf.code.snapshot import take_snapshot
 from serveconf.errors import NoRoom
 from serveconf.plan.state import DesiredStack
 from serveconf.reconcile import operations
-from serveconf.reconcile.records import Revision, StackHead, code_of
-from serveconf.reconcile.retention import ALWAYS_KEPT, outlived
+from serveconf.reconcile.records import ALWAYS_KEPT, Revision, StackHead, code_of, outlived
 
 WEB = {"name": "web", "import_path": "a:app"}
 

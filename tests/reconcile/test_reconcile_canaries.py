@@ -13,7 +13,7 @@ from serveconf.errors import Conflict, NotFound
 from serveconf.figures import ProxyFigures, Side
 from serveconf.plan.state import ReplicaPhase
 from serveconf.reconcile.journal import EventKind
-from serveconf.reconcile.operation import Operation
+from serveconf.reconcile.operations import Operation
 from serveconf.reconcile.ports import Answers, NodeState, TargetReport, Totals
 from serveconf.reconcile.status import make_routes, make_status
 from serveconf.routing import Route

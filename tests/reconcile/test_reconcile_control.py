@@ -10,7 +10,7 @@ from world import World, request
 
 from serveconf.errors import CodeFailed, Conflict
 from serveconf.plan.state import ReplicaPhase
-from serveconf.reconcile.operation import Operation
+from serveconf.reconcile.operations import Operation
 from serveconf.reconcile.ports import NodeState, TargetReport
 from serveconf.routing import SessionAffinity, Tracing
 

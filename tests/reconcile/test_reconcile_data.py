@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from serveconf.code.snapshot import take_snapshot
-from serveconf.reconcile.data import MOST, add_data, all_data, data_of, forget_data
+from serveconf.reconcile.data import MOST_DATA, add_data, all_data, data_of, forget_data
 
 
 class Keys:
@@ -55,10 +55,10 @@ def test_a_database_stands_for_what_sqlite_keeps_beside_it() -> None:
 def test_it_is_bounded() -> None:
     async def main() -> int:
         store = Keys()
-        await add_data(store, "shop", {str(n) for n in range(MOST + 7)})
+        await add_data(store, "shop", {str(n) for n in range(MOST_DATA + 7)})
         return len(await data_of(store, "shop"))
 
-    assert asyncio.run(main()) == MOST
+    assert asyncio.run(main()) == MOST_DATA
 
 
 def test_data_stays_out_of_the_code_unless_it_is_brought_back(tmp_path: Path) -> None:

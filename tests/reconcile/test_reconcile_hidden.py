@@ -9,9 +9,9 @@ import pytest
 from world import World, request
 
 from serveconf.plan.state import DesiredDeployment, DesiredStack
-from serveconf.reconcile.hidden import without_secrets
 from serveconf.reconcile.ports import TargetReport
 from serveconf.reconcile.records import Failure
+from serveconf.reconcile.stacks import without_secrets
 
 A: dict[str, Any] = {"name": "a", "import_path": "a:app", "init_kwargs": {"pass.word": "s3cret-1"}}
 MASKS = {'deployments[0].init_kwargs["pass.word"]': "${PASSWORD}"}

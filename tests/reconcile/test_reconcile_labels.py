@@ -8,7 +8,7 @@ import pytest
 
 from serveconf.plan.desired import make_desired
 from serveconf.plan.state import DesiredStack, Observed
-from serveconf.reconcile.labels import takes
+from serveconf.reconcile.asked import takes
 from serveconf.reconcile.placement import DoesNotFit, check_placement, fit_in
 from serveconf.reconcile.ports import NodeState
 from serveconf.spec.models import DeploymentSpec, StackSpec

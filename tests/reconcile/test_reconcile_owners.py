@@ -17,7 +17,7 @@ from world import World, request
 
 from serveconf.errors import CodeFailed, Conflict, NotFound, OperatorError
 from serveconf.plan.state import ProxyPhase
-from serveconf.reconcile.operation import Operation
+from serveconf.reconcile.operations import Operation
 from serveconf.reconcile.records import Failure, Ledger, Revision, StackHead
 from serveconf.testing import MemoryStore
 

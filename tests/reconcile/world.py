@@ -12,7 +12,7 @@ from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.kept_figures import KeptFigures
 from serveconf.reconcile.loop import Reconciler
-from serveconf.reconcile.operation import Operation
+from serveconf.reconcile.operations import Operation
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.records import Ledger
 from serveconf.reconcile.requests import ApplyRequest
