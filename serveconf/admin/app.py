@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 
 from serveconf import __version__
 from serveconf.admin import models
-from serveconf.admin.changing import MakeWay, Shutdown, changing_router
+from serveconf.admin.changing import MakeWay, Shutdown, changing_router, token_router
 from serveconf.admin.events import events_router
 from serveconf.admin.failures import answer_error, answer_fault, answer_http_error, answer_invalid
 from serveconf.admin.guard import LOOPBACK, Guard
@@ -21,14 +21,11 @@ from serveconf.admin.handles import Peering, handles_router
 from serveconf.admin.keys import Keep, Keys
 from serveconf.admin.live import live_router
 from serveconf.admin.logs import logs_router
-from serveconf.admin.looking import looking_router, status_of
+from serveconf.admin.looking import looking_router, nodes_router, reading_router, status_of
 from serveconf.admin.metrics import MEDIA_TYPE, read_metrics
-from serveconf.admin.nodes import nodes_router
 from serveconf.admin.page import page_router
-from serveconf.admin.reading import reading_router
 from serveconf.admin.sessions import Sessions
 from serveconf.admin.sign_in import sign_in_router
-from serveconf.admin.token import token_router
 from serveconf.admin.webhooks import webhooks_router
 from serveconf.errors import ServeconfError
 from serveconf.reconcile.control import ControlPlane

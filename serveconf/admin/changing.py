@@ -1,4 +1,4 @@
-"""What the control API changes: code, applies and what becomes of them, backups, versions, the end."""
+"""What the control API changes: code, applies and what becomes of them, backups, versions, its token, the end."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import msgspec
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from msgspec.structs import replace as changed
+from starlette.exceptions import HTTPException
 
 from serveconf.admin import models
-from serveconf.admin.callers import Calling
-from serveconf.admin.guard import ROLE
+from serveconf.admin.guard import ROLE, Calling
+from serveconf.admin.keys import Keys
 from serveconf.admin.logs import NDJSON
+from serveconf.admin.models import TokenModel
 from serveconf.admin.uploads import Uploads
 from serveconf.backup_file import SavedStack
-from serveconf.credentials import Role
+from serveconf.credentials import Role, fingerprint
 from serveconf.errors import AuthorError, Conflict
 from serveconf.reconcile.control import ControlPlane
+from serveconf.reconcile.journal import EventKind, Note, unheard
 from serveconf.reconcile.packages import check_digest
 from serveconf.reconcile.requests import ApplyRequest, Caller
 
@@ -190,3 +193,23 @@ def _base(if_match: str | None) -> int | None:
 async def _lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
     async for event in events:
         yield msgspec.json.encode(event) + b"\n"
+
+
+def token_router(keys: Keys, note: Note = unheard) -> APIRouter:
+    """Its one route. It is noted who has asked."""
+    router = APIRouter(tags=["change"])
+
+    @router.post("/token")
+    async def rotate(caller: Calling) -> TokenModel:
+        """Make a new token. The old one, the read-only one, the secrets of webhooks and the sessions of browsers end with it."""
+        if not caller.token.startswith(
+            f"{Role.WRITE}:"
+        ):  # a browser may do what its session may, and is not told the token
+            raise HTTPException(403, "the token is told to nobody but who has brought the one before")
+        token = await keys.replace()
+        name = f"{Role.WRITE}:{fingerprint(token)}"
+        data = {**caller.told(), "new": name}
+        note(kind=EventKind.TOKEN, message=f"the token was replaced{caller}: from now on it is {name}", data=data)
+        return TokenModel(token=token)
+
+    return router

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from serveconf.admin.callers import Calling
+from serveconf.admin.guard import Calling
 from serveconf.admin.models import EventModel, WatchedBody
 from serveconf.reconcile.events import EventLog
 from serveconf.reconcile.journal import EventKind

@@ -1,7 +1,7 @@
 """Who may talk to the control API: a bearer token or a browser's session, no foreign Host, no call from another page.
 
 Open to everyone are health, webhooks, which ask for a secret of their own, and the dashboard's page, which holds nothing until its
-reader has signed in.
+reader has signed in. Who calls is told to the records; nobody is let in by that.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 import secrets
 from contextlib import suppress
-from urllib.parse import urlsplit
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
+from fastapi import Depends, Header, Request
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serveconf.admin.keys import Keys
 from serveconf.admin.sessions import KEY_HEADER, Sessions
-from serveconf.credentials import Role, fingerprint
+from serveconf.credentials import AUTHOR_HEADER, Role, fingerprint
+from serveconf.reconcile.requests import Caller
 
 OPEN_PATHS = frozenset({"/", "/sign-in", "/api/v1/health"})
 WEBHOOK = re.compile(r"/api/v1/sync/[^/]+")  # a POST there brings a secret of its own
@@ -28,6 +31,8 @@ CREDENTIAL = "serveconf.credential"  # ... and of what let him in: its kind and 
 CODE_PATH = "/api/v1/code/"
 MAX_BODY_BYTES = 16_000_000  # of a spec with its file list; code packages have a limit of their own
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+LONGEST = 200
+Author = Annotated[str, Header(alias=AUTHOR_HEADER, description="Who calls, for events and history: user@host.")]
 
 
 class Guard:
@@ -121,3 +126,10 @@ async def _within_limit(app: ASGIApp, scope: Scope, receive: Receive, send: Send
 def _error(status: int, code: str, message: str, hint: str | None = None) -> JSONResponse:
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
     return JSONResponse({"error": {"code": code, "message": message, "hint": hint}}, status, headers)
+
+
+def _calling(request: Request, author: Author = "") -> Caller:
+    return Caller(author=unquote(author)[:LONGEST], token=request.scope.get(CREDENTIAL, ""))
+
+
+Calling = Annotated[Caller, Depends(_calling)]

@@ -1,4 +1,4 @@
-"""What the control API shows: status, routes, data, drift, revisions."""
+"""What the control API shows: status, routes, nodes, data, drift, revisions, and what a spec file says."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from serveconf.errors import NotFound, ServeconfError
 from serveconf.reconcile.control import ControlPlane
 from serveconf.reconcile.data import all_data, data_of, warnings_of
 from serveconf.reconcile.drift import find_drift
+from serveconf.reconcile.ports import Cluster
 from serveconf.reconcile.records import Revision
 from serveconf.reconcile.status import make_history, make_routes, make_status
 from serveconf.route_test import judge_request
+from serveconf.spec.load import front_of, read_clean
+from serveconf.spec.models import as_wire
 from serveconf.versions import API, OLDEST_API
 
 NOTES_S = 2.0  # for what a status says beside; who looks, while nothing answers, wants to know just that
@@ -132,3 +135,54 @@ def _detail(revision: Revision) -> dict[str, Any]:
             for d in revision.desired.deployments
         },
     }
+
+
+def nodes_router(cluster: Cluster) -> APIRouter:
+    """Its one route."""
+    router = APIRouter(tags=["look"])
+
+    @router.get("/nodes")
+    async def nodes() -> list[status_models.NodeModel]:
+        """Every node with its resources, and the replicas and proxies on it."""
+        observed = cluster.observe()
+        return [
+            status_models.NodeModel(
+                id=node.id,
+                name=next((r.host for r in observed.replicas if r.node_id == node.id and r.host), ""),
+                is_head=node.is_head,
+                drains=node.drains,
+                total=node.total,
+                available=node.available,
+                replicas=[
+                    status_models.PlacedModel(id=r.id, state=r.phase.value, stack=r.stack, deployment=r.deployment)
+                    for r in observed.replicas
+                    if r.node_id == node.id
+                ],
+                proxies=[
+                    status_models.PlacedModel(id=p.id, state=p.phase.value)
+                    for p in observed.proxies
+                    if p.node_id == node.id
+                ],
+            )
+            for node in cluster.nodes()
+        ]
+
+    return router
+
+
+def reading_router() -> APIRouter:
+    """It knows nothing of what runs."""
+    router = APIRouter(tags=["look"])
+
+    @router.post("/spec/read")
+    async def read_spec(body: models.FileBody) -> models.ReadModel:
+        """What a spec file says, where nothing is wrong with it. Changes nothing."""
+        found = await asyncio.to_thread(read_clean, body.text.encode(), env=body.variables)
+        if found is None:
+            return models.ReadModel(spec=None)
+        spec, masks = found
+        front = front_of(spec)
+        there = models.FrontModel(host=front[0], port=front[1]) if front else None
+        return models.ReadModel(spec=as_wire(spec), masks=masks, front=there)
+
+    return router

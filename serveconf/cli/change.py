@@ -1,7 +1,8 @@
-"""``delete``, ``rollback``, ``resume`` and ``shutdown``."""
+"""What changes a cluster by a name alone: ``rollback``, ``resume``, ``scale``, ``promote``, ``abort``, ``delete``, ``shutdown``."""
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,15 @@ from serveconf.cli.apply import finish, watch_apply
 from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
 from serveconf.cli.look import StackOption, stack_meant
 from serveconf.errors import AuthorError
+
+LOOK_S = 0.2
+DEADLINE = 5  # exit code, as apply's
+DeploymentArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DEPLOYMENT", help="One that has a canary; the canaries of a stack go together.", show_default=False
+    ),
+]
 
 
 def delete(
@@ -76,3 +86,69 @@ def _change(stack: str | None, verb: str, body: dict[str, Any]) -> dict[str, Any
     name = stack_meant(client, stack, deployments=body.get("deployments") or ())
     operation = client.begin(name, verb, {**body, "author": author()})
     return watch_apply(client, operation, None)
+
+
+def scale(
+    deployment: Annotated[str, typer.Argument(help="The deployment.")],
+    replicas: Annotated[int, typer.Argument(min=0, help="How many replicas it should have.")],
+    stack: StackOption = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until they are there.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait.")] = 300.0,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Set a deployment's number of replicas until the next apply; where it follows the load, within min and max."""
+    from serveconf.launch import find
+
+    with errors_shown(output):
+        client = find(chosen.address, chosen.token)
+        name = stack_meant(client, stack, deployments=(deployment,))
+        found = client.scale(name, deployment, replicas)
+        ready = _wait(client, name, deployment, replicas, 0 if no_wait else timeout)
+    if output is Output.JSON:
+        print_json({**found, "ready": ready})
+    else:
+        typer.echo(f"{deployment}: {found['before']} -> {replicas} replicas, {ready} ready.")
+    raise typer.Exit(0 if no_wait or ready == replicas else DEADLINE)
+
+
+def _wait(client: Any, stack: str, deployment: str, replicas: int, timeout_s: float) -> int:
+    """How many are ready, once they are as many as they should be, or past the time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        stacks = {one["name"]: one for one in client.status()["stacks"]}
+        found = {one["name"]: one for one in stacks.get(stack, {}).get("deployments", ())}
+        states = [one["state"] for one in found.get(deployment, {}).get("replicas", ())]
+        ready = states.count("Ready")
+        if ready == replicas or time.monotonic() >= deadline:
+            return ready
+        time.sleep(LOOK_S)
+
+
+def promote(
+    deployment: DeploymentArgument = None, stack: StackOption = None, output: OutputOption = Output.TEXT
+) -> None:
+    """End a canary at once: all of the requests to the new version, whatever it answers."""
+    with errors_shown(output):
+        result = _end(stack, "promote", deployment)
+    finish(result, output)
+
+
+def abort(deployment: DeploymentArgument = None, stack: StackOption = None, output: OutputOption = Output.TEXT) -> None:
+    """End a canary at once: all of the requests back to the old version. Its apply ends with 3, this command with 0."""
+    with errors_shown(output):
+        result = _end(stack, "abort", deployment)
+    aborted = any(problem["code"] == "canary_aborted" for problem in result["problems"])
+    if not aborted:
+        finish(result, output)
+    elif output is Output.JSON:
+        print_json(result)
+    else:
+        tell(f"Stack {result['stack']} is as it was before.")
+
+
+def _end(stack: str | None, verb: str, deployment: str | None) -> dict[str, Any]:
+    from serveconf.launch import find
+
+    client = find(chosen.address, chosen.token)
+    name = stack_meant(client, stack, deployments=[deployment] if deployment else ())
+    return watch_apply(client, client.begin(name, verb, {"deployment": deployment}), None)

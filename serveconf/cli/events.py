@@ -55,7 +55,7 @@ def events(
 def _show_live(events: Iterator[dict[str, Any]]) -> None:
     """On a screen of its own, where repeats are counted up in place; what it showed last stays when it ends."""
     from serveconf.cli.events_view import EventList
-    from serveconf.cli.live_screen import show_while
+    from serveconf.cli.live_status import show_while
 
     shown = EventList()
 

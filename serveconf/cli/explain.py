@@ -1,13 +1,32 @@
-"""``serveconf explain``: one field of the spec, as the models describe it, or one code of a problem, with its cure."""
+"""``serveconf explain``: one field of the spec, as the models describe it, or one code of a problem, with its cure.
+
+With ``-o markdown`` it writes the docs' pages; docs/commands.md from the commands themselves.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from serveconf.cli.main import COMMANDS, app
+
+_INTRO = """\
+# Commands
+
+<!-- Written by `serveconf explain commands -o markdown`; do not edit. -->
+
+`serveconf [--address URL] [--token T] COMMAND`; `SERVECONF_ADDRESS` and `SERVECONF_TOKEN` do what the two flags do. Neither is
+needed on the machine where `apply` or `run` has started everything. `--token-file FILE`, and `-` for stdin, keep the token out
+of the command line, which everybody on a machine can read.
+
+`-o json` gives one JSON document on stdout. Exit codes: 0 done, 1 invalid, 2 usage, 3 failed and taken back, 4 failed,
+5 deadline, 6 conflict, stale plan or locked.
+"""
 
 
 class ExplainFormat(StrEnum):
@@ -42,7 +61,7 @@ def explain(
     "codes" lists the codes. "-o markdown" prints the whole reference page instead. Exit code 1: there is no such field or code.
     """
     if field == "commands" and output is ExplainFormat.MARKDOWN:
-        from serveconf.cli.commands_page import commands_page
+        from serveconf.cli.explain import commands_page
 
         typer.echo(commands_page(), nl=False)
         return
@@ -103,3 +122,28 @@ def _explain_code(code: str, output: ExplainFormat) -> None:
         typer.echo("\n".join(f"{one:<{width}}  {answer.cause}" for one, answer in ANSWERS.items()))
     else:
         typer.echo(answer_text(code))
+
+
+def commands_page() -> str:
+    """The page, from the commands themselves."""
+    import typer
+
+    group: Any = typer.main.get_command(app)
+    return "\n".join([_INTRO, *(_section(name, group.commands[name]) for name in COMMANDS)])
+
+
+def _section(name: str, command: Any) -> str:
+    told = inspect.cleandoc(command.help or "").replace("\n\n", "\0").replace("\n", " ").replace("\0", "\n\n")
+    rows = [f"| {_shown(parameter)} | {_cell(parameter.help or '')} |" for parameter in command.params]
+    table = ["| argument or option | meaning |", "|---|---|", *rows, ""] if rows else []
+    return "\n".join([f"## {name}", "", told, "", *table])
+
+
+def _shown(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{_cell(parameter.metavar or parameter.name.upper())}`"
+    return ", ".join(f"`{option}`" for option in parameter.opts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

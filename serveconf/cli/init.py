@@ -16,14 +16,25 @@ from typing import Annotated
 import typer
 
 from serveconf.cli.find_apps import App, find_apps, python_folders
-from serveconf.cli.ignore_text import write_ignore
 from serveconf.cli.import_check import Outcome, inspect, target
 from serveconf.cli.import_roots import find_module
 from serveconf.cli.spec_text import Entry, names_for, spec_text, write_schema
+from serveconf.code.ignore import OUR_FILE
 from serveconf.disk import write_whole
 
 Found = tuple[App, Outcome]
 Variables = Mapping[str, str]
+TEMPLATE = """\
+# What of this folder is no code: it is in no package, and a change of it replaces no replica. Written as .gitignore is.
+# Left out without a word of this file: what .gitignore names, secrets (.env, *.key, ...), sqlite files and logs, and what a
+# running app is seen to write here ('serveconf status DEPLOYMENT' lists that).
+#
+# Data that C code or a child process writes is not seen; name it:
+# uploads/
+#
+# A line with ! says that something is code after all, whatever its name is and whoever writes it:
+# !seed.db
+"""
 
 
 def init(
@@ -203,3 +214,12 @@ def _stack_name(app_dir: str, folder: Path, taken: list[str]) -> str:
         name += "2"
     taken.append(name)
     return name
+
+
+def write_ignore(folder: Path) -> Path | None:
+    """Write it; None where there is one."""
+    file = folder / OUR_FILE
+    if file.exists():
+        return None
+    write_whole(file, TEMPLATE)
+    return file

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
-from serveconf.cli.live_screen import show_while
 from serveconf.cli.live_view import LiveStatus
 from serveconf.client import Client
 from serveconf.errors import Unreachable
@@ -42,3 +43,22 @@ def _follow_events(client: Client, view: LiveStatus, stack: str | None) -> None:
             view.events.take(event)
     except Unreachable:
         return  # the view says so
+
+
+def show_while(lines: Callable[[int, int], list[str]], work: Callable[[], None], *, color: bool) -> None:
+    """Show what ``lines`` says for a screen of that height and width, four times a second, until ``work`` returns or Ctrl-C."""
+    from rich.console import Console, Group  # takes too long to import for a command that shows nothing live
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, no_color=not color, highlight=False, markup=False)
+
+    def picture() -> Group:
+        shown = lines(console.size.height - 1, console.size.width)
+        return Group(*(Text.from_ansi(line, no_wrap=True, overflow="ellipsis") for line in shown))
+
+    with Live(get_renderable=picture, console=console, screen=True, refresh_per_second=4, redirect_stderr=False):
+        try:
+            work()
+        except KeyboardInterrupt:
+            return

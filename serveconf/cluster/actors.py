@@ -21,8 +21,7 @@ from serveconf.cluster.node_watch import NodeWatch
 from serveconf.cluster.orders import Orders, kind_of_order, place_of_order, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
 from serveconf.cluster.proxy_handles import ProxyHandles
-from serveconf.cluster.replica_handles import ReplicaHandles
-from serveconf.cluster.rooms import Rooms
+from serveconf.cluster.replica_handles import ReplicaHandles, Rooms
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, STANDBY_PREFIX, ClusterSettings
 from serveconf.cluster.spread import best_node
 from serveconf.cluster.standby_pool import StandbyPool

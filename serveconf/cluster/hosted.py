@@ -10,15 +10,17 @@ import asyncio
 import contextlib
 import importlib
 import resource
-from typing import Any
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
+import uvloop
 from msgspec.structs import replace
 
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import write_logs
-from serveconf.cluster.loopthread import LoopThread
 from serveconf.cluster.own_log import read_log_of, read_own_log
-from serveconf.runtime.patient_output import be_patient
+from serveconf.runtime.shared_output import be_patient
 
 BLOCKED_S = 2.0  # a loop that has not turned for so long is blocked
 LOOK_S = 1.0
@@ -31,6 +33,7 @@ KINDS = {
     "process": "serveconf.cluster.shared:SharedProcess",
     "standby": "serveconf.cluster.standby:Standby",
 }
+T = TypeVar("T")
 
 
 class Hosted:
@@ -96,3 +99,28 @@ def set_up_process() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # some systems say "unlimited" and refuse it
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class LoopThread:
+    """Runs coroutines on a uvloop loop in a daemon thread that lives as long as the process."""
+
+    def __init__(self, name: str) -> None:
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        """Run it there; who wants its result asks with ``run``."""
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it there and wait for it here, on whatever loop the caller has."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call it there soon."""
+        self.loop.call_soon_threadsafe(function)

@@ -1,17 +1,30 @@
-"""The nodes as the engine tells them, less those that nobody reaches."""
+"""The nodes as the engine tells them, less those that nobody reaches: told in about three seconds, where the engine waits for twelve.
+
+The engine's process on each node listens on a port; it is the *kernel* there that takes a connection, however busy the
+node is. Who answers nothing twice in a row, or refuses, is lost: its power, its network or the engine's process on it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import errno
+import select
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 
 from serveconf.cluster.engine import Engine
-from serveconf.cluster.reach import Reach
+from serveconf.cluster.logs import get_logger
 from serveconf.errors import EngineSilent
 from serveconf.reconcile.ports import NodeState
 
 NODES_PERIOD_S = 0.3  # between two looks, each of which takes a second
+log = get_logger("cluster")
+KNOCK_S = 1.2  # longer than the kernel takes to send a lost packet again
+MISSES = 2  # silences in a row; a refusal is as good
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +85,86 @@ class NodeWatch:
     def _take(self, nodes: tuple[NodeState, ...]) -> None:
         if nodes:  # there is always the head: an empty answer is none
             self.nodes = tuple(node for node in nodes if node.id not in self.lost)
+
+
+class Answer(Enum):
+    """What became of a knock."""
+
+    OPEN = "there is somebody"
+    REFUSED = "the machine is there, the engine is not"
+    SILENT = "nothing came back"
+
+
+class Reach:
+    """Knocks at the nodes, and remembers who has not answered."""
+
+    def __init__(self) -> None:
+        self._misses: Counter[str] = Counter()
+        self._lost: frozenset[str] = frozenset()
+
+    async def look(self, nodes: Iterable[NodeState]) -> frozenset[str]:
+        """The ids of those that are out of reach, after knocking at all of them. The head is where we are ourselves."""
+        others = [node for node in nodes if node.port and not node.is_head]
+        if not others:
+            self._lost = frozenset()
+            return self._lost
+        knocks = {node.id: knock(node.ip, node.port) for node in others}
+        try:
+            await asyncio.sleep(KNOCK_S)
+            answers = {node_id: answer_to(sock) for node_id, sock in knocks.items()}
+        finally:
+            for sock in knocks.values():
+                sock.close()
+        self._lost = self._judged(answers)
+        return self._lost
+
+    def _judged(self, answers: dict[str, Answer]) -> frozenset[str]:
+        if len(answers) > 1 and all(answer is Answer.SILENT for answer in answers.values()):
+            log.warning("no node answers: it is our own network that is cut")
+            return self._lost & answers.keys()
+        weights = {
+            Answer.OPEN: 0,
+            Answer.SILENT: 1,
+            Answer.REFUSED: MISSES,
+        }  # a lost packet is silence, and refuses nothing
+        missed = Counter({n: self._misses[n] + weights[a] for n, a in answers.items() if a is not Answer.OPEN})
+        self._misses = missed
+        lost = frozenset(node_id for node_id, times in missed.items() if times >= MISSES)
+        for node_id in lost - self._lost:
+            log.warning("a node is out of reach", node=node_id, why=answers[node_id].value)
+        for node_id in self._lost - lost & answers.keys():
+            log.info("a node answers again", node=node_id)
+        return lost
+
+
+def knock(host: str, port: int) -> socket.socket:
+    """A connection, begun and not waited for: the kernel at the other end answers by itself."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    with contextlib.suppress(OSError):  # what goes wrong at once ``answer_to`` tells like the rest
+        sock.connect_ex((host, port))
+    return sock
+
+
+def answer_to(sock: socket.socket) -> Answer:
+    """What has become of it by now. Asked late it says the same: no timer of ours is in it."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    if not poll.poll(0):
+        return Answer.SILENT
+    match sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        case 0:
+            return Answer.OPEN if _is_connected(sock) else Answer.SILENT
+        case errno.ECONNREFUSED | errno.ECONNRESET:
+            return Answer.REFUSED
+        case _:  # no route, host unreachable
+            return Answer.SILENT
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from serveconf.cluster.engine import Engine, EngineError
 from serveconf.cluster.ray_engine import RayStore
 from serveconf.cluster.settings import node_folder
-from serveconf.cluster.shown import with_own_paths
 from serveconf.cluster.variables import expanded, split
 from serveconf.code.looking import Reports, WarmInspector, look_at_code
 from serveconf.errors import AuthorError
+from serveconf.ingress.failures import with_own_paths
 from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Question, TargetReport
 

@@ -28,7 +28,6 @@ from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.ground import Ground, enter
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import ClusterSettings, node_folder
-from serveconf.cluster.shown import with_own_paths
 from serveconf.code.versions import edition_of
 from serveconf.disk import DiskFull, is_full
 from serveconf.errors import CodeFailed, OperatorError, ServeconfError
@@ -39,6 +38,7 @@ from serveconf.handles.following import Following
 from serveconf.handles.handle import DeploymentHandle
 from serveconf.handles.traced import Tracing
 from serveconf.ingress.app import ServedApp, build
+from serveconf.ingress.failures import with_own_paths
 from serveconf.ingress.health import probe_path
 from serveconf.ingress.importing import import_target
 from serveconf.own_metrics import own_families

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from serveconf.code.secret_names import holds_key
+from serveconf.code.left_out import holds_key
 
 _HEAD = 64 * 1024  # as much of a file as tells a spec by
 _SPEC_KEY = re.compile(rb"^deployments\s*:", re.MULTILINE)

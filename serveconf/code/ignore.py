@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serveconf.code.secret_names import is_secret
-from serveconf.code.volatile import is_volatile
+from serveconf.code.left_out import is_secret, is_volatile
 
 if TYPE_CHECKING:
     from pathspec import Pattern

@@ -22,7 +22,7 @@ from serveconf.handles.errors import (
     ReplicaLost,
 )
 from serveconf.handles.parcels import pack
-from serveconf.handles.resolving import resolved
+from serveconf.handles.response import resolved
 from serveconf.handles.traced import run_traced
 from serveconf.handles.wire_form import ERROR, ITEM, VALUE, in_pieces, open_item, scope_of
 from serveconf.proxy.affinity import wish_for

@@ -14,7 +14,7 @@ from typing import Any
 from serveconf.handles.calls import Call, Target
 from serveconf.handles.handle import DeploymentHandle
 from serveconf.handles.invoking import invoke, invoke_stream
-from serveconf.handles.resolving import resolved
+from serveconf.handles.response import resolved
 from serveconf.ingress.app import ServedApp, build
 from serveconf.ingress.deployment import Application
 from serveconf.ingress.graph import nodes_of

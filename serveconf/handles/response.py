@@ -1,6 +1,7 @@
 """What ``remote`` gives: a result, or a stream of results, that is on its way. The call has begun already.
 
-Awaited in async code, asked with ``.result()`` in sync code; whoever waits and is cancelled cancels the call.
+Awaited in async code, asked with ``.result()`` in sync code; whoever waits and is cancelled cancels the call. A call waits for
+responses among its arguments, so that whoever made it need not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from serveconf.runtime import context
 T = TypeVar("T")
 
 AHEAD = 16  # items of a stream that wait for whoever iterates; then the other end is held up
+_END = object()
 
 
 class _Response:
@@ -153,9 +155,6 @@ class DeploymentResponseGenerator(_Response):
             self._end(task)
 
 
-_END = object()
-
-
 async def _fill(items: asyncio.Queue[Any], caller: Caller, call: Call) -> None:
     try:
         await caller.stream(call, items.put)
@@ -213,3 +212,17 @@ def _seen(task: Any) -> None:
     """An outcome that nobody asks for is no fault of the loop's: the other end has logged it."""
     if not task.cancelled():
         task.exception()
+
+
+async def resolved(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, with results in the place of responses. Raises what those raise."""
+    args, kwargs = call.args, call.kwargs
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, DeploymentResponse):
+            args = tuple([await _result(value) for value in args])
+            return args, {key: await _result(value) for key, value in kwargs.items()}
+    return args, dict(kwargs)
+
+
+async def _result(value: Any) -> Any:
+    return await value if isinstance(value, DeploymentResponse) else value

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import Message, Scope, Send
 
 from serveconf.handles.wire_form import HTTP_VERSION
-from serveconf.ingress.templates import Templates
+from serveconf.ingress.operations import Templates
 from serveconf.tracing import (
     Kind,
     Outlet,

@@ -8,6 +8,7 @@ import importlib
 import os
 import threading
 import traceback
+from pathlib import Path
 
 from serveconf.errors import CodeFailed
 
@@ -48,3 +49,8 @@ def user_traceback(exc: BaseException) -> str:
 
 def _is_machinery(filename: str) -> bool:
     return filename.startswith(("<frozen importlib", "<frozen runpy", _OURS, *_MACHINERY)) or filename in _FILES
+
+
+def with_own_paths(text: str, code: Path | None, app_dir: str | None) -> str:
+    """``text`` with app_dir wherever the package's folder stands."""
+    return text if code is None or not app_dir else text.replace(f"{code}/", f"{app_dir}/")

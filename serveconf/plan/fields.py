@@ -1,4 +1,4 @@
-"""Changed fields and files as actions and reasons: which changed, from what, to what."""
+"""Changed fields and files as actions and reasons: which changed, from what, to what. What came from a variable is shown as that."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from serveconf.plan.actions import Action, ActionKind, Reason, Why
 from serveconf.plan.costs import ABSENT, Change
-from serveconf.plan.masks import shown
 from serveconf.spec.models import Cost
+from serveconf.spec.problems import join
 
 Masks = Mapping[str, str]
 
@@ -51,3 +51,19 @@ def files_changed(before: Mapping[str, str], after: Mapping[str, str]) -> Why:
     """The reason that a difference between two sets of files gives."""
     paths = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
     return Why(Reason.CODE_CHANGED, tuple(paths))
+
+
+def shown(value: Any, path: str, masks: Mapping[str, str]) -> Any:
+    """``value``, which stands at ``path``, with everything masked that ``masks`` names."""
+    if not masks:
+        return value
+    mask = masks.get(path)
+    if mask is not None:
+        return mask
+    match value:
+        case Mapping():
+            return {key: shown(inside, join(path, key), masks) for key, inside in value.items()}
+        case list() | tuple():
+            return [shown(inside, join(path, index), masks) for index, inside in enumerate(value)]
+        case _:
+            return value

@@ -17,6 +17,8 @@ Resources = dict[str, float]
 
 CRUMB = 1e-6  # sums of 0.1 are not exact
 SHARE = "share:"  # of a whole that each node has once for each deployment: with it max_replicas_per_node is a resource
+NEVER_WARM = ("num_gpus", "accelerator_type", "label_selector", "fallback_strategy")
+KIND = ("num_cpus", "memory", "resources", "runtime_env")
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -76,10 +78,6 @@ def asked_resources(options: Mapping[str, Any]) -> Resources:
     if options.get("accelerator_type"):
         asked[f"accelerator_type:{options['accelerator_type']}"] = 0.001
     return {name: amount for name, amount in asked.items() if amount > 0}
-
-
-NEVER_WARM = ("num_gpus", "accelerator_type", "label_selector", "fallback_strategy")
-KIND = ("num_cpus", "memory", "resources", "runtime_env")
 
 
 def kind_of(options: Mapping[str, Any]) -> str | None:

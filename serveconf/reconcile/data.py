@@ -19,6 +19,8 @@ from serveconf.reconcile.ports import Store
 BESIDE_SQLITE = ("-wal", "-shm", "-journal")
 MOST_DATA = 1_000  # paths of a stack
 _WRITTEN = "written/"
+MOST_BESIDE = 200  # paths of a stack: the warning names a few
+_BESIDE = "beside/"
 
 
 async def data_of(store: Store, stack: str) -> list[str]:
@@ -55,10 +57,6 @@ async def forget_data(store: Store, stack: str) -> None:
 
 def _prefix(stack: str) -> str:
     return f"{_WRITTEN}{stack}/"
-
-
-MOST_BESIDE = 200  # paths of a stack: the warning names a few
-_BESIDE = "beside/"
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True, order=True):

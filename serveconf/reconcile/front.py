@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from serveconf.errors import Conflict
-from serveconf.plan.masks import shown
+from serveconf.plan.fields import shown
 from serveconf.plan.state import DesiredStack, ProxyPhase, ProxyState
 from serveconf.reconcile.ports import NodeState, ProxyOrder
 from serveconf.routing import Front, Middleware, Tracing

@@ -20,6 +20,8 @@ log = logging.getLogger("serveconf.scaling")
 
 SOURCES = 100  # processes that report as often as they would; more report as much less often
 AGAIN_S = 1.0  # after a call that failed
+Take = Callable[[str, LoadReport, float], None]  # (source, report, how much slower it reports)
+GONE_S = 3.0  # a script looks at the table four times a second
 
 
 class Reporting(Protocol):
@@ -27,9 +29,6 @@ class Reporting(Protocol):
 
     async def load_report(self, source: str, seen: int, *, slower: float) -> LoadReport:
         """What a process has to say after its report ``seen``, when there is something. Raises OperatorError where it can't."""
-
-
-Take = Callable[[str, LoadReport, float], None]  # (source, report, how much slower it reports)
 
 
 class Listening:
@@ -76,9 +75,6 @@ class Listening:
                 continue
             seen = report.number
             self._take(source, report, slower)
-
-
-GONE_S = 3.0  # a script looks at the table four times a second
 
 
 class Scripts:

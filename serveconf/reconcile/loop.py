@@ -24,6 +24,8 @@ from serveconf.reconcile.witness import Witness
 log = logging.getLogger("serveconf.reconcile")
 
 ORPHAN_DRAIN_S = 20.0
+SHUTDOWN_DRAIN_S = 10.0  # for requests that are being answered
+SHUTDOWN_GRACE_S = 10.0  # then whatever is left is stopped at once
 
 
 class Reconciler:
@@ -167,10 +169,6 @@ class Worker:
                     await self._wake.wait()
             except TimeoutError:
                 continue
-
-
-SHUTDOWN_DRAIN_S = 10.0  # for requests that are being answered
-SHUTDOWN_GRACE_S = 10.0  # then whatever is left is stopped at once
 
 
 async def empty(cluster: Cluster, clock: Clock) -> None:

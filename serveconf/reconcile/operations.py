@@ -22,6 +22,7 @@ from serveconf.reconcile.requests import ApplyRequest
 
 KEPT_OPERATIONS = 100
 QUEUED_BYTES = 64_000_000  # of all requests that were not brought to an end yet
+Event = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,6 @@ class Operations:
     def code_queued(self) -> set[str]:
         """The code packages that the waiting requests name."""
         return {one.code for one in self._queued.values() if one.code}
-
-
-Event = dict[str, Any]
 
 
 class Standing(StrEnum):

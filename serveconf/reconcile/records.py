@@ -25,6 +25,7 @@ KEPT_REVISIONS = 50
 KEPT_OF_DELETED = 3  # revisions of a stack that is gone
 
 T = TypeVar("T")
+ALWAYS_KEPT = 5  # newest revisions of a stack, whatever they need
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,9 +243,6 @@ def _other_code(desired: DesiredStack) -> list[str]:
 
 def _revision_key(stack: str, number: int) -> str:
     return f"stacks/{stack}/revisions/{number:09d}"
-
-
-ALWAYS_KEPT = 5  # newest revisions of a stack, whatever they need
 
 
 def outlived(

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from serveconf.plan.masks import shown
+from serveconf.plan.fields import shown
 from serveconf.reconcile.operations import Event
 from serveconf.reconcile.ports import Counters
 from serveconf.reconcile.prepare import CodeRefused

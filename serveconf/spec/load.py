@@ -20,11 +20,11 @@ from serveconf.spec.problems import Position, Problem, SpecInvalid, join
 from serveconf.spec.reading import Reading, read_mapping, read_yaml
 from serveconf.spec.rules import check_rules
 from serveconf.spec.source import MAX_BYTES
-from serveconf.spec.support import UNSUPPORTED
 from serveconf.spec.tree import MAX_NODES
 
 MAX_FILES = 32
 MAX_PROBLEMS = 200
+UNSUPPORTED: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

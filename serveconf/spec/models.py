@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from serveconf.spec.actors import FallbackSpec, GroupStrategy, RayActorOptions, group_strategy
 from serveconf.spec.checks import check_bundles, check_prefix
 from serveconf.spec.cost import Cost
-from serveconf.spec.http import HttpOptions, Location, MiddlewareSpec
+from serveconf.spec.http import HttpOptions, Location, MiddlewareSpec, TracingSpec
 from serveconf.spec.kinds import (
     Bundle,
     CountOrPercent,
@@ -30,7 +30,6 @@ from serveconf.spec.kinds import (
 )
 from serveconf.spec.logs import LoggingSpec
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS, ROOM_OVER_TARGET, AutoscalingConfig, ScheduleSpec
-from serveconf.spec.tracing import TracingSpec
 from serveconf.spec.traffic import CanarySpec, MatchSpec, MirrorSpec, SessionAffinitySpec
 
 __all__ = [

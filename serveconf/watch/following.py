@@ -16,10 +16,10 @@ from serveconf.watch.contradictions import contradictions
 from serveconf.watch.gate import Gate
 from serveconf.watch.look import Look
 from serveconf.watch.memory import Outcome
-from serveconf.watch.news import News
 from serveconf.watch.notice import Notice, tells_nothing
 from serveconf.watch.places import joined
 from serveconf.watch.ports import Options, Said, Serving
+from serveconf.watch.settle import News
 from serveconf.watch.sources import find_specs, without_included
 
 POLL_S = 2.0  # how often it looks by itself where the system tells of changes

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from serveconf.code.ignore import never_belongs
-from serveconf.code.volatile import is_volatile
+from serveconf.code.left_out import is_volatile
 
 EVERYTHING = "*"  # no entry of a folder is watched by this name: it would be found with all others
 LINKS = 40  # followed at most, as the kernel does

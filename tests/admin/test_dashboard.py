@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from test_admin_api import TOKEN, URL, Api
 
 from serveconf.admin.keys import Keys
-from serveconf.admin.nodes import nodes_router
+from serveconf.admin.looking import nodes_router
 from serveconf.admin.page import PAGE_HEADERS, parts
 from serveconf.admin.sessions import INVITATION_S, SESSION_S, Role, Sessions
 from serveconf.figures import DeploymentFigures, ProcessFigures, ProxyFigures

@@ -7,8 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from serveconf.admin.buckets import Buckets
-from serveconf.admin.metrics import Moment, families, read_metrics, render
+from serveconf.admin.metrics import Buckets, Moment, families, read_metrics, render
 from serveconf.figures import (
     DeploymentFigures,
     Family,

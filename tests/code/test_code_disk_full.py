@@ -30,7 +30,7 @@ from serveconf.private import write_private
 from serveconf.proxy.access_log import AccessLog
 from serveconf.proxy.tally import Trail
 from serveconf.reconcile.packages import Packages
-from serveconf.runtime.patient_output import be_patient
+from serveconf.runtime.shared_output import be_patient
 from serveconf.testing import MemoryStore
 
 FITS, TOO_MUCH = 20_000, 600_000

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serveconf.code.left_out import is_volatile
 from serveconf.code.snapshot import Snapshot
 from serveconf.code.versions import relevant_files, version_of
-from serveconf.code.volatile import is_volatile
 
 
 def snapshot(*paths: str) -> Snapshot:

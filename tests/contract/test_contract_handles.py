@@ -509,10 +509,10 @@ async def test_what_ran_on_a_node_out_of_reach_leaves_at_once_and_is_ended_when_
 
     from msgspec.structs import replace
 
-    from serveconf.cluster import reach
+    from serveconf.cluster import node_watch
 
     monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
-    monkeypatch.setattr(reach, "KNOCK_S", 0.05)
+    monkeypatch.setattr(node_watch, "KNOCK_S", 0.05)
     head = lab.fake.live_nodes[0]
     with socket.create_server(("127.0.0.1", 0)) as raylet:
         port = raylet.getsockname()[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serveconf.cli.commands_page import commands_page
+from serveconf.cli.explain import commands_page
 from serveconf.cli.main import COMMANDS
 from serveconf.spec.load import load_file
 from serveconf.spec_client import serve_spec

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serveconf.cluster import reach
-from serveconf.cluster.reach import Answer, Reach, answer_to, knock
+from serveconf.cluster import node_watch
+from serveconf.cluster.node_watch import Answer, Reach, answer_to, knock
 from serveconf.reconcile.ports import NodeState
 
 pytestmark = pytest.mark.anyio
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "KNOCK_S", 0.05)
+    monkeypatch.setattr(node_watch, "KNOCK_S", 0.05)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from serveconf.cli.plan_view import render_plan
 from serveconf.plan.desired import make_desired
 from serveconf.plan.diff import make_plan
-from serveconf.plan.masks import shown
+from serveconf.plan.fields import shown
 from serveconf.plan.state import DesiredStack, Observed
 from serveconf.reconcile.result import masked
 from serveconf.spec.load import Loaded, load_file

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serveconf.cluster.writes import report_writes
+from serveconf.cluster.ground import report_writes
 from serveconf.code.package import pack, was_written_to
 from serveconf.code.snapshot import take_snapshot
 from serveconf.reconcile.data import MOST_BESIDE, Beside, add_beside, forget_beside, warnings_of

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 
-from serveconf.ingress.templates import Templates
+from serveconf.ingress.operations import Templates
 from serveconf.tracing import Kind, Outlet, chained, new_span, parent_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -1,14 +1,24 @@
-"""Files that hold what nobody means to publish: passwords, keys, tokens. The walk of app_dir leaves them out and names them.
+"""Names of files that the walk of app_dir leaves out, by themselves.
 
-A package lies in the cluster's store and on every node, so that whoever can read those would have them. A line ``!.env`` in
-.serveconfignore says that such a file belongs to the code after all.
+Volatile ones, which a running app or an editor writes, are data and no code: in no package and no version, so that an app with a
+sqlite file and a log beside its modules is looked at, packed and rolled for its code alone. Whatever else an app is seen to write
+below app_dir is its data, too (``ingress.written``). Secret ones hold what nobody means to publish, passwords, keys, tokens: a
+package lies in the cluster's store and on every node. They are named.
+
+A line ``!seed.db``, or ``!.env``, in .serveconfignore says that such a file belongs to the code after all.
 """
 
 from __future__ import annotations
 
 import re
-from fnmatch import translate
+from fnmatch import fnmatchcase, translate
 
+VOLATILE = (
+    *("*.db", "*.db-*", "*.sqlite", "*.sqlite-*", "*.sqlite3", "*.sqlite3-*", "*-wal", "*-shm", "*-journal"),
+    *("*.log", "*.log.*", "*.pid", "*.sock", "*.tmp", "*.temp", "*.bak"),
+    *("*.swp", "*.swo", "*.swx", "*~", ".#*", "#*#", ".DS_Store", ".coverage", ".coverage.*", "nohup.out"),
+    *("*___jb_tmp___", "*___jb_old___", ".goutputstream-*", ".fuse_hidden*", ".nfs*"),
+)
 SECRET_FILES = (
     *(".env", ".env.*", ".envrc", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".pypirc", ".npmrc", ".htpasswd"),
     *(".git-credentials", ".dockercfg", ".vault-token", "*.kdbx"),
@@ -17,10 +27,15 @@ SECRET_FILES = (
 )
 EXAMPLES = (".env.example", ".env.sample", ".env.template", ".env.dist", ".env.schema")
 SECRET_FOLDERS = frozenset({".serveconf", ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker"})
-
 _NAMES = re.compile("|".join(map(translate, SECRET_FILES)))  # one look: a folder may hold 50,000 files
 _MAY_HOLD_A_KEY = (".pem", ".crt", ".cer", ".pk8")  # most hold certificates, which are public
 _KEY = re.compile(rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----", re.MULTILINE)
+
+
+def is_volatile(path: str) -> bool:
+    """Whether a running app or an editor writes files of this name."""
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(name, pattern) for pattern in VOLATILE)
 
 
 def is_secret(path: str) -> bool:
