@@ -168,7 +168,8 @@ class _Pulling:
     def __init__(self, repository: Repository, tell: Callable[[Said], None]) -> None:
         self._repository = repository
         self._tell = tell
-        self._said = ""
+        self._said = ""  # what is wrong
+        self._is_away = False  # … with the repository or the branch; else with what a commit holds
 
     async def until_good(self, interval_s: float) -> None:
         """Look again and again until the files may be read."""
@@ -183,10 +184,11 @@ class _Pulling:
         try:
             commit = await asyncio.to_thread(self._repository.fetch)
         except ServeconfError as error:
+            self._is_away = True
             self._wrong(error)
             return None
-        if self._said:
-            self._said = ""
+        if self._is_away:
+            self._is_away, self._said = False, ""
             self._tell(Said(kind="commit", message="the repository and the branch are there again"))
         return commit
 

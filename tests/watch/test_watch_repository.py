@@ -93,6 +93,9 @@ def test_what_stands_in_the_way_is_told_once_and_passes(origin: Path) -> None:
         git(origin, "branch", "--force", "live")
         watcher.until(lambda: states(watcher)[2:] == ["git_path_missing"], "the file is gone")
         assert not watcher.kinds("gone")
+        watcher.rests(0.6)
+        assert states(watcher)[2:] == ["git_path_missing"]
+        assert watcher.kinds("commit").count(("commit", "the repository and the branch are there again")) == 2
         git(origin, "mv", "deploy/other.yaml", "deploy/serve.yaml")
         commit(origin, {"deploy/web.py": "three"})
         git(origin, "branch", "--force", "live")
