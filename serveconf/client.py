@@ -26,10 +26,11 @@ from serveconf.errors import (
     Unauthorized,
     Unreachable,
 )
-from serveconf.http_calls import Answer, AnswerLost, CallFailed, HttpCalls
+from serveconf.http_calls import Answer, AnswerLate, AnswerLost, CallFailed, HttpCalls
 from serveconf.versions import THIS, Speaker, compare
 
 ANSWER_S = 30.0
+HEALTH_S = 5.0
 GONE_S = 5.0  # for a controller that has had its last word
 LOOK_S = 0.05
 Json = Any  # the shapes are the contract's; admin.models draws them
@@ -55,6 +56,7 @@ class Client:
         self.token = token
         self.speaker = Speaker()  # what it has said of itself at ``healthy``
         self.proved = False  # whether what answers there has shown, at ``healthy``, that it knows the token
+        self.silent = False  # whether something listens there that has not answered, at ``healthy``
         headers = {"authorization": f"Bearer {token}", AUTHOR_HEADER: quote(author(), safe="@")}
         self._http = HttpCalls(f"{self.address}/api/v1", headers, timeout_s=ANSWER_S)
         self._end = weakref.finalize(self, self._http.close)  # a command holds it for as long as it runs
@@ -64,19 +66,30 @@ class Client:
         """Close its connections, as happens when nobody holds it any more."""
         self._end()
 
-    def healthy(self) -> bool:
-        """Whether a serveconf controller answers there. It is not told the token: somebody else may have the port by now."""
+    def healthy(self, patience_s: float = HEALTH_S) -> bool:
+        """Whether a serveconf controller answers there. It is not told the token: somebody else may have the port by now.
+
+        ``patience_s``: with what listens there; where nothing listens that is known sooner.
+        """
         challenge = secrets.token_hex(16)
+        self.silent = False
         try:
-            params = {"challenge": challenge}
-            answer = self._http.call("GET", "/health", params=params, timeout_s=5.0, without="authorization")
+            answer = self._http.call(
+                "GET",
+                "/health",
+                params={"challenge": challenge},
+                timeout_s=patience_s,
+                connect_s=HEALTH_S,
+                without="authorization",
+            )
             said = answer.json() if answer.status == 200 else {}
             self.proved = any(is_proof(str(one), self.token, challenge) for one in said.get("proofs", ()))
             if said.get("service") != "serveconf":
                 return False
             self.speaker = msgspec.convert(said, Speaker)
             return True
-        except (CallFailed, ValueError, AttributeError, TypeError):  # a ValidationError is a ValueError
+        except (CallFailed, ValueError, AttributeError, TypeError) as error:  # a ValidationError is a ValueError
+            self.silent = isinstance(error, AnswerLate)
             return False
 
     def comes_back(self, seconds: float) -> bool:

@@ -60,6 +60,10 @@ class Unreachable(OperatorError):
     code = "unreachable"
 
 
+class Silent(Unreachable):
+    """Something listens where the control API should be, and says nothing: it may be busy, so nobody can say that nothing runs."""
+
+
 class EngineSilent(OperatorError):
     """Ray's GCS does not answer, for so many seconds (None: that is not known yet)."""
 

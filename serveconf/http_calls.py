@@ -25,6 +25,10 @@ class CallFailed(Exception):
     """Nobody answers there, or what answers breaks off or is no HTTP server."""
 
 
+class AnswerLate(CallFailed):
+    """Somebody listens there, and has not answered in time: the request may have been heard."""
+
+
 class AnswerLost(CallFailed):
     """The connection ended before the answer had come: the request may have been heard."""
 
@@ -76,13 +80,22 @@ class HttpCalls:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        connect_s: float | None = None,
         without: str = "",
     ) -> Answer:
-        """One request and its whole answer, of any status; without the header of the name ``without``. Raises CallFailed."""
+        """One request and its whole answer, of any status; without the header of the name ``without``. Raises CallFailed.
+
+        ``connect_s``: how long connecting may take, where that is less than the answer may.
+        """
         headers = {name: value for name, value in {**self.headers, **(headers or {})}.items() if name != without}
         target = self._target(path, params)
-        with self._connection(timeout_s or self._timeout_s) as connection:
+        timeout_s = timeout_s or self._timeout_s
+        with self._connection(connect_s or timeout_s) as connection:
             used = connection.sock is not None
+            if not used:
+                connection.connect()
+            connection.timeout = timeout_s
+            connection.sock.settimeout(timeout_s)
             try:
                 response = _send(connection, method, target, headers, json, content)
             except http.client.RemoteDisconnected:  # it was just being closed, as idle (RFC 9110 §9.2.2)
@@ -117,9 +130,12 @@ class HttpCalls:
         try:
             yield connection
         except (OSError, http.client.HTTPException) as error:
+            is_late = isinstance(error, TimeoutError) and connection.sock is not None
             connection.close()
             lost = isinstance(error, http.client.BadStatusLine | http.client.IncompleteRead | ConnectionResetError)
-            raise (AnswerLost if lost else CallFailed)(str(error) or type(error).__name__) from error
+            raise (AnswerLate if is_late else AnswerLost if lost else CallFailed)(
+                str(error) or type(error).__name__
+            ) from error
         except BaseException:  # Ctrl-C, or whoever reads has gone: half an answer is left on it
             connection.close()
             raise

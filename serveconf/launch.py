@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from serveconf.admin.port import control_port_in_use
-from serveconf.client import Client
+from serveconf.client import ANSWER_S, HEALTH_S, Client
 from serveconf.control_port import DEFAULT_ADDRESS, LOOPBACK, choose_control_place, control_place
-from serveconf.errors import OperatorError, ServeconfError, Unauthorized, Unreachable
+from serveconf.errors import OperatorError, ServeconfError, Silent, Unauthorized, Unreachable
 from serveconf.home import Record, forget_record, home_folder, read_record, write_record
 from serveconf.local_ray import Tell, access_to, is_running, ray_in_reach, start_local_ray, stop_local_ray
 from serveconf.proxy.ports import port_in_use, port_is_free
@@ -41,18 +41,31 @@ def to_stderr(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def find(address: str | None, token: str | None, *, tell: Tell = to_stderr, upgrades: bool = False) -> Client:
+def find(
+    address: str | None,
+    token: str | None,
+    *,
+    tell: Tell = to_stderr,
+    upgrades: bool = False,
+    patience_s: float | None = None,
+) -> Client:
     """The running control API; where it is of another version, that is told once.
 
-    Raises Unreachable where there is none, Unauthorized where its token is not known, OtherVersion where it is too old or
-    too new, unless the caller is about to change that (``upgrades``).
+    Raises Unreachable where there is none, Silent where what listens there does not answer, Unauthorized where its token is not
+    known, OtherVersion where it is too old or too new, unless the caller is about to change that (``upgrades``).
     """
     record = read_record()
     url = address or record.address or DEFAULT_ADDRESS
     known = token or (record.token if url.rstrip("/") == record.address else None)
     client = Client(url, known or "")
-    if not client.healthy():
+    patience_s = ANSWER_S if patience_s is None else patience_s  # as for whatever it is asked next
+    if not client.healthy(patience_s):
         client.close()
+        if client.silent:
+            raise Silent(
+                f"what listens at {url} has not answered within {patience_s:g} s",
+                hint="it is busy, or stopped, or something else; 'serveconf doctor' shows what is there",
+            )
         raise Unreachable(f"no serveconf answers at {url}", hint="'serveconf apply FILE' starts one")
     if known is None:
         raise Unauthorized(f"the token of {url} is not known here", hint="give --token-file or SERVECONF_TOKEN")
@@ -112,7 +125,7 @@ def shut_down(address: str | None, token: str | None, tell: Tell) -> bool:
     record = read_record()
     stopped = False
     try:
-        client = find(address, token, tell=tell, upgrades=True)  # any version ends
+        client = find(address, token, tell=tell, upgrades=True, patience_s=HEALTH_S)  # any version ends
         try:
             client.shutdown()
         except ServeconfError as error:  # a Ray of ours takes it all along

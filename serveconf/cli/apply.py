@@ -25,7 +25,7 @@ from serveconf.cli.common import (
     tell,
     width,
 )
-from serveconf.errors import AuthorError, OperatorError, Unreachable
+from serveconf.errors import AuthorError, OperatorError, Silent, Unreachable
 
 if TYPE_CHECKING:
     from serveconf.client import Client
@@ -94,8 +94,8 @@ def _make_plan(loaded: Loaded) -> tuple[Client | None, Submission, dict[str, Any
 
     try:
         client = find(chosen.address, chosen.token)
-    except Unreachable:
-        if not may_start(chosen.address):
+    except Unreachable as error:
+        if isinstance(error, Silent) or not may_start(chosen.address):
             raise
         from serveconf.offline import plan_offline
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from stage import Stage
 from typer.testing import CliRunner, Result
 
+from serveconf import launch
 from serveconf.cli.main import app
 from serveconf.local_ray import free_port
 
@@ -170,3 +172,18 @@ def test_a_wrong_token_and_nobody_there(run: Run, stage: Stage) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     gone = CliRunner().invoke(app, ["--address", nobody, "--token", "secret", "status"])
     assert gone.exit_code != 0 and nobody in gone.stderr
+
+
+@pytest.mark.parametrize("words", [("plan", "serve.yaml"), ("status",), ("scale", "web", "2")])
+def test_a_controller_that_is_too_busy_to_answer_is_not_taken_for_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Else ``plan`` would show what a first apply does, beside everything that runs."""
+    spec()
+    monkeypatch.setattr(launch, "ANSWER_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = f"http://127.0.0.1:{busy.getsockname()[1]}"
+        told = CliRunner().invoke(app, ["--address", address, "--token", "secret", *words])
+    assert told.exit_code == 1
+    assert f"what listens at {address} has not answered within 0.1 s" in told.stderr
+    assert "first apply" not in told.stderr and told.stdout == ""

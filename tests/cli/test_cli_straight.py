@@ -80,7 +80,8 @@ def test_files_that_lie_beside_the_spec_are_looked_at(stage: Stage, folder: Path
     (folder / "serve.yaml").write_text(SPEC % "/a" + f"http_options: {{{lines}}}\n")
     plain, spelled = (run(stage, folder, "plan", "serve.yaml", *more) for more in ((), ("-o", "text")))
     assert "serve.yaml:4:" in plain.stderr
-    assert (plain.returncode, plain.stderr) == (spelled.returncode, spelled.stderr)
+    assert plain.stderr == spelled.stderr
+    assert plain.returncode == spelled.returncode
 
 
 @pytest.mark.parametrize("then", [None, "name: [\n", "name: other\n"])

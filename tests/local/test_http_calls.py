@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from serveconf.http_calls import Answer, AnswerLost, CallFailed, HttpCalls
+from serveconf.http_calls import Answer, AnswerLate, AnswerLost, CallFailed, HttpCalls
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -95,3 +95,13 @@ def test_what_is_no_whole_answer_is_a_failure_and_the_next_call_stands_for_itsel
 def test_where_nobody_can_answer_it_says_so(address: str) -> None:
     with pytest.raises(CallFailed):
         HttpCalls(address, {}, timeout_s=5).call("GET", "/")
+
+
+def test_what_listens_and_says_nothing_is_late_and_not_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        calls = HttpCalls(f"http://127.0.0.1:{listener.getsockname()[1]}", {}, timeout_s=20)
+        with pytest.raises(AnswerLate):
+            calls.call("GET", "/", timeout_s=0.05, connect_s=20)
+    with pytest.raises(CallFailed) as gone:
+        calls.call("GET", "/", timeout_s=20)
+    assert not isinstance(gone.value, AnswerLate)

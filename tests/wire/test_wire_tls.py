@@ -90,16 +90,21 @@ class Wire:
 
     def __init__(self) -> None:
         self.seen = bytearray()
+        self.pipes: list[asyncio.Task[None]] = []
 
     async def between(self, host: str, port: int) -> tuple[asyncio.Server, int]:
         async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.pipes.append(asyncio.current_task())
             there, back = await asyncio.open_connection(host, port)
 
             async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-                while data := await source.read(65536):
-                    self.seen += data
-                    target.write(data)
-                target.close()
+                try:
+                    while data := await source.read(65536):
+                        self.seen += data
+                        target.write(data)
+                finally:
+                    target.close()
+                    await target.wait_closed()
 
             await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
 
@@ -120,6 +125,7 @@ async def test_nothing_is_to_be_read_on_the_way(ours: NodeTls, files: Path) -> N
         assert (WORD in wire.seen) is readable
         assert wire.seen
         client.close()
+        await asyncio.gather(*wire.pipes)
         between.close()
     await server.close()
 
