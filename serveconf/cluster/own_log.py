@@ -48,7 +48,7 @@ def _read_files(
     logs = []
     reached: dict[str, int] = {}
     for stream, file in files.items():
-        data, reached[stream] = _read(file, None if position is None else position.get(stream, 0))
+        data, reached[stream], reached[f"{stream} file"] = _read(file, position, stream)
         text = data.decode(errors="replace").splitlines()
         text = [line for line in text if not line.startswith(RAY_MARKS)]
         logs.append(list(timed(stream, text if deployment is None else lines_of(deployment, text))))
@@ -65,17 +65,21 @@ def _own_file(descriptor: int) -> Path | None:
         return None
 
 
-def _read(path: Path | None, start: int | None) -> tuple[bytes, int]:
-    """Whole lines from ``start`` (None: from near the end), and where the last of them ends."""
+def _read(path: Path | None, position: Mapping[str, int] | None, stream: str) -> tuple[bytes, int, int]:
+    """Whole lines from the position (None: from near the end), where the last of them ends, and in which file."""
+    start = None if position is None else position.get(stream, 0)
+    before = 0 if position is None else position.get(f"{stream} file", 0)
     try:
         if path is None:
-            return b"", start or 0
+            return b"", start or 0, before
         with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            begin = max(0, size - LARGEST_BYTES) if start is None else start
+            found = os.fstat(file.fileno())
+            if start is not None and (start > found.st_size or before not in (0, found.st_ino)):
+                start = 0  # rotated: another file, or the same begun anew
+            begin = max(0, found.st_size - LARGEST_BYTES) if start is None else start
             file.seek(begin)
             data = file.read(LARGEST_BYTES)
     except OSError:  # no file behind it
-        return b"", start or 0
+        return b"", start or 0, before
     end = data.rfind(b"\n") + 1
-    return data[:end], begin + end
+    return data[:end], begin + end, found.st_ino

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -85,12 +86,18 @@ class WireServer:
         """Listen on a unix socket that only this user may open; a stale one in its place is removed."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        before = os.umask(0o177)
+        sock = socket.socket(socket.AF_UNIX)
         try:
-            listener = await asyncio.get_running_loop().create_unix_server(self._connection, path)
-        finally:
-            os.umask(before)
-        os.chmod(path, 0o600)
+            before = os.umask(0o177)  # of the whole process: nothing is awaited while it holds
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(before)
+            os.chmod(path, 0o600)
+            listener = await asyncio.get_running_loop().create_unix_server(self._connection, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
         self._listeners.append(listener)
 
     async def listen_tcp(self, host: str, port: int = 0, tls: NodeTls | None = None) -> tuple[str, int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
+from serveconf.cluster import own_log
 from serveconf.cluster.logs import KeyFormatter, get_logger, write_logs
 
 
@@ -48,3 +50,35 @@ def test_lines_are_json_when_that_is_asked_for(
         assert (said["message"], said["level"], said["replica"], said["name_"]) == ("a phrase", "warning", "r1", "x")
     else:
         assert line.rstrip().endswith("WARNING serveconf.test a phrase replica=r1 name_=x")
+
+
+@pytest.mark.parametrize("written", ["new\n", "new\nand much more than the old one held\n"])
+@pytest.mark.parametrize("how", ["renamed", "emptied"])
+def test_who_follows_a_log_goes_on_with_the_file_that_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, written: str
+) -> None:
+    file = tmp_path / "worker.out"
+    monkeypatch.setattr(own_log, "_own_file", lambda descriptor: file if descriptor == 1 else None)
+    file.write_text("old one\nold two\n")
+    part = own_log.read_own_log(None, 1)
+    assert part.lines == ("old two",)
+    assert own_log.read_own_log(part.position, 0).lines == ()
+    if how == "renamed":
+        file.rename(tmp_path / "worker.out.1")
+    else:  # in place: what has grown past where we were by then can't be told from what was added
+        written = "new\n"
+    file.write_text(written)
+    part = own_log.read_own_log(part.position, 0)
+    assert part.lines == tuple(written.splitlines())
+    with file.open("a") as more:
+        more.write("later\nhalf a li")
+    assert own_log.read_own_log(part.position, 0).lines == ("later",)
+
+
+def test_a_controller_of_an_older_version_asks_by_a_position_that_names_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "worker.out"
+    monkeypatch.setattr(own_log, "_own_file", lambda descriptor: file if descriptor == 1 else None)
+    file.write_text("one\ntwo\n")
+    assert own_log.read_own_log({"out": 4, "err": 0}, 0).lines == ("two",)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
 from world import World, request
 
-from serveconf.errors import CodeFailed, Conflict
+from serveconf.errors import CodeFailed, Conflict, OperatorError
 from serveconf.plan.state import ReplicaPhase
 from serveconf.reconcile.operations import Operation
 from serveconf.reconcile.ports import NodeState, TargetReport
@@ -216,6 +217,28 @@ async def test_user_config_is_handed_over_without_a_restart(world: World) -> Non
     assert [a["cost"] for a in result["actions"]] == ["reconfigure"]
     assert world.replicas() == before
     assert ("reconfigure", before[0]) in world.cluster.log
+
+
+async def test_a_replica_that_can_not_be_told_its_user_config_is_told_again_later_and_later(world: World) -> None:
+    """Not as fast as the loop turns: each failure wakes the loop itself."""
+    await world.apply({**A, "user_config": {"x": 1}})
+    asked: Counter[str] = Counter()
+
+    async def reconfigure(replica_id: str, user_config: object, config_hash: str) -> None:
+        asked[replica_id] += 1
+        raise OperatorError("out of reach", code="no_answer")
+
+    real, world.cluster.reconfigure = world.cluster.reconfigure, reconfigure  # type: ignore[method-assign]
+    operation = world.plane.apply(request({**A, "user_config": {"x": 2}}))
+    for _ in range(60):
+        world.clock.advance(0.5)
+        await world.look()
+    assert operation.result is None
+    assert len(asked) == 2
+    assert all(3 <= times <= 7 for times in asked.values()), asked
+    world.cluster.reconfigure = real  # type: ignore[method-assign]
+    world.clock.advance(40)
+    assert (await world.run(operation))["outcome"] == "applied"
 
 
 async def test_refused_user_config_keeps_the_old_one(world: World) -> None:

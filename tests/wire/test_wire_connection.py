@@ -42,6 +42,28 @@ async def test_the_unix_socket_is_its_owners_alone_and_replaces_a_stale_one() ->
 
 
 @in_loop
+async def test_what_others_write_while_a_socket_is_made_has_the_modes_that_it_always_has(tmp_path: Path) -> None:
+    """The umask is the process's: user code that starts beside would find it, where anything were awaited under it."""
+    os.umask(usual := os.umask(0))
+    found = []
+
+    async def look() -> None:
+        while True:
+            os.umask(now := os.umask(0o077))
+            found.append(now)
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    await asyncio.sleep(0)
+    server = WireServer(ok, secret=SECRET, max_ongoing=1)
+    await server.listen_unix(str(tmp_path / "r.sock"))
+    looking.cancel()
+    await server.close()
+    assert len(found) > 1
+    assert set(found) == {usual}
+
+
+@in_loop
 async def test_requests_pass_over_tcp_too() -> None:
     server = WireServer(ok, secret=SECRET, max_ongoing=1)
     host, port = await server.listen_tcp("127.0.0.1")
