@@ -19,10 +19,20 @@ SHOWN_DATA = 20
 _RESTARTS = ("heal", "replace")
 
 
+def find_stack(status: dict[str, Any], stack: str) -> dict[str, Any]:
+    """That stack of a status. Raises NotFound."""
+    found: dict[str, Any] | None = next((one for one in status["stacks"] if one["name"] == stack), None)
+    if found is None:
+        names = ", ".join(one["name"] for one in status["stacks"])
+        raise NotFound(
+            f"there is no stack '{stack}'", hint=f"its stacks: {names}" if names else "nothing has been applied yet"
+        )
+    return found
+
+
 def look_at_deployment(client: Client, stack: str, name: str) -> dict[str, Any]:
     """Its part of the status, what its spec says, and the events and restarts of the last hour. Raises NotFound."""
-    status = client.status()
-    found = next(one for one in status["stacks"] if one["name"] == stack)
+    found = find_stack(client.status(), stack)
     here = next((one for one in found["deployments"] if one["name"] == name), None)
     if here is None:
         names = ", ".join(one["name"] for one in found["deployments"]) or "none"

@@ -34,6 +34,7 @@ def render_revision(revision: dict[str, Any]) -> str:
     lines = [
         f"{key}: {revision.get(key, '')}"
         for key in ("revision", "stack", "time", "author", "token", "source", "commit", "outcome")
+        if revision.get(key) or key == "source"
     ]
     lines += [f"  {a['action']} {a['deployment'] or 'http'}: {a['reason']}" for a in revision["actions"]]
     if revision["failure"]:

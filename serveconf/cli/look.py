@@ -88,7 +88,9 @@ def _looked_at(client: Client, deployment: str | None, stack: str | None) -> tup
 
         found: dict[str, Any] = client.status()
         if stack is not None:
-            found["stacks"] = [one for one in found["stacks"] if one["name"] == stack]
+            from serveconf.cli.deployment_view import find_stack
+
+            found["stacks"] = [find_stack(found, stack)]
         return found, render_status(found, color=colors())
     from serveconf.cli.deployment_view import look_at_deployment, render_deployment
 
@@ -123,6 +125,8 @@ def routes(test: TestOption = None, header: HeaderOption = None, output: OutputO
 
     if header and test is None:
         raise typer.BadParameter("a header belongs to --test")
+    if nameless := [one for one in header or () if ":" not in one.strip()[1:]]:
+        raise typer.BadParameter(f"'{nameless[0]}' is no header: write 'NAME: VALUE'")
     with errors_shown(output):
         client = find(chosen.address, chosen.token)
         if test is not None:
