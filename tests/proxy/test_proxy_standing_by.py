@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,11 +14,15 @@ import pytest
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.proxy import Proxy
 from serveconf.cluster.settings import ClusterSettings
+from serveconf.plan.state import Phase
 from serveconf.reconcile.ports import ProxyOrder
-from serveconf.routing import Generation, encode
+from serveconf.routing import Generation, ReplicaAddress, Route, encode
 from serveconf.testing import MemoryStore
+from serveconf.wire import WireServer
 
 pytestmark = pytest.mark.anyio
+
+SECRET = b"s" * 32
 
 
 class Pair:
@@ -51,10 +56,7 @@ class Pair:
 @pytest.fixture
 async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
     monkeypatch.setattr("serveconf.cluster.proxy.node_folder", lambda _cluster: tmp_path)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    made = Pair(port)
+    made = Pair(free_port())
     for proxy in (made.first, made.second):
         await proxy.run()
         await proxy.stage(encode(Generation(number=1)))
@@ -98,3 +100,50 @@ async def test_one_that_serves_beside_the_other_goes_on_when_that_one_ends(pair:
     await pair.second.drain(5)
     with pytest.raises(httpx.ConnectError):
         await pair.answers()
+
+
+async def test_one_that_comes_back_listens_although_a_replica_of_the_stored_table_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It connects behind: what lives is served at once, and nobody has had to tell it anything."""
+    monkeypatch.setattr("serveconf.cluster.proxy.node_folder", lambda _cluster: tmp_path)
+    alive = WireServer(hello, secret=SECRET, max_ongoing=10)
+    await alive.listen_unix(str(tmp_path / "alive"))
+    store = MemoryStore()
+    routes = tuple(
+        Route(
+            prefix=f"/{name}",
+            stack="s",
+            deployment=name,
+            replicas=(ReplicaAddress(id=name, node_id="n", uds=str(tmp_path / name)),),
+        )
+        for name in ("alive", "dead")
+    )
+    await store.put("generation", encode(Generation(number=7, routes=routes)))
+    order = ProxyOrder(id="0", node_id="n", index=0, host="127.0.0.1", port=free_port(), listener="l")
+    surroundings = Surroundings(store=store, node_id="n", node_ip="127.0.0.1", restarted=True)
+    proxy = Proxy(order, ClusterSettings(cluster_id="comes-back", secret=SECRET), True, surroundings)
+    await proxy.run()
+    state = await proxy.describe()
+    assert (state.phase, state.generation, state.message) == (Phase.READY, 7, "")
+    async with httpx.AsyncClient(trust_env=False, timeout=10, base_url=f"http://{state.address}") as client:
+        assert (await client.get("/alive")).text == "hello"
+        assert (await client.get("/-/healthz")).status_code == 200
+        waiting = asyncio.create_task(client.get("/dead"))
+        late = WireServer(hello, secret=SECRET, max_ongoing=10)
+        await late.listen_unix(str(tmp_path / "dead"))  # it was only away
+        assert (await waiting).text == "hello"
+    await proxy.drain(0)
+    await alive.close()
+    await late.close()
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
