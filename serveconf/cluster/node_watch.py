@@ -11,8 +11,9 @@ import contextlib
 import errno
 import select
 import socket
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,6 +25,7 @@ from serveconf.reconcile.ports import NodeState
 NODES_PERIOD_S = 0.3  # between two looks, each of which takes a second
 log = get_logger("cluster")
 KNOCK_S = 1.2  # longer than the kernel takes to send a lost packet again
+LISTEN_S = 0.1
 MISSES = 2  # silences in a row; a refusal is as good
 
 
@@ -110,13 +112,26 @@ class Reach:
             return self._lost
         knocks = {node.id: knock(node.ip, node.port) for node in others}
         try:
-            await asyncio.sleep(KNOCK_S)
-            answers = {node_id: answer_to(sock) for node_id, sock in knocks.items()}
+            self._lost = self._judged(await self._answers(knocks))
         finally:
             for sock in knocks.values():
                 sock.close()
-        self._lost = self._judged(answers)
         return self._lost
+
+    async def _answers(self, knocks: Mapping[str, socket.socket]) -> dict[str, Answer]:
+        """What has come back after a while; sooner where everybody has answered, and somebody has refused who had not before."""
+        answers = dict.fromkeys(knocks, Answer.SILENT)
+        deadline = time.monotonic() + KNOCK_S
+        is_over = False
+        while not is_over:
+            left = deadline - time.monotonic()
+            await asyncio.sleep(max(0.0, min(LISTEN_S, left)))
+            answers = {n: answer_to(knocks[n]) if a is Answer.SILENT else a for n, a in answers.items()}
+            is_over = left <= LISTEN_S or (Answer.SILENT not in answers.values() and self._is_news(answers))
+        return answers
+
+    def _is_news(self, answers: Mapping[str, Answer]) -> bool:
+        return any(answer is Answer.REFUSED and node_id not in self._lost for node_id, answer in answers.items())
 
     def _judged(self, answers: dict[str, Answer]) -> frozenset[str]:
         if len(answers) > 1 and all(answer is Answer.SILENT for answer in answers.values()):
@@ -148,7 +163,7 @@ def knock(host: str, port: int) -> socket.socket:
 
 
 def answer_to(sock: socket.socket) -> Answer:
-    """What has become of it by now. Asked late it says the same: no timer of ours is in it."""
+    """What has become of it by now. Asked late it says the same: no timer of ours is in it. Who has refused says so once."""
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     if not poll.poll(0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 
@@ -57,6 +58,16 @@ async def test_a_node_is_lost_at_the_first_refusal_and_found_at_the_first_answer
     look, gone = Reach(), closed()
     assert await look.look([node("a", gone), node("b", busy)]) == {"a"}
     assert await look.look([node("a", busy), node("b", busy)]) == frozenset()
+
+
+async def test_a_refusal_is_told_at_once_and_once(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_watch, "KNOCK_S", 3600)
+    look, there = Reach(), [node("a", closed()), node("b", busy)]
+    async with asyncio.timeout(60):
+        assert await look.look(there) == {"a"}
+    with pytest.raises(TimeoutError):  # nothing new: it takes its time
+        async with asyncio.timeout(0.5):
+            await look.look(there)
 
 
 async def test_silence_of_one_is_its_own(busy: int, silent: int) -> None:

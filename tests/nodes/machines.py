@@ -160,8 +160,15 @@ class Node:
         tell = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print(*("
         tell += "n['NodeID'] for n in ray.nodes() if n['Alive'] and n['NodeManagerAddress'] == sys.argv[2]))"
         command = self._machines.head.inside([sys.executable, "-c", tell, self._machines.gcs, self.ip])
-        done = subprocess.run(command, env=self._machines.head.env, check=True, capture_output=True, text=True)
-        return done.stdout.split()[-1]
+        found: list[str] = []
+
+        def is_alone() -> bool:  # one that has died is taken for alive for a while
+            done = subprocess.run(command, env=self._machines.head.env, check=True, capture_output=True, text=True)
+            found[:] = done.stdout.split()
+            return len(found) == 1
+
+        until(is_alone, "Ray knows one node there", 60)
+        return found[0]
 
     def die(self) -> None:
         """Everything on this node ends at once, without a word."""
