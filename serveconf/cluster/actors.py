@@ -17,6 +17,7 @@ from serveconf.background import Tasks, keep
 from serveconf.cluster.engine import Away, Engine, Gone, Refused, Silent
 from serveconf.cluster.handle import ANSWER_S, Handle
 from serveconf.cluster.logs import get_logger
+from serveconf.cluster.lost_nodes import NODE_LOST, end_adrift, find_again, is_adrift, lose
 from serveconf.cluster.node_watch import NodeWatch
 from serveconf.cluster.orders import Orders, kind_of_order, place_of_order, replica_care
 from serveconf.cluster.own_log import read_log_of, read_own_log
@@ -47,7 +48,6 @@ log = get_logger("cluster")
 
 Handles = list[Handle[ReplicaState]]
 
-NODE_LOST = "its node is out of reach"
 LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minute
 REPLICA_ANSWER_S = 1.0  # with figures: one whose loop the user's code blocks is left out
 
@@ -82,7 +82,9 @@ class ActorCluster:
         if self._observed is None:
             self._observed = Observed(
                 replicas=tuple(handle.state for handle in self._replicas.handles.values()),
-                proxies=tuple(handle.state for handle in self._proxies.handles.values()),
+                proxies=tuple(
+                    h.state for h in self._proxies.handles.values() if not is_adrift(h.state, self._watch.lost)
+                ),
                 standbys=tuple(handle.state for handle in self._standbys.handles.values()),
             )
         return self._observed
@@ -123,27 +125,22 @@ class ActorCluster:
         while True:
             seen = await self._watch.look_again()
             self._free_nodes = None
-            self._lose_what_is_lost()
+            lose((*self._replicas.handles.values(), *self._standbys.handles.values()), self._watch.lost)
+            lose(self._proxies.handles.values(), self._watch.lost)
+            find_again(self._proxies.handles.values(), {node.id for node in self._watch.nodes})
             self._unplaced.give_room(self._watch.nodes, self.nodes())
             if seen.came_back:  # what was given up there must not live on
                 await self.refresh()
             if seen.changed:
                 self._has_changed()
 
-    def _lose_what_is_lost(self) -> None:
-        """Nobody waits for the engine to say that what ran on a lost node is dead."""
-        handles: list[Handle[Any]] = [
-            *self._replicas.handles.values(),
-            *self._proxies.handles.values(),
-            *self._standbys.handles.values(),
-        ]
-        for handle in handles:
-            if handle.state.node_id in self._watch.lost and handle.state.message != NODE_LOST:
-                handle.lose(NODE_LOST)
+    async def end_what_is_adrift(self) -> None:
+        """The proxies of nodes that are out of reach end, as soon as they are reached."""
+        await end_adrift(self._proxies.handles.values(), self._watch.lost)
 
     def _drain_s(self, handle: Handle[Any], drain_s: float) -> float:
         """Nothing that is out of reach finishes anything."""
-        return 0.0 if handle.state.node_id in self._watch.lost else drain_s
+        return 0.0 if handle.state.node_id in self._watch.lost or handle.state.message == NODE_LOST else drain_s
 
     async def _adopt(self, name: str, serving: Collection[str]) -> None:
         if not name.startswith((REPLICA_PREFIX, PROXY_PREFIX, STANDBY_PREFIX)):

@@ -209,6 +209,8 @@ class Controller:
     async def _shutdown(self, plane: ControlPlane) -> None:
         """Stop everything, forget everything, then end this process."""
         await plane.stop_everything()
+        if self._cluster is not None:
+            await self._cluster.end_what_is_adrift()
         await self._writers.close()
         identity = await self._identity()
         for key in await self._store.keys(""):

@@ -135,6 +135,11 @@ class Handle(Generic[S]):
             self._task = None
             self._become(replace(self.state, phase=Phase.UNHEALTHY, message=why))
 
+    def find_again(self) -> None:
+        """Its node is reached again, and nobody has ended it meanwhile: it is watched anew."""
+        if self._task is None and self.state.phase is Phase.UNHEALTHY:
+            self._task = asyncio.create_task(self._live())
+
     async def take_back(self) -> bool:
         """Have it serve on, where it was well when its drain began and the drain has closed nothing yet; asked once."""
         if self.state.phase is not Phase.DRAINING or not self._may_return:

@@ -33,7 +33,9 @@ MISSES = 2  # silences in a row; a refusal is as good
 class Seen:
     """What is new at a look."""
 
-    changed: bool  # a node has come, gone, or begun to drain
+    changed: (
+        bool  # a node has come, gone, or begun to drain, or one that was out of reach has been given up by the engine
+    )
     came_back: bool  # one that was out of reach is reached again
 
 
@@ -62,7 +64,7 @@ class NodeWatch:
         was_lost, self.lost = self.lost, await self._reach.look(nodes)
         self._take(nodes)
         return Seen(
-            changed=self._standing() != before,
+            changed=self._standing() != before or self.lost != was_lost,
             came_back=bool({node.id for node in self.nodes} & was_lost),
         )
 

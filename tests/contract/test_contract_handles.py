@@ -554,3 +554,69 @@ async def test_replicas_of_one_deployment_are_spread_over_the_nodes_that_have_ro
     for number in range(4):
         await replica_number(lab, number)
     assert sorted(r.node_id for r in lab.cluster.observe().replicas) == sorted([head.id, "second"] * 2)
+
+
+async def test_a_proxy_whose_node_is_cut_off_is_neither_shown_nor_ended_and_is_there_again_with_it(
+    lab: FakeEngineLab, monkeypatch: Any
+) -> None:
+    from msgspec.structs import replace
+
+    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
+    cut: set[str] = set()
+
+    async def look(self: Any, nodes: Any) -> frozenset[str]:
+        await asyncio.sleep(0)
+        return frozenset(cut)
+
+    monkeypatch.setattr(node_watch.Reach, "look", look)
+    (head,) = lab.fake.live_nodes
+    lab.fake.live_nodes = (replace(head, id="head"), replace(head, is_head=False))
+    await lab.cluster.refresh()
+    order = replace(lab.proxy_order(), node_id=head.id)
+    await lab.cluster.start_proxy(order)
+    await lab.until(lambda: lab.phase(order.id) == "Ready")
+    following = asyncio.create_task(lab.actors.keep_nodes_fresh())
+    for _ in range(2):
+        cut.add(head.id)
+        await lab.until(lambda: lab.proxy(order.id) is None and len(lab.cluster.nodes()) == 1)
+        cut.clear()
+        await lab.until(lambda: lab.phase(order.id) == "Ready")
+    actor = lab.fake.actors[PROXY_PREFIX + order.id]
+    assert not actor.why_dead
+    assert getattr(lab.proxy(order.id), "pid", None) == 1  # the very same
+
+    cut.add(head.id)
+    await lab.until(lambda: lab.proxy(order.id) is None)
+    await lab.actors.end_what_is_adrift()  # the cluster ends while its node is out of reach
+    assert actor.why_dead
+    following.cancel()
+
+
+async def test_a_proxy_whose_node_the_engine_gives_up_is_shown_to_be_cleared_away(
+    lab: FakeEngineLab, monkeypatch: Any
+) -> None:
+    from msgspec.structs import replace
+
+    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
+    cut: set[str] = set()
+
+    async def look(self: Any, nodes: Any) -> frozenset[str]:
+        await asyncio.sleep(0)
+        return frozenset(cut & {node.id for node in nodes})
+
+    monkeypatch.setattr(node_watch.Reach, "look", look)
+    (head,) = lab.fake.live_nodes
+    lab.fake.live_nodes = (replace(head, id="head"), replace(head, is_head=False))
+    await lab.cluster.refresh()
+    order = replace(lab.proxy_order(), node_id=head.id)
+    await lab.cluster.start_proxy(order)
+    await lab.until(lambda: lab.phase(order.id) == "Ready")
+    following = asyncio.create_task(lab.actors.keep_nodes_fresh())
+    cut.add(head.id)
+    await lab.until(lambda: lab.proxy(order.id) is None)
+    lab.fake.live_nodes = lab.fake.live_nodes[:1]
+    await lab.until(lambda: lab.phase(order.id) == "Unhealthy")
+    await lab.cluster.stop_proxy(order.id, drain_s=3600)
+    await lab.until(lambda: lab.proxy(order.id) is None)
+    assert PROXY_PREFIX + order.id not in lab.fake.actors
+    following.cancel()
