@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import json
 import secrets
 import socket
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import msgspec
-
-from serveconf.backup_file import Backup, SavedStack
 from serveconf.credentials import AUTHOR_HEADER, is_proof
 from serveconf.errors import (
     AuthorError,
@@ -28,6 +26,9 @@ from serveconf.errors import (
 )
 from serveconf.http_calls import Answer, AnswerLate, AnswerLost, CallFailed, HttpCalls
 from serveconf.versions import THIS, Speaker, compare
+
+if TYPE_CHECKING:
+    from serveconf.backup_file import Backup, SavedStack
 
 ANSWER_S = 30.0
 HEALTH_S = 5.0
@@ -86,9 +87,9 @@ class Client:
             self.proved = any(is_proof(str(one), self.token, challenge) for one in said.get("proofs", ()))
             if said.get("service") != "serveconf":
                 return False
-            self.speaker = msgspec.convert(said, Speaker)
+            self.speaker = Speaker.of(said)
             return True
-        except (CallFailed, ValueError, AttributeError, TypeError) as error:  # a ValidationError is a ValueError
+        except (CallFailed, ValueError, AttributeError, TypeError) as error:
             self.silent = isinstance(error, AnswerLate)
             return False
 
@@ -203,11 +204,11 @@ class Client:
             if name == "event":
                 kind = value
             elif name == "data":
-                yield kind, msgspec.json.decode(value)
+                yield kind, json.loads(value)
 
     def _lines(self, path: str, **options: Any) -> Iterator[dict[str, Any]]:
         """An answer of one JSON object a line."""
-        return (msgspec.json.decode(line) for line in self._texts(path, **options))
+        return (json.loads(line) for line in self._texts(path, **options))
 
     def _texts(self, path: str, **options: Any) -> Iterator[str]:
         """The lines of an answer, as they come."""
@@ -247,6 +248,10 @@ class Client:
 
     def backup(self) -> Backup:
         """All stacks with their revisions and code."""
+        import msgspec  # what only looks or applies does without
+
+        from serveconf.backup_file import Backup
+
         try:
             answer = self._http.call("POST", "/backup", timeout_s=CODE_S)
         except CallFailed as error:
@@ -257,6 +262,8 @@ class Client:
 
     def restore(self, saved: SavedStack, *, replaces: bool) -> str:
         """Begin to serve what a backup says of a stack; returns the operation's id."""
+        import msgspec
+
         body, params = msgspec.msgpack.encode(saved), {"replace": replaces}
         path = f"/stacks/{saved.name}/restore"
         return str(self._json("POST", path, content=body, params=params, timeout_s=CODE_S)["operation"])

@@ -5,14 +5,17 @@ One file, ``$SERVECONF_HOME/cluster.json`` (default ``~/.serveconf``), readable 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from serveconf.private import home_path, write_private
 
 
-class LocalRay(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class LocalRay:
     """The Ray that serveconf started: everything in the session of process ``pid`` is its own.
 
     ``started`` and ``mark`` tell that session from one that has its number later (``processes``).
@@ -24,7 +27,8 @@ class LocalRay(msgspec.Struct, frozen=True, kw_only=True):
     mark: str = ""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Record:
     """One cluster. ``ray`` is None where Ray was there before."""
 
     address: str = ""
@@ -42,14 +46,37 @@ def home_folder() -> Path:
 def read_record() -> Record:
     """What was remembered; an empty record where there is none or it can't be read."""
     try:
-        return msgspec.json.decode((home_folder() / "cluster.json").read_bytes(), type=Record)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return _record(json.loads((home_folder() / "cluster.json").read_bytes()))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return Record()
+
+
+def _record(said: Mapping[str, Any]) -> Record:
+    """Raises what anything but such a record makes of it."""
+    ray = said.get("ray")
+    return Record(
+        address=_text(said.get("address", "")),
+        token=_text(said.get("token", "")),
+        ray=LocalRay(
+            pid=int(ray["pid"]),
+            address=_text(ray["address"]),
+            started=float(ray.get("started", 0.0)),
+            mark=_text(ray.get("mark", "")),
+        )
+        if ray is not None
+        else None,
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
 
 
 def write_record(record: Record) -> None:
     """Remember it."""
-    write_private(home_folder() / "cluster.json", msgspec.json.encode(record))
+    write_private(home_folder() / "cluster.json", json.dumps(asdict(record)).encode())
 
 
 def forget_record() -> None:

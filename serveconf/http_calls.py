@@ -1,23 +1,24 @@
 """Requests to one HTTP server over connections that are kept: what the control API's client speaks with.
 
-On ``http.client`` and nothing more: a command asks a few times and ends, and a whole HTTP library takes longer to import than
-that. Proxies that the environment names for the web are not used, redirects not followed.
+No HTTP library is behind it: a command asks a few times and ends, and to import one takes longer than that. Proxies that the
+environment names for the web are not used, redirects not followed.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import select
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-READ_BYTES = 65_536
+from serveconf.http_connection import Broken, Connection, Incoming
+
+if TYPE_CHECKING:
+    import ssl
+
 _IN_PATHS = "/:@!$&'()*+,;=~"  # RFC 3986 §3.3
 
 
@@ -63,7 +64,7 @@ class HttpCalls:
         self.headers = dict(headers)
         self._url = urlsplit(address)
         self._timeout_s = timeout_s
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[Connection] = []
 
     def close(self) -> None:
         """Close the connections that are idle."""
@@ -88,82 +89,91 @@ class HttpCalls:
         ``connect_s``: how long connecting may take, where that is less than the answer may.
         """
         headers = {name: value for name, value in {**self.headers, **(headers or {})}.items() if name != without}
-        target = self._target(path, params)
-        timeout_s = timeout_s or self._timeout_s
-        with self._connection(connect_s or timeout_s) as connection:
-            used = connection.sock is not None
-            if not used:
-                connection.connect()
-            connection.timeout = timeout_s
-            connection.sock.settimeout(timeout_s)
-            try:
-                response = _send(connection, method, target, headers, json, content)
-            except http.client.RemoteDisconnected:  # it was just being closed, as idle (RFC 9110 §9.2.2)
-                if not used or method != "GET":
-                    raise
-                response = _send(connection, method, target, headers, json, content)
-            return Answer(status=response.status, content=response.read())
+        request = self._request(method, self._target(path, params), headers, json, content)
+        limit_s = timeout_s or self._timeout_s
+        with self._connection() as connection:
+            used = connection.is_open
+            answer = connection.ask(request, limit_s=limit_s, connect_s=connect_s)
+            if answer is None and used and method == "GET":  # it was just being closed, as idle (RFC 9110 §9.2.2)
+                connection.close()
+                answer = connection.ask(request, limit_s=limit_s, connect_s=connect_s)
+            if answer is None:
+                raise Broken("the connection was closed without an answer")
+            return Answer(status=answer.status, content=b"".join(answer.pieces()))
 
     @contextmanager
     def stream(
         self, method: str, path: str, *, params: Mapping[str, Any] | None = None
     ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
         """The lines of an answer as they come, however long they take; of an error, its body and no line. Raises CallFailed."""
-        with self._connection(self._timeout_s, kept=False) as connection:
-            connection.connect()
-            connection.sock.settimeout(None)
-            response = _send(connection, method, self._target(path, params), self.headers, None, None)
-            content = b"" if response.status == 200 else response.read()
-            yield Answer(status=response.status, content=content), _lines(response)
+        request = self._request(method, self._target(path, params), self.headers, None, None)
+        with self._connection(kept=False) as connection:
+            answer = connection.ask(request, limit_s=self._timeout_s, patient=True)
+            if answer is None:
+                raise Broken("the connection was closed without an answer")
+            content = b"" if answer.status == 200 else b"".join(answer.pieces())
+            yield Answer(status=answer.status, content=content), _lines(answer)
+
+    def _request(self, method: str, target: str, headers: Mapping[str, str], data: Any, content: bytes | None) -> bytes:
+        """The whole request. Raises CallFailed where a header can't be one."""
+        if data is not None:
+            content = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+            headers = {**headers, "content-type": "application/json"}
+        if content is not None or method in ("POST", "PUT"):
+            headers = {**headers, "content-length": str(len(content or b""))}
+        rows = [f"{method} {target} HTTP/1.1", f"host: {self._url.netloc.rpartition('@')[2]}"]
+        rows += [f"{name}: {value}" for name, value in headers.items()]
+        if any("\r" in row or "\n" in row for row in rows):
+            raise CallFailed("a header holds the end of a line")
+        try:
+            return ("\r\n".join(rows) + "\r\n\r\n").encode("latin-1") + (content or b"")
+        except UnicodeEncodeError as error:
+            raise CallFailed(f"a header holds what can be in none: {error.object[error.start : error.end]}") from error
 
     def _target(self, path: str, params: Mapping[str, Any] | None) -> str:
         query = urlencode({name: _plain(value) for name, value in (params or {}).items()}, doseq=True)
         return f"{self._url.path}{quote(path, safe=_IN_PATHS)}{'?' if query else ''}{query}"
 
     @contextmanager
-    def _connection(self, timeout_s: float, *, kept: bool = True) -> Iterator[http.client.HTTPConnection]:
+    def _connection(self, *, kept: bool = True) -> Iterator[Connection]:
         """An idle one or a new one; one on which anything has gone wrong is not used again."""
         connection = self._take() if kept else self._open()
-        connection.timeout = timeout_s
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_s)
         try:
             yield connection
-        except (OSError, http.client.HTTPException) as error:
-            is_late = isinstance(error, TimeoutError) and connection.sock is not None
+        except (OSError, Broken) as error:
+            late = isinstance(error, TimeoutError) and connection.is_open
             connection.close()
-            lost = isinstance(error, http.client.BadStatusLine | http.client.IncompleteRead | ConnectionResetError)
-            raise (AnswerLate if is_late else AnswerLost if lost else CallFailed)(
-                str(error) or type(error).__name__
-            ) from error
+            lost = not isinstance(error, OSError) or isinstance(error, ConnectionResetError)
+            kind = AnswerLate if late else AnswerLost if lost else CallFailed
+            raise kind(str(error) or type(error).__name__) from error
         except BaseException:  # Ctrl-C, or whoever reads has gone: half an answer is left on it
             connection.close()
             raise
-        if kept:
+        if kept and connection.may_be_kept:
             self._idle.append(connection)
         else:
             connection.close()
 
-    def _take(self) -> http.client.HTTPConnection:
+    def _take(self) -> Connection:
         while (connection := self._pop()) is not None:
-            if connection.sock is None or not _has_ended(connection):
+            if not connection.has_ended():
                 return connection
             connection.close()
         return self._open()
 
-    def _pop(self) -> http.client.HTTPConnection | None:
+    def _pop(self) -> Connection | None:
         """In one step: another thread may take the last one."""
         try:
             return self._idle.pop()
         except IndexError:
             return None
 
-    def _open(self) -> http.client.HTTPConnection:
+    def _open(self) -> Connection:
         match self._url.scheme, self._url.hostname:
             case "https", str(host):
-                return http.client.HTTPSConnection(host, self._url.port or 443, context=self._authorities)
+                return Connection(host, self._url.port or 443, self._authorities)
             case "http", str(host):
-                return http.client.HTTPConnection(host, self._url.port or 80)
+                return Connection(host, self._url.port or 80, None)
         raise CallFailed("the address is none that begins with http:// or https://")
 
     @cached_property
@@ -174,40 +184,13 @@ class HttpCalls:
         return httpx.create_ssl_context(trust_env=False)
 
 
-def _send(
-    connection: http.client.HTTPConnection,
-    method: str,
-    target: str,
-    headers: Mapping[str, str],
-    data: Any,
-    content: bytes | None,
-) -> http.client.HTTPResponse:
-    if data is not None:
-        content = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-        headers = {**headers, "content-type": "application/json"}
-    try:
-        connection.request(method, target, body=content, headers=dict(headers))
-    except (BrokenPipeError, ConnectionResetError):  # who refuses a large body may answer without reading it
-        if connection.sock is None:
-            raise
-    return connection.getresponse()
-
-
-def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """By ``read1``: iterating the response would take one that breaks off for one that ends."""
+def _lines(answer: Incoming) -> Iterator[bytes]:
     rest = b""
-    while piece := response.read1(READ_BYTES):
+    for piece in answer.pieces():
         *whole, rest = (rest + piece).split(b"\n")
         yield from whole
     if rest:
         yield rest
-
-
-def _has_ended(connection: http.client.HTTPConnection) -> bool:
-    """Whether the server has closed a connection on which nothing is asked: then it can be read."""
-    poll = select.poll()
-    poll.register(connection.sock, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _plain(value: Any) -> Any:

@@ -17,10 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-
-from msgspec.structs import replace
 
 from serveconf.disk import told_when_full
 from serveconf.errors import OperatorError

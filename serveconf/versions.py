@@ -6,8 +6,9 @@ The controller says its versions at ``/health``, which every command asks anyway
 from __future__ import annotations
 
 import re
-
-import msgspec
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from serveconf import __version__
 from serveconf.errors import OperatorError
@@ -16,7 +17,8 @@ API = 1  # of the control API: one more where a command or a controller of the n
 OLDEST_API = 0  # the oldest that is still understood: one version back, at least
 
 
-class Speaker(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Speaker:
     """What one end runs and speaks. The defaults: a controller from before versions were told."""
 
     version: str = ""
@@ -25,6 +27,16 @@ class Speaker(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"serveconf {self.version}" if self.version else "an older serveconf"
+
+    @staticmethod
+    def of(said: Mapping[str, Any]) -> Speaker:
+        """From what it said; what is of another type than it should be was not said."""
+        version, api, oldest = (said.get(key) for key in ("version", "api", "oldest_api"))
+        return Speaker(
+            version=version if isinstance(version, str) else "",
+            api=api if isinstance(api, int) else 0,
+            oldest_api=oldest if isinstance(oldest, int) else 0,
+        )
 
 
 THIS = Speaker(version=__version__, api=API, oldest_api=OLDEST_API)

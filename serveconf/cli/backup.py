@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from serveconf.cli.apply import exit_code_of, watch_apply
-from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
+from serveconf.cli.applying import exit_code_of, watch_apply
+from serveconf.cli.common import Output, chosen, errors_shown, print_json, tell
+from serveconf.cli.options import OutputOption
 from serveconf.errors import Conflict, NotFound, OperatorError
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The file.", show_default=False)]

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from serveconf.cli.apply import finish, watch_apply
-from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
-from serveconf.cli.look import StackOption, stack_meant
+from serveconf.cli.applying import finish, watch_apply
+from serveconf.cli.common import Output, chosen, errors_shown, print_json, tell
+from serveconf.cli.looking import stack_meant
+from serveconf.cli.options import OutputOption, StackOption
 from serveconf.errors import AuthorError
 
 LOOK_S = 0.2

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import typer
-
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_COLORS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}  # ECMA-48 §8.3.117
 _LEAST_ROOM = 24  # columns; a text that would have less of them hangs further to the left
 
 
@@ -64,7 +63,8 @@ def paint(text: str, color: str | None = None, *, bold: bool = False, dim: bool 
     """``text`` in colour, where colours are ``on``."""
     if not on or not text or not (color or bold or dim):
         return text
-    return typer.style(text, fg=color, bold=bold or None, dim=dim or None)
+    codes = (*((_COLORS[color],) if color else ()), *((1,) if bold else ()), *((2,) if dim else ()))
+    return "".join(f"\x1b[{code}m" for code in codes) + text + "\x1b[0m"
 
 
 def visible(text: str) -> str:

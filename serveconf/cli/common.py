@@ -1,4 +1,7 @@
-"""What every command shares: the global options, the output format, errors and exit codes."""
+"""What every command shares: the global options, the output format, errors and exit codes.
+
+Nothing of typer: a command that is given as it mostly is (``straight``) has no use for its parser, which takes long to import.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from serveconf.disk import disk_full, is_full
 from serveconf.errors import Conflict, ServeconfError
@@ -44,16 +45,6 @@ class Report(StrEnum):
         return Output.JSON if self is Report.JSON else Output.TEXT
 
 
-ReportOption = Annotated[
-    Report, typer.Option("--output", "-o", help="Format of the result; markdown for a pull request's comment.")
-]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")]
-EnvFileOption = Annotated[
-    list[Path] | None, typer.Option("--env-file", help="File with NAME=value lines; the environment wins over it.")
-]
-SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The spec file.", show_default=False)]
-
-
 @dataclass
 class Globals:
     """The options before the command's name."""
@@ -67,12 +58,17 @@ chosen = Globals()
 
 def print_json(data: Any) -> None:
     """The one JSON document of ``-o json``."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    show(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def show(text: str) -> None:
+    """A result: to stdout."""
+    print(text, flush=True)  # whoever reads may have gone, and that is an error of this line
 
 
 def tell(message: str) -> None:
     """Progress and notes: to stderr."""
-    typer.echo(message, err=True)
+    print(message, file=sys.stderr, flush=True)
 
 
 def colors(stream: Any = None) -> bool:
@@ -95,15 +91,15 @@ def errors_shown(output: Output) -> Iterator[None]:
         yield
     except SpecInvalid as invalid:
         show_problems(invalid, output)
-        raise typer.Exit(1) from invalid
+        raise SystemExit(1) from invalid
     except ServeconfError as error:
         show_error(error, output)
-        raise typer.Exit(6 if isinstance(error, Conflict) else 1) from error
+        raise SystemExit(6 if isinstance(error, Conflict) else 1) from error
     except OSError as error:
         if not is_full(error):
             raise
         show_error(full(error), output)
-        raise typer.Exit(1) from error
+        raise SystemExit(1) from error
 
 
 def full(error: OSError) -> ServeconfError:

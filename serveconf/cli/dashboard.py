@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json
+from serveconf.cli.common import Output, chosen, errors_shown, print_json
+from serveconf.cli.options import OutputOption
 
 
 def dashboard(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, load, print_json
+from serveconf.cli.common import Output, chosen, colors, errors_shown, load, print_json
+from serveconf.cli.options import OutputOption
 
 if TYPE_CHECKING:
     from serveconf.doctor.checks import Finding

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
-from serveconf.cli.look import StackOption, stack_meant
+from serveconf.cli.common import Output, chosen, errors_shown, print_json, tell
+from serveconf.cli.looking import stack_meant
+from serveconf.cli.options import OutputOption, StackOption
 from serveconf.disk import write_whole
 from serveconf.errors import NotFound
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json, tell, width
+from serveconf.cli.common import Output, chosen, colors, errors_shown, print_json, tell, width
+from serveconf.cli.options import OutputOption
 from serveconf.client import Client
 from serveconf.errors import Unreachable
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from serveconf.cli.main import COMMANDS, app
+from serveconf.cli.main import COMMANDS
+from serveconf.cli.parser import app
 
 _INTRO = """\
 # Commands

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serveconf.cli.apply import exit_code_of
+from serveconf.cli.applying import exit_code_of
 from serveconf.cli.ending import Ending
 from serveconf.errors import Conflict, OperatorError, ServeconfError
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, colors, errors_shown, print_json
-from serveconf.cli.look import StackOption, stack_meant
+from serveconf.cli.common import Output, chosen, colors, errors_shown, print_json
+from serveconf.cli.looking import stack_meant
+from serveconf.cli.options import OutputOption, StackOption
 from serveconf.errors import AuthorError
 
 TAIL = 100

@@ -1,6 +1,6 @@
-"""The ``serveconf`` command. Its commands are imported when they are called; this module knows their names and a line of each.
+"""The ``serveconf`` command: the names of its commands, a line of each, and where it begins and ends.
 
-A command that only prints should be there at once, so nothing is imported here but typer: no Ray, no pydantic, no httpx.
+Nothing of a command is imported before it is called, nor typer, which parses, before there is anything to parse.
 """
 
 from __future__ import annotations
@@ -9,15 +9,9 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
-
-from serveconf import __version__
-from serveconf.cli.common import Output, chosen, full, show_error
+from serveconf.cli.common import Output, chosen, full, show_error, tell
 from serveconf.disk import is_full
 from serveconf.errors import InternalError
 
@@ -70,110 +64,34 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyCommands(TyperGroup):
-    """A group whose commands are imported one at a time, when they are called."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        self.commands = _Imported()  # type: ignore[assignment]  # nobody adds one later
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The list of commands in ``--help``, for which none of them is imported."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-class _Imported(Mapping[str, Any]):
-    """Names of commands -> the commands, imported when they are asked for."""
-
-    def __getitem__(self, name: str) -> Any:
-        module = importlib.import_module(f"serveconf.cli.{COMMANDS[name][0]}")
-        gc.enable()
-        single = typer.Typer(**_SETTINGS, add_completion=False)
-        single.command(name)(getattr(module, name))
-        return typer.main.get_command(single)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        return len(COMMANDS)
-
-
-_SETTINGS: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
+STRAIGHT = {  # command -> its module in serveconf.cli, and the arguments that it has where nothing else is said
+    "apply": ("applying", 1),
+    "plan": ("applying", 1),
+    "status": ("looking", 0),
 }
-app = typer.Typer(name="serveconf", cls=LazyCommands, no_args_is_help=True, **_SETTINGS)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"serveconf {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    address: Annotated[
-        str | None, typer.Option("--address", envvar="SERVECONF_ADDRESS", help="URL of the control API.")
-    ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", envvar="SERVECONF_TOKEN", help="Its bearer token; -: the first line of stdin."),
-    ] = None,
-    token_file: Annotated[
-        str | None, typer.Option("--token-file", metavar="FILE", help="A file that holds the token; -: stdin.")
-    ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Serve FastAPI apps and models on Ray, as a YAML file says."""
-    chosen.address, chosen.token = address, _token(token, token_file)
-
-
-def _token(said: str | None, file: str | None) -> str | None:
-    """The token: of the flag or the variable, or of the file, where one is named."""
-    if file is None and said != "-":
-        return said
-    if file is None or file == "-":
-        found = sys.stdin.readline()
-    else:
-        try:
-            with open(file, encoding="utf-8") as opened:
-                found = opened.readline()
-        except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(f"{file} can't be read: {error}", param_hint="--token-file") from error
-    if not found.strip():
-        raise typer.BadParameter("there is no token in it", param_hint="--token-file")
-    return found.strip()
-
-
-STRAIGHT = {"apply": 1, "plan": 1, "status": 0}  # command -> its arguments, where nothing else is said
 
 
 def straight(words: list[str]) -> bool:
     """Do a command that is given as it mostly is, without an option. typer builds a parser of models for each command; where
     there is nothing to parse that takes longer than all else before the first request. False: it is for typer.
     """
-    if not words or STRAIGHT.get(words[0]) != len(words) - 1 or any(not w or w.startswith("-") for w in words):
+    if not words or words[0] not in STRAIGHT:
+        return False
+    module, arguments = STRAIGHT[words[0]]
+    if len(words) != 1 + arguments or any(not w or w.startswith("-") for w in words):
         return False
     if (token := os.environ.get("SERVECONF_TOKEN")) == "-":  # to be read, and perhaps refused
         return False
     chosen.address = os.environ.get("SERVECONF_ADDRESS") or None
     chosen.token = token or None
-    module = importlib.import_module(f"serveconf.cli.{COMMANDS[words[0]][0]}")
-    gc.enable()
+    imported = importlib.import_module(f"serveconf.cli.{module}")
+    collect_again()
     try:
-        getattr(module, words[0])(*map(Path, words[1:]))
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        getattr(imported, words[0])(*map(Path, words[1:]))
     except KeyboardInterrupt:  # from here on as typer does it
         sys.exit(130)
     except EOFError:
-        typer.echo("Aborted!", err=True)
+        tell("Aborted!")
         sys.exit(1)
     except BrokenPipeError:
         nobody = os.open(os.devnull, os.O_WRONLY)
@@ -183,11 +101,19 @@ def straight(words: list[str]) -> bool:
     return True
 
 
+def collect_again() -> None:
+    """Garbage is looked for from here on, among what is made from here on."""
+    gc.freeze()
+    gc.enable()
+
+
 def main() -> None:
     """The console script. A fault of serveconf itself is one line, too; SERVECONF_DEBUG=1 shows where it is."""
     gc.disable()  # until the command is imported: of what imports make nothing is garbage, and looking takes a tenth of a short command
     try:
         if not straight(sys.argv[1:]):
+            from serveconf.cli.parser import app
+
             app()
     except Exception as error:  # the last edge: nobody is left to tell it to but the user
         if os.environ.get("SERVECONF_DEBUG"):
@@ -198,3 +124,5 @@ def main() -> None:
         hint = "this is a fault of serveconf; with SERVECONF_DEBUG=1 it shows where"
         show_error(InternalError(f"{type(error).__name__}: {error}", hint=hint), Output.TEXT)
         sys.exit(1)
+    finally:
+        gc.freeze()  # the interpreter looks for garbage three more times as it ends, which takes as long as a request

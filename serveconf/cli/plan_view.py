@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
 from serveconf.cli.columns import Cell, columns, count, folded, paint, visible
-from serveconf.plan.actions import ActionKind
+from serveconf.plan.kinds import ActionKind
 from serveconf.plan.summary import starts_front
 
 Action = Mapping[str, Any]

@@ -14,18 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serveconf.cli.apply import reach
-from serveconf.cli.common import (
-    EnvFileOption,
-    Output,
-    chosen,
-    colors,
-    errors_shown,
-    show_problems,
-    tell,
-)
+from serveconf.cli.applying import reach
+from serveconf.cli.common import Output, chosen, colors, errors_shown, show_problems, tell
 from serveconf.cli.ending import Ending
 from serveconf.cli.lasting import lasting_output
+from serveconf.cli.options import EnvFileOption
 from serveconf.cli.quick import spec_file
 from serveconf.errors import ServeconfError
 from serveconf.spec.problems import SpecInvalid

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serveconf.cli.common import EnvFileOption, Output, OutputOption, chosen, errors_shown, print_json
+from serveconf.cli.common import Output, chosen, errors_shown, print_json
 from serveconf.cli.ending import Ending
 from serveconf.cli.lasting import lasting_output
+from serveconf.cli.options import EnvFileOption, OutputOption
 from serveconf.cli.watch import (
     LogFormat,
     LogFormatOption,

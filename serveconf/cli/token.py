@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
+from serveconf.cli.common import Output, chosen, errors_shown, print_json, tell
+from serveconf.cli.options import OutputOption
 
 if TYPE_CHECKING:
     from serveconf.client import Client
@@ -59,7 +60,7 @@ def token(
 
 def _rotate(client: Client) -> None:
     """The commands of this machine go on with the new one by themselves."""
-    from msgspec.structs import replace
+    from dataclasses import replace
 
     from serveconf.home import read_record, write_record
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serveconf import __version__
-from serveconf.cli.apply import finish
-from serveconf.cli.common import Output, OutputOption, chosen, errors_shown, print_json, tell
+from serveconf.cli.applying import finish
+from serveconf.cli.common import Output, chosen, errors_shown, print_json, tell
+from serveconf.cli.options import OutputOption
 
 if TYPE_CHECKING:
     from serveconf.client import Client

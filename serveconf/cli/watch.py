@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serveconf.cli.common import EnvFileOption, Output, chosen, colors, errors_shown, tell
+from serveconf.cli.common import Output, chosen, colors, errors_shown, tell
 from serveconf.cli.ending import Ending
 from serveconf.cli.lasting import lasting_output
+from serveconf.cli.options import EnvFileOption
 from serveconf.cli.run import SourcesArgument
 from serveconf.errors import Unreachable
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from serveconf.plan.kinds import ActionKind
 from serveconf.spec.cost import Cost
 
 
@@ -26,19 +27,6 @@ class Reason(StrEnum):
     OTHER_CONFIG = "replicas have another user_config"
     OTHER_LISTENER = "proxies listen elsewhere"
     NO_PROXY = "no proxy runs"
-
-
-class ActionKind(StrEnum):
-    """What is done. Whoever tells kinds apart matches them all, so that a new one is a list of type errors."""
-
-    CREATE = "create"
-    ROLL = "roll"
-    SCALE = "scale"
-    RECONFIGURE = "reconfigure"
-    ROUTE = "route"
-    UPDATE = "update"
-    PROXY = "proxy"
-    REMOVE = "remove"
 
 
 class Why(msgspec.Struct, frozen=True):

@@ -13,11 +13,12 @@ from math import ceil
 from typing import Any
 
 from serveconf.code.versions import base_of, edition_of
-from serveconf.plan.actions import Action, ActionKind, Plan, Reason, Why
+from serveconf.plan.actions import Action, Plan, Reason, Why
 from serveconf.plan.costs import Change, canonical, changes, field_costs
 from serveconf.plan.desired import same_middlewares, same_policy
 from serveconf.plan.fields import field_action, fields_changed, files_changed, shown, values_after, values_before
 from serveconf.plan.front import diff_front
+from serveconf.plan.kinds import ActionKind
 from serveconf.plan.moving import moves_of, seen_with_names, with_names
 from serveconf.plan.processes import others_changed
 from serveconf.plan.scaling import rule_of

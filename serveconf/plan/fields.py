@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serveconf.plan.actions import Action, ActionKind, Reason, Why
+from serveconf.plan.actions import Action, Reason, Why
 from serveconf.plan.costs import ABSENT, Change
+from serveconf.plan.kinds import ActionKind
 from serveconf.spec.models import Cost
 from serveconf.spec.problems import join
 

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from serveconf.plan.actions import Action, ActionKind, Reason, Why
+from serveconf.plan.actions import Action, Reason, Why
 from serveconf.plan.costs import ABSENT, Change, changes, field_costs
 from serveconf.plan.desired import same_http_middlewares
 from serveconf.plan.fields import Masks, field_action, files_changed, values_after
+from serveconf.plan.kinds import ActionKind
 from serveconf.plan.state import DesiredStack, ProxyPhase, ProxyState
 from serveconf.spec.models import Cost, HttpOptions, Location
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
-from serveconf.plan.actions import ActionKind
+from serveconf.plan.kinds import ActionKind
 
 
 def summarise(actions: Iterable[Mapping[str, Any]]) -> str:

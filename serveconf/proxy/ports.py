@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import socket
@@ -55,6 +54,8 @@ def refuse_new(listener: socket.socket) -> None:
             struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF),  # keep
         )
     )
+    import ctypes  # commands that look at a port need none of it
+
     buffer = ctypes.create_string_buffer(program)
     with contextlib.suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 4, ctypes.addressof(buffer)))

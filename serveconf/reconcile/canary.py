@@ -15,8 +15,9 @@ import msgspec
 from msgspec.structs import replace
 
 from serveconf.figures import Side
-from serveconf.plan.actions import Action, ActionKind, Plan
+from serveconf.plan.actions import Action, Plan
 from serveconf.plan.canary import CanaryRule, Evidence, look, p95, rule_of, why_worse
+from serveconf.plan.kinds import ActionKind
 from serveconf.plan.moving import moves_of, with_names
 from serveconf.plan.state import DesiredDeployment, DesiredStack
 from serveconf.reconcile.placement import DoesNotFit

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from serveconf import control_port
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.control_port import check_apart, choose_control_place
 from serveconf.local_ray import free_port
 from serveconf.spec.load import load_file, load_mapping

@@ -14,7 +14,7 @@ from stage import Stage
 from typer.testing import CliRunner, Result
 
 from serveconf import launch
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.local_ray import free_port
 
 Run = Callable[..., Result]

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from serveconf.cli.doctor import render
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.doctor.checks import Finding, Grade, examine
 from serveconf.doctor.leftovers import Leftovers
 from serveconf.doctor.machine import Folder, Left, Machine, Package, Port, look_at_machine

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from serveconf import launch
 from serveconf.cli.drift import others_since
 from serveconf.cli.dump import spec_yaml
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.reconcile.result import masked
 from serveconf.spec.load import load_file
 from serveconf.spec.models import as_wire

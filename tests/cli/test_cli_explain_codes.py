@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from serveconf.answers import ANSWERS, Where, answers_page
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.spec.codes import CODES
 
 ROOT = Path(__file__).parents[2]

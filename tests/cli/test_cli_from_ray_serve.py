@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.spec.load import load_file
 
 CODE = """\

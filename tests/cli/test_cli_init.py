@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.local_ray import free_port
 from serveconf.spec.load import load_file
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from serveconf.cli.logs import LinesView, Wanted
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.errors import AuthorError
 
 

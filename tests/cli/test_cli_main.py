@@ -9,7 +9,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from serveconf.cli.main import COMMANDS, app
+from serveconf.cli.main import COMMANDS
+from serveconf.cli.parser import app
 from serveconf.local_ray import free_port
 
 NEVER = ("ray", "fastapi", "starlette", "uvicorn")
@@ -55,6 +56,7 @@ def test_help_imports_no_command() -> None:
     assert not found & {*NEVER, "pydantic", "httpx", "yaml", "msgspec", "rich"}
     assert {name for name in found if name.startswith("serveconf.cli.")} == {
         "serveconf.cli.main",
+        "serveconf.cli.parser",
         "serveconf.cli.common",
     }
 

@@ -10,7 +10,7 @@ import pytest
 from stage import Stage
 from typer.testing import CliRunner, Result
 
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 
 Run = Callable[..., Result]
 SPEC = "name: shop\ndeployments:\n  - {name: web, import_path: 'web:app', route_prefix: /}\n"

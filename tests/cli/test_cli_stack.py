@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from serveconf import launch, submit
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 
 
 class Client:

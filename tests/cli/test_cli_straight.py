@@ -13,13 +13,13 @@ import pytest
 import typer
 from stage import Stage
 
-from serveconf.cli import look
+from serveconf.cli import looking
 from serveconf.cli.main import straight
 from serveconf.read_there import read_there
 
 COMMAND = Path(sys.executable).parent / "serveconf"
 SPEC = "name: shop\ndeployments:\n  - {name: web, import_path: 'web:app', route_prefix: %s}\n"
-NEVER = ("pydantic", "yaml", "httpx", "pathspec", "rich")
+NEVER = ("typer", "msgspec", "pydantic", "yaml", "httpx", "pathspec", "rich")
 
 
 @pytest.fixture
@@ -121,12 +121,12 @@ def test_what_there_is_to_parse_is_for_the_parser(words: list[str]) -> None:
     assert not straight(words)
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (EOFError, 1), (typer.Exit(3), 3)])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (EOFError, 1), (SystemExit(3), 3)])
 def test_it_ends_with_the_parsers_codes(monkeypatch: pytest.MonkeyPatch, error: Any, code: int) -> None:
     def status(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(look, "status", status)
+    monkeypatch.setattr(looking, "status", status)
     with pytest.raises(SystemExit) as ended:
         straight(["status"])
     app = typer.Typer()

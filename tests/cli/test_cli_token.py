@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from serveconf import __version__
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.credentials import fingerprint, prove, read_only
 
 TOKEN = "the-token-of-this-cluster"

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from serveconf import __version__
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.client import Client
 from serveconf.credentials import prove
 from serveconf.errors import Unreachable

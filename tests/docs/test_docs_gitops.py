@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 from serveconf.spec.load import load_file
 
 ROOT = Path(__file__).parents[2]

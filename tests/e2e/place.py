@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from serveconf.cli.look import is_healthy
+from serveconf.cli.looking import is_healthy
 
 T = TypeVar("T")
 

@@ -105,3 +105,17 @@ def test_what_listens_and_says_nothing_is_late_and_not_gone() -> None:
     with pytest.raises(CallFailed) as gone:
         calls.call("GET", "/", timeout_s=20)
     assert not isinstance(gone.value, AnswerLate)
+
+
+def test_what_only_informs_is_passed_over_and_what_says_no_length_ends_with_the_connection() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+    with server([early + OK, b"HTTP/1.1 200 OK\r\n\r\nall of it"], [OK]) as (calls, _):
+        assert [calls.call("GET", "/").text for _ in range(3)] == ["ok", "all of it", "ok"]
+
+
+@pytest.mark.parametrize("value", ["a\r\nx: y", "a\nb", "ключ"])
+def test_a_header_that_can_be_none_is_never_sent(value: str) -> None:
+    with server([OK]) as (calls, heads):
+        with pytest.raises(CallFailed):
+            calls.call("GET", "/", headers={"authorization": value})
+        assert not heads and calls.call("GET", "/").text == "ok"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from serveconf.cli.main import app
+from serveconf.cli.parser import app
 
 SPEC = "http_options:\n  ssl_certfile: {cert}\n  ssl_keyfile: {key}\n"
 PASSWORD = "  ssl_keyfile_password: ${KEY_PASSWORD}\n"

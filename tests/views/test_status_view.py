@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serveconf.cli.look import is_healthy
+from serveconf.cli.looking import is_healthy
 from serveconf.cli.status_view import render_routes, render_status
 
 
