@@ -335,6 +335,10 @@ class ActorCluster:
         """See the port."""
         await self._proxies.serve_beside(proxy_id)
 
+    async def stand_by_again(self, proxy_id: str) -> bool:
+        """See the port."""
+        return await self._proxies.stand_by_again(proxy_id)
+
     async def warn_proxy(self, proxy_id: str) -> None:
         """See the port."""
         await self._proxies.warn(proxy_id)

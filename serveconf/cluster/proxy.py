@@ -88,6 +88,15 @@ class Proxy:
             log.warning("proxy serves in the place of one that is silent", proxy=self._order.id)
             await self._serve()
 
+    async def stand_by_again(self) -> bool:
+        """Leave new connections to the other one, which answers again. False where there is none: then this one serves on."""
+        beside = self._port is not None and self._port.is_held_by_another
+        if beside and self._state.phase is Phase.READY and not self._state.stands_by:
+            self._server.step_back()
+            self._state = replace(self._state, stands_by=True)
+            log.info("proxy stands by again", proxy=self._order.id)
+        return beside and self._state.stands_by
+
     async def _serve(self) -> None:
         if self._state.phase is Phase.READY and not self._state.stands_by:  # beside one that has ended by now
             return

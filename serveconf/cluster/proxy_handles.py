@@ -69,6 +69,13 @@ class ProxyHandles:
         await handle.ask("serve_beside", timeout_s=ANSWER_S)
         handle.note(stands_by=False)
 
+    async def stand_by_again(self, proxy_id: str) -> bool:
+        """See the port."""
+        handle = self.find(proxy_id)
+        stands_by: bool = await handle.ask("stand_by_again", timeout_s=ANSWER_S)
+        handle.note(stands_by=stands_by)
+        return stands_by
+
     async def warn(self, proxy_id: str) -> None:
         """See the port."""
         await self.find(proxy_id).ask("warn", timeout_s=ANSWER_S)

@@ -83,7 +83,7 @@ class ProxyServer:
             ssl_handshake_timeout=self._handshake_timeout_s,
             ssl_shutdown_timeout=self._goodbye_timeout_s,
         )
-        self._ticker = loop.create_task(self._tick())
+        self._ticker = self._ticker or loop.create_task(self._tick())
         address, port = self._socket.getsockname()[:2]
         log.info("listening", extra={"address": address, "port": port})
         return address, port
@@ -161,6 +161,10 @@ class ProxyServer:
             self._ticker.cancel()
         await asyncio.to_thread(self.edge.access_log.flush, _LAST_WORDS_S)
         await asyncio.to_thread(self.edge.spans.close, _LAST_WORDS_S)
+
+    def step_back(self) -> None:
+        """Accept nobody any more: another process serves the same listener. Whoever is connected is served on."""
+        self._leave_listener()
 
     async def _stop_listening(self) -> None:
         """Close the listener, after taking over whoever has connected to it already: the kernel would reset them."""

@@ -202,6 +202,10 @@ class Cluster(Protocol):
     async def serve_beside(self, proxy_id: str) -> None:
         """Have a proxy that stands by serve at once, although the other one has not ended. Raises OperatorError."""
 
+    async def stand_by_again(self, proxy_id: str) -> bool:
+        """Have one that serves beside another leave new connections to that one. False where no other one holds the port:
+        then it serves on. Raises OperatorError."""
+
     async def warn_proxy(self, proxy_id: str) -> None:
         """Have a proxy say that it is not healthy, while it serves on: who sends it requests is to look for another."""
 

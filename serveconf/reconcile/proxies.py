@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -127,6 +127,7 @@ class Proxies:
             if spare and proxy.phase in ALIVE:
                 await self._cluster.stop_proxy(proxy.id, drain_s=self._longest_drain())
         await self._relieve(observed)
+        await self._have_one_stand_by(wanted, observed)
         return min(pause, await self._bring_forward(observed))
 
     async def _relieve(self, observed: Observed) -> None:
@@ -141,6 +142,24 @@ class Proxies:
                     await self._cluster.serve_beside(beside[0].id)
                 except ServeconfError as error:
                     log.warning("nobody serves beside a silent proxy", extra={"reason": error.message})
+
+    async def _have_one_stand_by(self, wanted: Sequence[ProxyOrder], observed: Observed) -> None:
+        """Where one that was silent answers again both serve: one of them is to wait for the other one's end once more."""
+        slots = {order.id for order in wanted}
+        for order in wanted:
+            place = (order.node_id, order.listener)
+            both = [p for p in observed.proxies if (p.node_id, p.listener) == place and slot_of(p.id) in slots]
+            serve = all(p.phase is ProxyPhase.READY and not p.stands_by for p in both)
+            if not order.stands_by or len(both) < 2 or not serve:
+                continue
+            for proxy in sorted(
+                both, key=lambda p: slot_of(p.id) != order.id
+            ):  # whichever of them has not got the port
+                try:
+                    if await self._cluster.stand_by_again(proxy.id):
+                        break
+                except ServeconfError as error:
+                    log.warning("a proxy does not stand by again", extra={"reason": error.message})
 
     def _leaving_nodes(self) -> set[str]:
         """The nodes that will go soon; with the head everything goes."""

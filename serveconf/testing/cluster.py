@@ -290,6 +290,17 @@ class FakeCluster:
         self._proxies[proxy_id] = replace(self._proxies[proxy_id], stands_by=False)
         self.on_change()
 
+    async def stand_by_again(self, proxy_id: str) -> bool:
+        """It stands by, where another one of its node is there."""
+        await self._answer_of(proxy_id)
+        self.log.append(("stand_by_again", proxy_id))
+        mine = self._proxies[proxy_id]
+        others = [p for p in self._proxies.values() if (p.node_id, p.listener) == (mine.node_id, mine.listener)]
+        stands_by = len(others) > 1 and all(not p.stands_by for p in others)
+        self._proxies[proxy_id] = replace(mine, stands_by=stands_by)
+        self.on_change()
+        return stands_by
+
     async def warn_proxy(self, proxy_id: str) -> None:
         """It serves on."""
         await self._answer_of(proxy_id)

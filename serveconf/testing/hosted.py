@@ -167,7 +167,9 @@ class FakeProxy:
             pid=2 if restarted else 1,
             address=f"{order.host}:{order.port}",
             serveconf=__version__,
+            stands_by=order.stands_by,
         )
+        self.waits = order.stands_by
         self.staged: dict[int, Generation] = {}
         self.live: Generation | None = None
 
@@ -201,6 +203,15 @@ class FakeProxy:
 
     async def warn(self) -> None:
         """It serves on."""
+
+    async def serve_beside(self) -> None:
+        """It serves."""
+        self.state = replace(self.state, stands_by=False)
+
+    async def stand_by_again(self) -> bool:
+        """It stands by, where it was started for that."""
+        self.state = replace(self.state, stands_by=self.waits)
+        return self.waits
 
     async def abort(self, number: int) -> None:
         """It forgets what it staged."""

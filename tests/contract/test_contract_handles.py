@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from labs import FakeEngineLab
+from msgspec.structs import replace
 
 from serveconf.cluster import actors as actors_module
 from serveconf.cluster import handle as handle_module
 from serveconf.cluster import node_watch, proxy_handles
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX
+from serveconf.errors import OperatorError
 from serveconf.testing.engine import FakeActor
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +46,6 @@ async def replica(
     lab: FakeEngineLab, path: str = "good:app", ready_s: float = 60, **said: Any
 ) -> tuple[str, FakeActor]:
     """One that was just started."""
-    from msgspec.structs import replace
-
     order = replace(lab.order(1, path, **said), ready_timeout_s=ready_s)
     await lab.cluster.start_replica(order)
     return order.id, lab.fake.actors[REPLICA_PREFIX + order.id]
@@ -292,6 +292,29 @@ async def test_a_proxy_that_answers_again_in_time_is_left_alone(lab: FakeEngineL
     state = lab.proxy(name)
     assert state is not None
     assert state.pid == 1
+
+
+async def test_after_a_silence_one_of_two_proxies_stands_by_again(lab: FakeEngineLab) -> None:
+    name, actor = await proxy(lab)
+    spare = replace(lab.proxy_order(), id="spare", stands_by=True)
+    await lab.cluster.start_proxy(spare)
+    await lab.until(lambda: lab.phase("spare") == "Ready")
+
+    def serving() -> list[str]:
+        return [p.id for p in lab.cluster.observe().proxies if not p.stands_by]
+
+    actor.hung.clear()
+    await lab.until(lambda: lab.phase(name) == "Unhealthy")
+    await lab.cluster.serve_beside("spare")
+    actor.hung.set()
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    assert serving() == [name, "spare"]
+    assert not await lab.cluster.stand_by_again(name)
+    assert await lab.cluster.stand_by_again("spare")
+    assert serving() == [name]
+    actor.hung.clear()
+    with pytest.raises(OperatorError):
+        await lab.cluster.stand_by_again(name)
 
 
 async def test_the_nodes_stay_known_through_an_empty_answer_and_an_error(lab: FakeEngineLab, monkeypatch: Any) -> None:

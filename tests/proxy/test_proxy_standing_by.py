@@ -93,6 +93,21 @@ async def test_one_that_served_beside_the_other_and_drains_leaves_it_the_port(pa
     assert [await pair.answers() for _ in range(5)] == [200] * 5
 
 
+async def test_one_that_served_beside_the_other_stands_by_again_and_cuts_nobody(pair: Pair) -> None:
+    await pair.second.serve_beside()
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:  # whichever of them it is connected to
+        assert (await client.get(pair.url)).status_code == 200
+        assert not await pair.first.stand_by_again()  # the port is its own
+        assert await pair.second.stand_by_again() and await pair.second.stand_by_again()
+        assert await roles(pair) == [False, True]
+        assert (await client.get(pair.url)).status_code == 200
+    assert [await pair.answers() for _ in range(5)] == [200] * 5
+    await pair.first.drain(5)
+    assert not await pair.second.stand_by_again()
+    assert await roles(pair) == [False, False]
+    assert [await pair.answers() for _ in range(5)] == [200] * 5
+
+
 async def test_one_that_serves_beside_the_other_goes_on_when_that_one_ends(pair: Pair) -> None:
     await pair.second.serve_beside()
     await pair.first.drain(5)

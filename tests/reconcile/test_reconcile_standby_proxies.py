@@ -154,6 +154,8 @@ async def test_where_the_one_that_serves_is_silent_it_serves_beside_it(world: Wo
     world.cluster.hung.clear()
     await rest(world)
     assert {p.generation for p in world.cluster.observe().proxies} == {world.live.number}
+    assert ([p.id for p in serving(world)], [p.id for p in standing_by(world)]) == ([first.id], [second.id])
+    assert [what for what in world.cluster.log if what[0] == "stand_by_again"] == [("stand_by_again", second.id)]
 
 
 async def test_a_silent_one_that_stands_by_holds_up_no_table(world: World) -> None:
