@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from serveconf.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Tasks, keep
+from serveconf.reconcile.admission import Admission
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.ports import Clock, Cluster
 from serveconf.reconcile.proxies import Proxies
@@ -59,6 +60,7 @@ class Reconciler:
             tasks=self._tasks,
             journal=journal,
             scaling=self.scaling,
+            admission=Admission(clock),
             tell=lambda stack, event: self.on_event(stack, event),
         )
         cluster.on_change = self.look_again

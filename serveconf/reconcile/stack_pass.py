@@ -21,6 +21,7 @@ from serveconf.plan.hiding import hide, secrets_of_deployment
 from serveconf.plan.moving import left_behind, moves_of, seen_on_the_way, with_names
 from serveconf.plan.processes import beside, seen_together
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
+from serveconf.reconcile.admission import Admission
 from serveconf.reconcile.baking import LOOK_S, Bake, Baking, bake_of
 from serveconf.reconcile.beginning import Beginning, beginning, beginning_routes
 from serveconf.reconcile.canary_decide import Trial, decide_trial
@@ -61,6 +62,7 @@ class Room:
     tasks: Tasks
     journal: Journal
     scaling: Scaling
+    admission: Admission
     tell: Tell
 
 
@@ -76,7 +78,7 @@ class StackPass:
         self._scaling = room.scaling
         self._tell = room.tell
         self._look_again = look_again
-        self._starts = Starts(name, room.cluster, room.clock, room.journal, self._desired)
+        self._starts = Starts(name, room.cluster, room.clock, room.journal, self._desired, room.admission)
         self._backoff: Backoff[tuple[str, ...]] = Backoff(room.clock)  # of replicas that do not take a user_config
         self._reconfiguring: set[str] = set()
         self._failing: frozenset[str] = frozenset()  # deployments whose replicas do not start, for now

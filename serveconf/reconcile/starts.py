@@ -1,4 +1,6 @@
-"""The starts of one stack's replicas: as whole processes, those that leave taken back first, and later and later where they fail."""
+"""The starts of one stack's replicas: as whole processes, as the cores allow, those that leave taken back first, and later and later
+where they fail.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from collections.abc import Callable
 
 from serveconf.plan.processes import members, process_of
 from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, Phase, ReplicaPhase, ReplicaState
+from serveconf.reconcile.admission import START_S, Admission, Places
 from serveconf.reconcile.decide import Decision
 from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster, ProcessOrder, ReplicaOrder
@@ -30,32 +33,38 @@ class Starts:
         clock: Clock,
         journal: Journal,
         desired: Callable[[int | None], DesiredStack | None],
+        admission: Admission,
     ) -> None:
         self._stack = stack
         self._cluster = cluster
         self._journal = journal
         self._desired = desired
+        self._admission = admission
         self._backoff: Backoff[tuple[str, str]] = Backoff(clock)
         self._not_starting: set[str] = set()  # deployments whose last replica ended without having been ready
 
     async def once(self, head: StackHead, decision: Decision, observed: Observed) -> float:
-        """Start what is missing, clear away what ended. Returns the seconds until a back-off ends, if one runs."""
+        """Start what is missing and may start, clear away what ended. Returns the seconds until more may start by itself."""
         for replica in decision.failed:
             log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
             if not replica.cut_short:
                 self.failed(replica)
             await self._cluster.stop_replica(replica.id, drain_s=0)
         pause = math.inf
+        on = self._admission.look(observed) if decision.start else []
+        room_in_s = min((start.left_s for start in on), default=START_S)
+        free = Places(self._stack, on, self._cluster.nodes() if decision.start else ())
         for group, count in self._by_process(head, decision):
             deployment = group[0]
             wait_s = max(self._backoff.wait_s(_key(d.name, d.version)) for d in group)
             if wait_s > 0 and (head.target is None or head.canary is not None):
                 pause = min(pause, wait_s)
                 continue
-            if head.target is None and deployment.spec.get("autoscaling_config"):
-                count = min(count, self._starts_at_once(deployment, observed))
             count -= await self._take_back(deployment, count, observed)
-            for _ in range(count):
+            begin = free.take(deployment, count)
+            if begin < count:
+                pause = min(pause, room_in_s)
+            for _ in range(begin):
                 await self._start_one(group)
         return pause
 
@@ -113,10 +122,12 @@ class Starts:
         orders = tuple(self._order(deployment, mark) for deployment in group)
         process = process_of(group[0])
         if process is None:
-            await self._cluster.start_replica(orders[0])
+            with self._admission.begins(self._stack, orders[0].id):
+                await self._cluster.start_replica(orders[0])
         else:
             name = f"{self._stack}.{process}.{group[0].version[:8]}.{mark}"
-            await self._cluster.start_process(ProcessOrder(id=name, replicas=orders))
+            with self._admission.begins(self._stack, name):
+                await self._cluster.start_process(ProcessOrder(id=name, replicas=orders))
 
     async def _take_back(self, deployment: DesiredDeployment, most: int, observed: Observed) -> int:
         """Of the replicas that are just leaving so many as are wanted after all serve on. How many did."""
@@ -128,12 +139,6 @@ class Starts:
             if back < most and leaves and await self._cluster.take_back(replica.id):
                 back += 1
         return back
-
-    def _starts_at_once(self, deployment: DesiredDeployment, observed: Observed) -> int:
-        """Of many that a load asks for the first ones are sooner there when no more start at once than there are CPUs."""
-        cpus = int(sum(node.total.get("CPU", 0) for node in self._cluster.nodes()))
-        starting = sum(r.phase is Phase.STARTING for r in observed.of(self._stack, deployment.name))
-        return max(0, max(2, cpus) - starting)
 
     def _order(self, deployment: DesiredDeployment, mark: str) -> ReplicaOrder:
         return ReplicaOrder(
