@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from serveconf.plan.state import DesiredDeployment, Observed, ReplicaPhase
-from serveconf.reconcile.asked import selectors_of
-from serveconf.reconcile.labels import rank
+from serveconf.reconcile.asked import rank, selectors_of
 from serveconf.reconcile.ports import Clock, NodeState
 
 START_S = 2.0  # of a core, that a start may take before the next one begins all the same: twice of what it takes alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from serveconf.http_calls import Answer, AnswerLate, AnswerLost, CallFailed, HttpCalls
+from serveconf.proxy.ports import listen
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -119,3 +121,19 @@ def test_a_header_that_can_be_none_is_never_sent(value: str) -> None:
         with pytest.raises(CallFailed):
             calls.call("GET", "/", headers={"authorization": value})
         assert not heads and calls.call("GET", "/").text == "ok"
+
+
+@pytest.mark.anyio
+async def test_a_listener_of_ours_has_small_answers_sent_at_once() -> None:
+    """An answer in two pieces would wait for the client's acknowledgement of the first: 40 ms (RFC 896, RFC 9293 §3.8.6.3)."""
+    accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listener = listen("127.0.0.1", 0)
+    async with await asyncio.start_server(take, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await asyncio.wait_for(accepted, 5)
+        writer.close()
