@@ -91,7 +91,7 @@ class Proxies:
             await self._clock.sleep(LOOK_S)
 
     def are_ready(self, observed: Observed) -> bool:
-        """Whether every proxy that the goals need is up."""
+        """Whether every proxy that the goals need is up, or has its standby serving in its place: it will stand by itself then."""
         try:
             wanted = self._wanted(self._fronts(self._stacks.goal))
         except Conflict:
@@ -99,7 +99,8 @@ class Proxies:
         ready = {slot_of(p.id) for p in observed.proxies if p.phase in (ProxyPhase.READY, ProxyPhase.UNHEALTHY)}
         leaving = self._leaving_nodes()
         needed = (order for order in wanted if order.node_id not in leaving and not order.stands_by)
-        return all(order.id in ready for order in needed)
+        relieved = _relieved(wanted, observed)
+        return all(order.id in ready or (order.node_id, order.listener) in relieved for order in needed)
 
     async def once(self) -> float:
         """One look. Returns the seconds until the next one that nobody asks for."""
@@ -235,6 +236,13 @@ class Proxies:
 
 
 _BEST_FIRST = (ProxyPhase.READY, ProxyPhase.UNHEALTHY, ProxyPhase.STARTING, ProxyPhase.FAILED, ProxyPhase.DRAINING)
+
+
+def _relieved(wanted: Iterable[ProxyOrder], observed: Observed) -> set[tuple[str, str]]:
+    """Node and listener of those that serve and were started to stand by."""
+    standbys = {order.id for order in wanted if order.stands_by}
+    serving = (p for p in observed.proxies if p.phase is ProxyPhase.READY and not p.stands_by)
+    return {(p.node_id, p.listener) for p in serving if slot_of(p.id) in standbys}
 
 
 def _by_slot(proxies: Iterable[ProxyState]) -> dict[str, ProxyState]:

@@ -42,6 +42,7 @@ class FakeCluster:
         self.log: list[tuple[str, str]] = []
         self.serveconf = __version__  # the version that new processes run
         self.broken_proxies = False  # new ones do not start
+        self.restarting: set[str] = set()  # proxies whose process takes its time to come back
         self.broken: set[str] = set()
         self.refuses: set[str] = set()
         self.unstageable: Exception | None = None
@@ -81,6 +82,8 @@ class FakeCluster:
         for proxy in list(self._proxies.values()):
             if proxy.phase is not ProxyPhase.DRAINING and proxy.id in self.hung:
                 self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.UNHEALTHY)
+            elif proxy.phase is ProxyPhase.STARTING and proxy.id in self.restarting:
+                continue
             elif proxy.phase is ProxyPhase.STARTING and self.broken_proxies:
                 self._proxies[proxy.id] = replace(proxy, phase=ProxyPhase.FAILED, message="ImportError: broken")
             elif proxy.phase in (ProxyPhase.STARTING, ProxyPhase.UNHEALTHY):

@@ -141,6 +141,24 @@ async def test_it_serves_when_the_other_one_has_died_which_then_stands_by(world:
     assert {p.generation for p in world.cluster.observe().proxies} == {world.live.number}
 
 
+@pytest.mark.parametrize("swapped", [False, True], ids=["who served", "who stands by since"])
+async def test_no_apply_waits_for_one_that_is_restarted_while_its_standby_serves(world: World, swapped: bool) -> None:
+    await world.apply(A, standbys=1)
+    await rest(world)
+    (first,), (second,) = serving(world), standing_by(world)
+    if swapped:
+        world.cluster.kill_proxy(first.id)
+        await rest(world)
+    world.cluster.restarting.add(first.id)
+    world.cluster.kill_proxy(first.id)
+    done = await world.apply({**A, "route_prefix": "/other"}, standbys=1)
+    assert done["outcome"] == "applied"
+    assert world.cluster.live[second.id].routes[0].prefix == "/other"
+    world.cluster.restarting.clear()
+    await rest(world)
+    assert {p.generation for p in world.cluster.observe().proxies} == {world.live.number}
+
+
 async def test_where_the_one_that_serves_is_silent_it_serves_beside_it(world: World) -> None:
     await world.apply(A, standbys=1)
     await rest(world)
