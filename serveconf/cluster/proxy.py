@@ -132,10 +132,11 @@ class Proxy:
 
     def _build(self) -> None:
         pool = self._pool
+        self._importer = MiddlewareImporter(lambda digest: str(self._packages.path(digest)))
         self._app = ProxyApp(
             pool=pool,
             backend_factory=lambda route: Backend(route, pool),
-            import_middleware=MiddlewareImporter(lambda digest: str(self._packages.path(digest))),
+            import_middleware=self._importer,
             edge=Edge(spans=Outlet(_resource(self._order))),
         )
         self._server = ProxyServer(
@@ -180,6 +181,7 @@ class Proxy:
                 await self._packages.folder(digest)
             await self._app.stage(generation, restoring=restoring)
             self._packages.use_only(self._code | before)
+            self._importer.use_only(self._code | before)
         except CodeFailed as error:
             return error.message, error.traceback, True
         except ServeconfError as error:

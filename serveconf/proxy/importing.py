@@ -12,8 +12,9 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from types import ModuleType
 from typing import TypeVar
 
@@ -21,25 +22,30 @@ T = TypeVar("T")
 
 
 class CodeFolders:
-    """Which modules each code folder brought into this process. One per process; safe to call from threads."""
+    """Which modules each code folder brought into this process. One per process; safe to call from threads.
+
+    Those of one folder at most are in ``sys.modules``: so what an import takes does not grow with the number of folders.
+    """
 
     def __init__(self) -> None:
-        self._modules: dict[str, dict[str, ModuleType]] = {}
+        self._modules: dict[str, dict[str, ModuleType]] = {}  # of folders that were left
+        self._entered = ""  # the folder whose modules are in sys.modules
+        self._kept: frozenset[str] | None = None
         self._lock = threading.Lock()
+
+    def use_only(self, folders: Collection[str]) -> None:
+        """Of all others nothing is kept beyond the next import: what still runs of them has been imported."""
+        self._kept = frozenset(map(_real, folders))
 
     def run(self, folder: str, action: Callable[[], T]) -> T:
         """``action()`` with ``folder`` first on ``sys.path`` and none of another folder's modules in ``sys.modules``."""
-        with self._lock, self._active(os.path.realpath(folder)):
+        with self._lock, self._active(_real(folder)):
             return action()
 
     @contextmanager
     def _active(self, folder: str) -> Iterator[None]:
-        for other, modules in self._modules.items():
-            if other != folder:
-                modules.update(_loaded_below(other))  # also what was imported later, inside functions
-                _forget(modules)
-        known = self._modules.setdefault(folder, {})
-        sys.modules.update(known)
+        if folder != self._entered:
+            self._enter(folder)
         self._put_last(folder, present=False)
         sys.path.insert(0, folder)
         importlib.invalidate_caches()
@@ -48,11 +54,21 @@ class CodeFolders:
         finally:
             sys.path.remove(folder)
             self._put_last(folder, present=True)
-            known.update(_loaded_below(folder))
+
+    def _enter(self, folder: str) -> None:
+        """The modules of the folder that was entered before leave, also those imported later, inside functions."""
+        if self._entered:
+            leaving = self._modules[self._entered] = _loaded_below(self._entered)
+            _forget(leaving)
+            self._put_last(self._entered, present=False)
+        self._entered = folder
+        sys.modules.update(self._modules.get(folder, {}))
+        if self._kept is not None:
+            self._modules = {other: modules for other, modules in self._modules.items() if other in self._kept}
 
     def _put_last(self, folder: str, *, present: bool) -> None:
         """Imports inside functions run later: they find the folder at the end of the path, where it shadows nothing."""
-        sys.path[:] = [entry for entry in sys.path if entry not in self._modules]
+        sys.path[:] = [entry for entry in sys.path if entry != folder]
         if present:
             sys.path.append(folder)
 
@@ -89,9 +105,15 @@ def _loaded_below(folder: str) -> dict[str, ModuleType]:
 
 def _is_below(module: ModuleType, folder: str) -> bool:
     """Whether a module was loaded from below a folder. Namespace packages have no file, only a path."""
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    prefix = folder + os.sep
-    return any(isinstance(place, str) and os.path.realpath(place).startswith(prefix) for place in places)
+    file, prefix = getattr(module, "__file__", None), folder + os.sep
+    places = [os.path.dirname(file) if isinstance(file, str) else None, *getattr(module, "__path__", ())]
+    return any(isinstance(place, str) and (_real(place) + os.sep).startswith(prefix) for place in places)
+
+
+@lru_cache(maxsize=4_096)
+def _real(folder: str) -> str:
+    """Remembered: a process has some thousand modules, and each folder above one costs the system a call."""
+    return os.path.realpath(folder)
 
 
 def _forget(modules: dict[str, ModuleType]) -> None:

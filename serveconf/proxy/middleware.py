@@ -6,7 +6,7 @@ shows here, while a generation is staged, as ``CodeFailed`` with the user's fram
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -41,6 +41,10 @@ class MiddlewareImporter:
             return self._load(middleware, None)
         folder = self._folder_of(middleware.code)
         return self._folders.run(folder, lambda: self._load(middleware, Path(folder)))
+
+    def use_only(self, digests: Iterable[str]) -> None:
+        """No other code packages are served from now on, or just being replaced."""
+        self._folders.use_only([self._folder_of(digest) for digest in digests])
 
     def _load(self, middleware: Middleware, folder: Path | None) -> Imported:
         try:

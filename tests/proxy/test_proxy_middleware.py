@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 import textwrap
+import weakref
 
 import pytest
 
 from serveconf.code.by_value import Bound
 from serveconf.errors import CodeFailed
+from serveconf.proxy import importing
 from serveconf.proxy.middleware import MiddlewareImporter, build_stack
 from serveconf.proxy.tally import Tally
 from serveconf.routing import Middleware
@@ -78,6 +81,36 @@ def test_module_that_was_imported_late_does_not_leak_into_the_next_version(folde
         )
     assert folders.load("mine:wrap", "one")(None) == "one"
     assert folders.load("mine:wrap", "two")(None) == "two"
+
+
+def test_what_an_import_looks_at_does_not_grow_with_the_versions_before_it(folders, monkeypatch):
+    looked, real = [], importing._is_below
+    monkeypatch.setattr(importing, "_is_below", lambda module, folder: looked.append(folder) or real(module, folder))
+    counts = []
+    for number in range(12):
+        folders.write(f"v{number}", mine=f"def wrap(app): return {number}")
+        looked.clear()
+        assert folders.load("mine:wrap", f"v{number}")(None) == number
+        counts.append(len(set(looked)))
+        looked.clear()
+        folders.load("mine:wrap", f"v{number}")
+        assert looked == []  # nothing at all, where it is the folder of the import before
+    assert counts == [0] + [1] * 11
+
+
+def test_of_code_that_nobody_uses_any_more_nothing_is_kept(folders):
+    for digest in ("one", "two", "three"):
+        folders.write(digest, mine="class Wrap: pass")
+    wrap = weakref.ref(folders.load("mine:Wrap", "one"))
+    folders.load("mine:Wrap", "two")
+    gc.collect()
+    assert wrap() is not None
+    folders.importer.use_only(["two", "three"])
+    two = folders.load("mine:Wrap", "two")
+    folders.load("mine:Wrap", "three")
+    gc.collect()
+    assert wrap() is None
+    assert folders.load("mine:Wrap", "two") is two
 
 
 def test_library_is_imported_without_a_folder_and_from_within_one(folders):
