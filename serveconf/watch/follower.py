@@ -69,7 +69,8 @@ class _Follower:
         while True:
             before = self.shared.looks.get(self.file)
             async with self.shared.gate.reading():
-                look, heard, busy = await settled(self._look, self.shared.news, self.restless)
+                known = before.key if before is not None else ""
+                look, heard, busy = await settled(self._look, self.shared.news, self.restless, known)
                 if await self._knows_more_data(look):
                     continue
                 if busy:

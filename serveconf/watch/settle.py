@@ -1,8 +1,9 @@
 """Wait until files have settled, and give what they say then.
 
 A lone save is believed after a short quiet, one of a burst after a longer one, and what does not even parse after one
-longer still, as its writer is most likely not done. What never rests (an app or a job that keeps writing a file) does not hold
-everything else up: it is named, and does not count until it has been quiet for a while.
+longer still, as its writer is most likely not done: what it says then is still the same save. What never rests (an app or a
+job that keeps writing a file) does not hold everything else up: it is named, and does not count until it has been quiet for
+a while.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 from serveconf.watch.look import Look
 
-LONE_S = 0.12
+LONE_S = 0.1
 BURST_S = 0.4
 BROKEN_S = 0.6
 BREATH_S = 0.05  # between two looks, however much news there is
@@ -52,16 +53,20 @@ class Restless:
         return bool(rested)
 
 
-async def settled(look: Looking, news: News, restless: Restless) -> tuple[Look, int, frozenset[str]]:
-    """What the files say once they are quiet, the count of news it is good for, and those found restless just now."""
+async def settled(look: Looking, news: News, restless: Restless, known: str = "") -> tuple[Look, int, frozenset[str]]:
+    """What the files say once they are quiet, the count of news it is good for, and those found restless just now.
+
+    ``known``: the key of what they said before: where they still do, there is no save yet.
+    """
     now = asyncio.get_running_loop().time
     heard = news.count
     found = await look(restless.files)
     if restless.seen(found, now()):
         found = await look(restless.files)
     began = changed = now()
+    saves = int(found.key != known and not found.half_written)
     writes: dict[str, list[float]] = {}
-    while (rest := changed + _quiet(found, len(writes)) - now()) > 0:
+    while (rest := changed + _quiet(found, saves) - now()) > 0:
         if now() - began > LONGEST_S:
             busy = frozenset(file for file, times in writes.items() if _never_rests(times, began, now()))
             if busy and found.snapshot is not None and not busy.isdisjoint(found.snapshot.files):
@@ -78,13 +83,14 @@ async def settled(look: Looking, news: News, restless: Restless) -> tuple[Look, 
             for file in _differing(found, again):
                 writes.setdefault(file, []).append(now())
             found, changed = again, now()
+            saves += not again.half_written
     return found, heard, frozenset()
 
 
-def _quiet(found: Look, written: int) -> float:
+def _quiet(found: Look, saves: int) -> float:
     if found.half_written:
         return BROKEN_S
-    return BURST_S if written else LONE_S
+    return BURST_S if saves > 1 else LONE_S
 
 
 def _never_rests(times: list[float], began: float, now: float) -> bool:
