@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serveconf.errors import InternalError, ServeconfError
@@ -26,6 +27,7 @@ POLL_S = 2.0  # how often it looks by itself where the system tells of changes
 SILENT_POLL_S = 0.4  # … where it does not
 GONE_S = 0.4  # a file that is away for so long has been taken away
 ALL_S = 6.0  # how long a first look waits for those of the other files
+THREADS = 1_000  # at most: one for each apply, as that waits for its end, and some to look beside them
 AGAIN_S = 5.0  # before a task that has failed for a fault of ours begins anew
 
 
@@ -90,6 +92,7 @@ class Following:
 
     async def run(self) -> None:
         """Until it is cancelled, or a first apply has failed and that is to end it (FirstFailed)."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="follow"))
         try:
             while True:
                 heard = self.news.count

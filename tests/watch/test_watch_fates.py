@@ -36,6 +36,18 @@ def test_a_broken_file_holds_up_no_other(tmp_path: Path) -> None:
         watcher.until(lambda: watcher.following and watcher.following.ready, "now all is ready")
 
 
+def test_applies_that_take_their_time_hold_up_no_other(tmp_path: Path) -> None:
+    names = [f"slow{number}" for number in range(40)]  # asyncio has 32 threads at most where nobody asks for more
+    specs(tmp_path, *names)
+    serving = FakeServing()
+    serving.hold.clear()
+    with watching(tmp_path, serving=serving) as watcher:
+        watcher.until(lambda: sorted(serving.started) == sorted(names), "all are begun")
+        specs(tmp_path, "late")
+        watcher.until(lambda: "late" in serving.started, "the last one is begun beside them")
+        serving.hold.set()
+
+
 def test_two_files_that_claim_one_stack_are_told_at_both_places_and_neither_is_applied(tmp_path: Path) -> None:
     specs(tmp_path / "app", "a", "b")
     (tmp_path / "app" / "b.yaml").write_text(SPEC.format(name="a"))
