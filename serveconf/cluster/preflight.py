@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from serveconf.reconcile.packages import Packages
 from serveconf.reconcile.ports import Question, TargetReport
 
 SPARE_S = 60.0  # for a runtime environment to be built
+THREADS = 256  # at most: code that hangs when it is imported holds up no other
 
 
 class EnginePreflight:
@@ -31,6 +33,7 @@ class EnginePreflight:
         self._cluster_id = cluster_id
         self._packages = packages
         self._warm = WarmInspector()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="look")
 
     async def warm_up(self) -> None:
         """Have the process ready that looks at code."""
@@ -60,7 +63,8 @@ class EnginePreflight:
                     f"the runtime environment can't be used: {error}", code="runtime_env_failed"
                 ) from error
         else:
-            answer = await asyncio.to_thread(_look, question, folder, self._warm.look_at_code)
+            looking = self._threads.submit(_look, question, folder, self._warm.look_at_code)
+            answer = await asyncio.wrap_future(looking)
         read = msgspec.convert(answer, dict[str, list[TargetReport]])
         shown = {
             kind: [_shown(report, folder, question.app_dir) for report in reports] for kind, reports in read.items()
