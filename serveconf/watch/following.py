@@ -59,6 +59,7 @@ class Following:
         self.silent = self._known_silent  # no news comes: it is on its own looks
         self.data: dict[Path, frozenset[str]] = {}
         self.lost: set[Path] = set()  # files whose stack nobody can be asked about just now
+        self._all_served = False
         self.gate = Gate(options.lock)  # held open by who reads files, closed by who changes them
         self._all_by = asyncio.get_running_loop().time() + ALL_S
         self._pruned: object = None  # the files and claims that were pruned by
@@ -82,8 +83,13 @@ class Following:
 
     @property
     def ready(self) -> bool:
-        """Whether every file's stack serves, and can be asked about."""
-        return bool(self._tasks) and self._tasks.keys() <= self.live.keys() and not self.lost
+        """Whether all stacks have served as their files say, and can be asked about.
+
+        What comes later, a bad edit or a file that is new, takes nothing away that serves: whoever sends requests to whom is
+        ready must not stop for it.
+        """
+        self._all_served = self._all_served or (bool(self._tasks) and self._tasks.keys() <= self.live.keys())
+        return self._all_served and not self.lost
 
     @property
     def all_tried(self) -> bool:

@@ -34,6 +34,12 @@ def test_a_broken_file_holds_up_no_other(tmp_path: Path) -> None:
         (tmp_path / "app" / "broken.yaml").write_text(SPEC.format(name="mended"))
         watcher.until(lambda: "mended" in watcher.serving.started, "it is applied once it is mended")
         watcher.until(lambda: watcher.following and watcher.following.ready, "now all is ready")
+        (tmp_path / "app" / "a.yaml").write_text("name: a\ndeploymnts: []\n")
+        (tmp_path / "app" / "new.yaml").write_text("- no spec\n")
+        watcher.until(lambda: len(watcher.kinds("invalid")) == 3, "two more are wrong")
+        assert watcher.following.ready  # what served goes on
+        watcher.following.lost.add(tmp_path / "app" / "b.yaml")
+        assert not watcher.following.ready
 
 
 def test_applies_that_take_their_time_hold_up_no_other(tmp_path: Path) -> None:
