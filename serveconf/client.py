@@ -102,9 +102,9 @@ class Client:
             time.sleep(0.25)
         return True
 
-    def status(self) -> Json:
-        """The contract's status."""
-        return self._json("GET", "/status")
+    def status(self, *, load: bool = True) -> Json:
+        """The contract's status; without ``load`` no replica is asked how many requests it has, and none is waited for."""
+        return self._json("GET", "/status", params={} if load else {"load": "false"})
 
     def routes(self) -> Json:
         """The live table."""

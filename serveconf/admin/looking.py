@@ -30,12 +30,16 @@ from serveconf.versions import API, OLDEST_API
 NOTES_S = 2.0  # for what a status says beside; who looks, while nothing answers, wants to know just that
 StackName = Annotated[str, Path(description="Name of the stack.")]
 HeaderLines = Annotated[Sequence[str], Query(description="Header fields of the request: name: value.")]
+Load = Annotated[
+    bool, Query(description="Whether each replica is asked how many requests it has now: one may be silent.")
+]
 Challenge = Annotated[str | None, Query(max_length=200, description="Random text of the caller's.")]
 
 
-async def status_of(plane: ControlPlane, address: str) -> dict[str, Any]:
-    """The contract's status JSON."""
-    await plane.cluster.refresh_load()
+async def status_of(plane: ControlPlane, address: str, *, load: bool = True) -> dict[str, Any]:
+    """The contract's status JSON. Without ``load`` no replica is asked how many requests it has: what was known is shown."""
+    if load:
+        await plane.cluster.refresh_load()
     warnings, data = await _noted(plane)
     silent_s = plane.cluster.silent_for()
     return make_status(
@@ -72,9 +76,9 @@ def looking_router(plane: ControlPlane, address: str, keys: Keys) -> APIRouter:
         return models.HealthModel(proofs=proofs, version=__version__, api=API, oldest_api=OLDEST_API)
 
     @router.get("/status", response_model=status_models.StatusModel)
-    async def status() -> dict[str, Any]:
+    async def status(load: Load = True) -> dict[str, Any]:
         """Stacks, deployments, replicas, proxies, their states and generation."""
-        return await status_of(plane, address)
+        return await status_of(plane, address, load=load)
 
     @router.get("/routes")
     async def routes() -> dict[str, str]:

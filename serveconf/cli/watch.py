@@ -38,7 +38,10 @@ NoSelfHealOption = Annotated[
 RetryOption = Annotated[bool, typer.Option("--retry", help="Try once more what has failed before.")]
 ReadyFileOption = Annotated[
     Path | None,
-    typer.Option("--ready-file", help="This file is there once every stack serves as its file says, and not while the cluster can't be asked."),
+    typer.Option(
+        "--ready-file",
+        help="This file is there once every stack serves as its file says, and not while the cluster can't be asked.",
+    ),
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option("--log-format", help="Lines for people, or one JSON object each.")]
 

@@ -124,7 +124,7 @@ class ControlApi:
         """Take away the stacks whose last revision came from one of the sources, and that no file claims."""
         gone: list[str] = []
         with self._reached() as client:
-            for found in client.status()["stacks"]:
+            for found in client.status(load=False)["stacks"]:
                 name = found["name"]
                 if name in claimed or found["state"] == "Deleting" or not self._is_ours(client, name):
                     continue
@@ -220,7 +220,7 @@ class _Reached:
 
 
 def _stack(client: Client, name: str) -> dict[str, Any] | None:
-    return next((stack for stack in client.status()["stacks"] if stack["name"] == name), None)
+    return next((stack for stack in client.status(load=False)["stacks"] if stack["name"] == name), None)
 
 
 def _pinned(client: Client, name: str) -> str:

@@ -290,3 +290,18 @@ async def test_while_the_engine_is_silent_status_says_so_and_nothing_is_begun(
     assert error["message"].startswith("Ray's GCS has not answered for 12 s: nothing can be applied")
     api.cluster.silent_s = None
     assert (await http.get("/api/v1/status", headers=TOKEN)).json()["controller"]["silent_s"] is None
+
+
+async def test_who_only_asks_where_a_stack_stands_waits_for_no_replica(
+    api: Api, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def refresh_load() -> None:
+        asked.append("every replica")
+
+    monkeypatch.setattr(api.cluster, "refresh_load", refresh_load)
+    without = await http.get("/api/v1/status", params={"load": "false"}, headers=TOKEN)
+    assert (without.status_code, asked) == (200, [])
+    assert (await http.get("/api/v1/status", headers=TOKEN)).json() == without.json()
+    assert asked == ["every replica"]
