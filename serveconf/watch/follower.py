@@ -12,7 +12,7 @@ from serveconf.code.hashes import Hashes
 from serveconf.errors import AuthorError, ServeconfError, Unreachable
 from serveconf.watch.following import Following
 from serveconf.watch.look import Look, changed_files, look_at
-from serveconf.watch.memory import Fate, Memory, Outcome
+from serveconf.watch.memory import AWAY_S, LONGEST_S, Fate, Memory, Outcome
 from serveconf.watch.ports import FirstFailure, Said
 from serveconf.watch.settle import Restless, settled
 
@@ -224,11 +224,14 @@ class _Follower:
             await asyncio.gather(trying, return_exceptions=True)
             raise
         except ServeconfError as error:
-            outcome = _outcome_of_error(error)
+            outcome = outcome_of_error(error)
             if self._once(error.message):
                 self._say("error", "what is served is unchanged", look, error=error)
         if not self.ends_behind or outcome.fate is not Fate.SERVED:
-            self.memory = self.memory.after(look.key, outcome.fate, self._now(), spread=random.uniform(0.8, 1.2))
+            spread = random.uniform(0.8, 1.2)
+            self.memory = self.memory.after(
+                look.key, outcome.fate, self._now(), spread=spread, longest_s=outcome.longest_s
+            )
         await self._tell_fate(look, outcome)
 
     async def _tell_fate(self, look: Look, outcome: Outcome) -> None:
@@ -315,7 +318,8 @@ class _Follower:
         return asyncio.get_running_loop().time()
 
 
-def _outcome_of_error(error: ServeconfError) -> Outcome:
+def outcome_of_error(error: ServeconfError) -> Outcome:
     """An apply that did not even begin: its author's fault, or the cluster's."""
     fate = Fate.REFUSED if isinstance(error, AuthorError) else Fate.STUCK
-    return Outcome(fate=fate, message=error.message)
+    longest_s = AWAY_S if isinstance(error, Unreachable) else LONGEST_S
+    return Outcome(fate=fate, message=error.message, longest_s=longest_s)

@@ -12,6 +12,7 @@ from typing import Any
 
 FIRST_S = 1.0
 LONGEST_S = 30.0
+AWAY_S = 4.0  # where nobody answers: a look for who does costs little, and what was saved waits for it
 PINNED_S = 2.0  # a look whether the pin is gone costs next to nothing
 
 # codes of problems whose reason is the cluster, and may pass by itself
@@ -58,6 +59,7 @@ class Outcome:
 
     fate: Fate
     message: str = ""
+    longest_s: float = LONGEST_S  # between two tries of what is stuck
     result: dict[str, Any] = field(default_factory=dict)
 
 
@@ -80,7 +82,7 @@ class Memory:
             return max(0.0, self.not_before - now)
         return 0.0
 
-    def after(self, key: str, fate: Fate, now: float, *, spread: float = 1.0) -> Memory:
+    def after(self, key: str, fate: Fate, now: float, *, spread: float = 1.0, longest_s: float = LONGEST_S) -> Memory:
         """What to remember after a try of ``key``. ``spread`` stretches the pause, so that many watchers do not march in step."""
         match fate:
             case Fate.SERVED:
@@ -91,7 +93,7 @@ class Memory:
                 return replace(self, stuck=key, failures=0, not_before=now + PINNED_S, pinned=True)
             case Fate.STUCK:
                 failures = self.failures + 1 if self.stuck == key else 1
-                pause = min(FIRST_S * 2 ** (failures - 1), LONGEST_S) * spread
+                pause = min(FIRST_S * 2 ** (failures - 1), longest_s) * spread
                 return replace(self, stuck=key, failures=failures, not_before=now + pause, pinned=False)
 
 

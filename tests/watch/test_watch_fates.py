@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from watching import SPEC, FakeServing, lay_out, watching
 
-from serveconf.errors import AuthorError, Unreachable
+from serveconf.errors import AuthorError, OperatorError, Unreachable
 from serveconf.watch import quarantine
-from serveconf.watch.follower import FirstFailed
+from serveconf.watch.follower import FirstFailed, outcome_of_error
 from serveconf.watch.gate import Gate
 from serveconf.watch.memory import Fate, Memory, Outcome
 from serveconf.watch.ports import FirstFailure
@@ -219,6 +219,18 @@ def test_pauses_grow_and_end_with_success() -> None:
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
     assert memory.due_in("other", 100.0) == 0.0
     assert memory.after("k", Fate.SERVED, 100.0).due_in("k", 100.0) is None
+
+
+def test_where_nobody_answers_it_is_looked_for_who_does_every_few_seconds() -> None:
+    away, other = outcome_of_error(Unreachable("nobody answers")), outcome_of_error(OperatorError("no room"))
+    assert (away.fate, other.fate) == (Fate.STUCK, Fate.STUCK)
+    pauses = []
+    for outcome in (away, other):
+        memory = Memory()
+        for _ in range(5):
+            memory = memory.after("k", outcome.fate, 100.0, longest_s=outcome.longest_s)
+        pauses.append(memory.due_in("k", 100.0))
+    assert pauses == [4, 16]
 
 
 def test_quarantine_outlives_the_watcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
