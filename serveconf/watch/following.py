@@ -170,8 +170,8 @@ class Following:
         for file in files:
             if file not in self._tasks:
                 self._tasks[file] = asyncio.create_task(self._guarded(file), name=f"follow {file}")
-        for file in [file for file in self._tasks if file not in files]:
-            await self._gone(file)
+        if any(file not in files for file in self._tasks):
+            await self._drop_gone()
         if self.options.prune:
             await self._prune()
 
@@ -185,11 +185,14 @@ class Following:
                 self.tell(Said(kind="error", message="what is served is unchanged", file=file, error=error))
             await asyncio.sleep(AGAIN_S)
 
-    async def _gone(self, file: Path) -> None:
-        """A file that was there is not: unless it comes back at once, nobody follows it any more."""
+    async def _drop_gone(self) -> None:
+        """Files that were there are not: those that do not come back at once nobody follows any more."""
         await asyncio.sleep(GONE_S)
-        if file in find_specs(self.sources).files and file not in _included(self.looks.values()):
-            return
+        found = await asyncio.to_thread(find_specs, self.sources)
+        there = set(found.files) - _included(self.looks.values())
+        await asyncio.gather(*(self._drop(file) for file in list(self._tasks) if file not in there))
+
+    async def _drop(self, file: Path) -> None:
         task = self._tasks.pop(file)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -10,7 +10,7 @@ import pytest
 from watching import SPEC, FakeServing, lay_out, watching
 
 from serveconf.errors import AuthorError, OperatorError, Unreachable
-from serveconf.watch import quarantine
+from serveconf.watch import following, quarantine
 from serveconf.watch.follower import FirstFailed, outcome_of_error
 from serveconf.watch.gate import Gate
 from serveconf.watch.memory import Fate, Memory, Outcome
@@ -164,6 +164,19 @@ def test_a_file_that_disappears_leaves_its_stack_unless_it_is_to_be_pruned(tmp_p
             kind = "pruned" if prune else "gone"
             watcher.until(lambda watcher=watcher, kind=kind: watcher.kinds(kind), "it is told")
             assert serving.pruned == (["b"] if prune else [])
+
+
+def test_files_that_go_together_are_waited_for_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "GONE_S", 1.0)
+    names = [f"s{number:02}" for number in range(20)]
+    specs(tmp_path, *names)
+    with watching(tmp_path) as watcher:
+        watcher.until(lambda: len(watcher.serving.applied) == len(names), "all are applied")
+        for name in names:
+            (tmp_path / f"{name}.yaml").unlink()
+        watcher.until(lambda: len(watcher.kinds("gone")) == len(names), "it is told of each")
+        (tmp_path / "s00.yaml").write_text(SPEC.format(name="s00"))
+        watcher.until(lambda: watcher.serving.started.count("s00") == 2, "one that comes back is followed on")
 
 
 def test_a_fault_of_ours_in_one_files_task_ends_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
