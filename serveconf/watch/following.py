@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serveconf.errors import InternalError, ServeconfError
+from serveconf.spec.load import Loaded
 from serveconf.spec.problems import SpecInvalid
 from serveconf.watch.contradictions import contradictions
 from serveconf.watch.gate import Gate
@@ -49,6 +50,7 @@ class Following:
         self.options = options
         self.news = News()
         self.looks: dict[Path, Look] = {}  # the newest settled ones
+        self._claiming: dict[Path, Loaded] = {}  # what each said when it was last understood
         self.live: dict[Path, str] = {}  # file -> the stack that it has brought about
         self.firsts: dict[
             Path, tuple[Outcome | None, ServeconfError | None]
@@ -117,6 +119,8 @@ class Following:
         """A settled look: what it is made of is watched from now on, and the others are compared with it."""
         before = self.looks.get(look.file)
         self.looks[look.file] = look
+        if look.loaded is not None:
+            self._claiming[look.file] = look.loaded
         if before is None or before.places != look.places or before.key != look.key:
             self._watch()
             self.news.ring()
@@ -133,9 +137,8 @@ class Following:
         self.silent = self._untold > 1 or self._known_silent
 
     def contradiction(self, file: Path) -> ServeconfError | None:
-        """What stands against applying this file, because of another one."""
-        loaded = [look.loaded for other, look in self.looks.items() if look.loaded and other in self._tasks]
-        problems = contradictions(loaded).get(file)
+        """What stands against applying this file, because of another one: what that said before it was broken goes on serving."""
+        problems = contradictions(said for other, said in self._claiming.items() if other in self._tasks).get(file)
         return SpecInvalid(problems) if problems else None
 
     async def all_seen(self) -> None:
@@ -197,6 +200,7 @@ class Following:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self.looks.pop(file, None)
+        self._claiming.pop(file, None)
         self.settled.discard(file)
         stack = self.live.pop(file, None)
         if stack is not None and not self.options.prune:

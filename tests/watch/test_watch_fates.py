@@ -68,6 +68,19 @@ def test_two_files_that_claim_one_stack_are_told_at_both_places_and_neither_is_a
         watcher.until(lambda: sorted(watcher.serving.started) == ["a", "b"], "both are applied")
 
 
+def test_a_file_that_is_broken_just_now_still_claims_what_it_serves(tmp_path: Path) -> None:
+    specs(tmp_path, "a")
+    with watching(tmp_path) as watcher:
+        watcher.until(lambda: watcher.serving.applied == [("a", "one")], "it is applied")
+        (tmp_path / "a.yaml").write_text("name: [")
+        watcher.until(lambda: len(watcher.kinds("invalid")) == 1, "it is broken")
+        (tmp_path / "b.yaml").write_text(SPEC.format(name="a"))
+        watcher.until(lambda: len(watcher.kinds("invalid")) == 2, "the other one is told")
+        assert watcher.rests() == [("a", "one")]
+        (tmp_path / "a.yaml").write_text(SPEC.format(name="c"))
+        watcher.until(lambda: sorted(watcher.serving.started) == ["a", "a", "c"], "each has a stack of its own")
+
+
 def test_what_failed_is_tried_again_when_its_content_changes_and_not_before(tmp_path: Path) -> None:
     file = lay_out(tmp_path / "app")
     serving = FakeServing()
