@@ -43,6 +43,7 @@ class _Follower:
         self.hashes = Hashes()
         self.restless = Restless()
         self.data: frozenset[str] = frozenset()
+        self.unwatched: frozenset[str] = frozenset()  # of it, what does not count
         self.asked = 0.0
         self.asked_about = ""
         self.shown = ""  # the key that was last spoken of
@@ -82,6 +83,7 @@ class _Follower:
                 if before is not None and look.key != before.key:
                     self.shared.note_change(told=self.shared.told > told)
                 told = self.shared.told
+                self._watch_what_counts(look)
                 self.shared.seen(look)
                 if before is None:
                     await self.shared.all_seen()
@@ -112,9 +114,15 @@ class _Follower:
             return False
         if data == self.data:
             return False
-        self.data = data
+        self.data = self.unwatched = data
         self.shared.watch_without(look, data)
         return True
+
+    def _watch_what_counts(self, look: Look) -> None:
+        """What the app writes is no news, but for what .serveconfignore calls code after all."""
+        if look.snapshot is not None and (data := self.data - look.snapshot.files.keys()) != self.unwatched:
+            self.unwatched = data
+            self.shared.watch_without(look, data)
 
     def _only_data(self, before: Look, after: Look) -> bool:
         """Whether all that differs is what the app itself has written, as is known by now."""
@@ -124,7 +132,8 @@ class _Follower:
         said = (one.spec, one.app_dir, one.masks) == (other.spec, other.app_dir, other.masks)
         files, now = before.snapshot.files, after.snapshot.files
         names = files.keys() | now.keys()
-        return said and all(files.get(name) == now.get(name) for name in names - self.data)
+        left_out = self.data - now.keys()  # what .serveconfignore calls code after all is none
+        return said and all(files.get(name) == now.get(name) for name in names - left_out)
 
     async def _read(self, restless: frozenset[str]) -> Look:
         options = self.shared.options

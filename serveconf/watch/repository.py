@@ -151,12 +151,15 @@ async def keep_pulling(
 
 
 async def hear_webhook(calls: Callable[[], int], called: asyncio.Event) -> None:
-    """Sets ``called`` whenever the count of a webhook's calls is another one. Who does not answer is asked again."""
-    known: int | None = None
+    """Sets ``called`` whenever the count of a webhook's calls is another one. Who does not answer is asked again.
+
+    Calls before the first answer count, too: one of them may have come after the first look.
+    """
+    known = 0
     while True:
         with suppress(ServeconfError):
             count = await asyncio.to_thread(calls)
-            if known is not None and count != known:
+            if count != known:
                 called.set()
             known = count
         await asyncio.sleep(WEBHOOK_S)

@@ -253,6 +253,21 @@ def test_data_that_was_packed_at_first_is_no_change_once_it_is_known(tmp_path: P
         assert watcher.rests() == [("shop", "one"), ("shop", "two")]
 
 
+def test_data_that_is_named_as_code_counts_again(tmp_path: Path, events: bool) -> None:
+    file = lay_out(tmp_path / "app")
+    (file.parent / "results.csv").write_text("0\n")
+    with watching(file, events=events) as watcher:
+        watcher.until(lambda: watcher.serving.applied, "the first apply")
+        watcher.serving.written["shop"] = frozenset({"results.csv", "other.csv"})
+        (file.parent / "results.csv").write_text("1\n")
+        (file.parent / ".serveconfignore").write_text("!results.csv\n")
+        watcher.until(lambda: len(watcher.serving.applied) == 2, "it is code after all")
+        (file.parent / "other.csv").write_text("2\n")
+        assert len(watcher.rests()) == 2
+        (file.parent / "results.csv").write_text("2\n")
+        watcher.until(lambda: len(watcher.serving.applied) == 3, "what it says counts")
+
+
 def test_where_the_system_tells_nothing_that_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Deaf(following_module.Notice):
         def _counts(self, *change: object) -> bool:

@@ -259,7 +259,7 @@ def test_a_branch_is_looked_at_at_once_when_its_webhook_is_called(
 ) -> None:
     monkeypatch.setattr("serveconf.watch.repository.WEBHOOK_S", 0.05)
     repository = Repository(Checkout(str(origin), "main"), "deploy")
-    calls: list[int | ServeconfError] = [0]
+    calls: list[int | ServeconfError] = [OperatorError("nobody answers yet")]
 
     def count() -> int:
         found = calls[-1]
@@ -277,11 +277,14 @@ def test_a_branch_is_looked_at_at_once_when_its_webhook_is_called(
 
     with watching(repository.target, beside=pull, events=False) as watcher:
         watcher.until(lambda: watcher.serving.applied == [("shop", "one")], "the first commit")
+        commit(origin, {"deploy/web.py": "early"})
+        calls.append(1)  # before it was asked for the first time
+        watcher.until(lambda: ("shop", "early") in watcher.serving.applied, "it is looked at")
         commit(origin, {"deploy/web.py": "two"})
         calls.append(OperatorError("nobody answers"))
-        assert watcher.rests() == [("shop", "one")]
-        calls.append(1)
-        watcher.until(lambda: ("shop", "two") in watcher.serving.applied, "it is looked at")
+        assert watcher.rests() == [("shop", "one"), ("shop", "early")]
+        calls.append(2)
+        watcher.until(lambda: ("shop", "two") in watcher.serving.applied, "it is looked at once more")
         commit(origin, {"deploy/web.py": "three"})
         calls.append(0)  # another controller, which counts anew
         watcher.until(lambda: ("shop", "three") in watcher.serving.applied, "it is looked at again")
