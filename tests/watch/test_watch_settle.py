@@ -9,8 +9,7 @@ import pytest
 
 from serveconf.watch import settle
 from serveconf.watch.look import Look
-from serveconf.watch.news import News
-from serveconf.watch.settle import Restless, settled
+from serveconf.watch.settle import News, Restless, settled
 
 pytestmark = pytest.mark.anyio
 
