@@ -109,15 +109,14 @@ class Exchange:
     def run_app(self, app: ASGIApp) -> None:
         """Have it answered by ``app``."""
         connection = self.connection
-        self.app = app
         self.shortcut = None
-        self.strand = Strand(connection.loop, self.run(), connection.edge.tasks)
+        self.strand = Strand(connection.loop, self.run(app), connection.edge.tasks)
         self.strand.start()
 
-    async def run(self) -> None:
+    async def run(self, app: ASGIApp) -> None:
         """Call the app; whatever it leaves unanswered is answered or cut here."""
         try:
-            await self.app(self.scope, self.receive, self.send)
+            await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
             self._fail(503, b"Service Unavailable\n", Reason.DRAINED)
         except ResponseCut as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
 
@@ -11,6 +12,7 @@ from edge_server import get, post, read_body, respond
 from test_proxy_to_replica import Stack
 
 from serveconf.proxy import fast_path
+from serveconf.proxy.exchange import Exchange
 
 JSON = [(b"content-type", b"application/json")]
 
@@ -305,7 +307,7 @@ def live(tmp_path, monkeypatch):
     begin = fast_path.FastPath.__init__
 
     def noting(self, *arguments):
-        taken.append(self)
+        taken.append(id(self))
         begin(self, *arguments)
 
     monkeypatch.setattr(fast_path.FastPath, "__init__", noting)
@@ -337,8 +339,6 @@ def test_it_is_as_without_the_fast_path(situation, live):
 
 
 def test_no_coroutine_is_made_for_what_is_answered_by_one_frame(live, monkeypatch):
-    from serveconf.proxy.exchange import Exchange
-
     ran = []
     run_app = Exchange.run_app
     monkeypatch.setattr(Exchange, "run_app", lambda self, app: ran.append(self.scope["path"]) or run_app(self, app))
@@ -353,6 +353,33 @@ def test_no_coroutine_is_made_for_what_is_answered_by_one_frame(live, monkeypatc
 
     live(situation, fast=True)
     assert ran == ["/-/healthz"]
+
+
+def test_nothing_of_a_request_waits_for_the_garbage_collector(live):
+    """Neither on the fast path nor where it had to go on as others do."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/app/pieces":
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b"end"})
+
+    def situation(world):
+        world.serve(app, "one")
+        gc.collect()
+        gc.disable()
+        try:
+            with world.connect() as client:
+                for path in ("/app", "/app/pieces"):
+                    yield told(client.ask(get(path)))
+            world.counted()
+            yield [kept for kept in gc.get_objects() if isinstance(kept, fast_path.FastPath | Exchange)]
+        finally:
+            gc.enable()
+
+    answers, _, _ = live(situation, fast=True)
+    assert answers[2] == []
 
 
 def test_a_client_that_takes_nothing_holds_up_its_answer(live):
