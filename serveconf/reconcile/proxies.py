@@ -28,6 +28,7 @@ IDLE_S = 5.0
 RETRY_S = 0.25
 NOTICE_S = 10.0  # for load balancers to see that a proxy is not healthy any more, before it stops to listen
 READY_S = 45.0  # for one that replaces another to serve the table: longer than it may take to start
+BOTH_S = 3.0  # for both of two proxies to serve where one is to stand by: longer than a death goes unheard of
 LOOK_S = 0.02
 ALIVE = (ProxyPhase.READY, ProxyPhase.STARTING, ProxyPhase.UNHEALTHY, ProxyPhase.FAILED)
 
@@ -43,6 +44,9 @@ class Proxies:
         self._backoff: Backoff[str] = Backoff(clock)
         self._journal = journal
         self._warned: dict[str, float] = {}  # proxies on nodes that will go soon, and since when they say so
+        self._both_serve: dict[
+            tuple[str, str], float
+        ] = {}  # node and listener where none stands by any more, and since when
         self._replacing: set[str] = set()  # the slots in which an upgrade has two of them side by side
 
     async def start_beside(self, proxy: ProxyState) -> str:
@@ -128,7 +132,7 @@ class Proxies:
             if spare and proxy.phase in ALIVE:
                 await self._cluster.stop_proxy(proxy.id, drain_s=self._longest_drain())
         await self._relieve(observed)
-        await self._have_one_stand_by(wanted, observed)
+        pause = min(pause, await self._have_one_stand_by(wanted, observed))
         return min(pause, await self._bring_forward(observed))
 
     async def _relieve(self, observed: Observed) -> None:
@@ -144,14 +148,22 @@ class Proxies:
                 except ServeconfError as error:
                     log.warning("nobody serves beside a silent proxy", extra={"reason": error.message})
 
-    async def _have_one_stand_by(self, wanted: Sequence[ProxyOrder], observed: Observed) -> None:
-        """Where one that was silent answers again both serve: one of them is to wait for the other one's end once more."""
-        slots = {order.id for order in wanted}
+    async def _have_one_stand_by(self, wanted: Sequence[ProxyOrder], observed: Observed) -> float:
+        """Where one that was silent answers again both serve: one of them is to wait for the other one's end once more.
+
+        Both seem to serve also where one has died and the other, which has taken its place, could say so before anybody heard of the
+        death: so they have to do it for a while.
+        """
+        slots, now = {order.id for order in wanted}, self._clock.now()
+        since, self._both_serve = self._both_serve, {}
         for order in wanted:
             place = (order.node_id, order.listener)
             both = [p for p in observed.proxies if (p.node_id, p.listener) == place and slot_of(p.id) in slots]
             serve = all(p.phase is ProxyPhase.READY and not p.stands_by for p in both)
             if not order.stands_by or len(both) < 2 or not serve:
+                continue
+            self._both_serve[place] = since.get(place, now)
+            if now - self._both_serve[place] < BOTH_S:
                 continue
             for proxy in sorted(
                 both, key=lambda p: slot_of(p.id) != order.id
@@ -161,6 +173,9 @@ class Proxies:
                         break
                 except ServeconfError as error:
                     log.warning("a proxy does not stand by again", extra={"reason": error.message})
+        return min(
+            (BOTH_S - (now - begun) for begun in self._both_serve.values() if now - begun < BOTH_S), default=IDLE_S
+        )
 
     def _leaving_nodes(self) -> set[str]:
         """The nodes that will go soon; with the head everything goes."""

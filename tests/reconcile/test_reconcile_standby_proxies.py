@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from world import World, request
 
 from serveconf.errors import CodeFailed
 from serveconf.plan.state import ProxyPhase, ProxyState
 from serveconf.reconcile.apply import BEHIND_S
 from serveconf.reconcile.ports import ProxyOrder
+from serveconf.reconcile.proxies import BOTH_S
 from serveconf.reconcile.status import make_status
 from serveconf.routing import Generation
 
@@ -172,8 +174,26 @@ async def test_where_the_one_that_serves_is_silent_it_serves_beside_it(world: Wo
     world.cluster.hung.clear()
     await rest(world)
     assert {p.generation for p in world.cluster.observe().proxies} == {world.live.number}
+    assert standing_by(world) == []
+    world.clock.advance(BOTH_S)
+    await rest(world)
     assert ([p.id for p in serving(world)], [p.id for p in standing_by(world)]) == ([first.id], [second.id])
     assert [what for what in world.cluster.log if what[0] == "stand_by_again"] == [("stand_by_again", second.id)]
+
+
+async def test_one_that_has_died_unheard_does_not_send_back_the_one_in_its_place(world: World) -> None:
+    await world.apply(A, standbys=1)
+    await rest(world)
+    (first,), (second,) = serving(world), standing_by(world)
+    await world.cluster.serve_beside(second.id)  # what it says itself, before anybody hears of the other one's death
+    await rest(world)
+    world.clock.advance(BOTH_S / 2)
+    await rest(world)
+    world.cluster._proxies[first.id] = replace(first, phase=ProxyPhase.STARTING, stands_by=True)
+    world.clock.advance(BOTH_S)
+    await rest(world)
+    assert ([p.id for p in serving(world)], [p.id for p in standing_by(world)]) == ([second.id], [first.id])
+    assert not [what for what in world.cluster.log if what[0] == "stand_by_again"]
 
 
 async def test_a_silent_one_that_stands_by_holds_up_no_table(world: World) -> None:
