@@ -190,14 +190,18 @@ class Scene:
 
 
 def left_over(machines: Machines) -> list[str]:
-    """What is left of serveconf after a shutdown: processes and files on the nodes; actors, groups and keys in Ray."""
+    """What is left of serveconf after a shutdown: processes and files on the nodes; actors, groups and keys in Ray.
+
+    A node that has died keeps its files, as nobody is there to clear them.
+    """
     found = [
         f"process {node.ip} {title}"
         for node in machines.nodes
         for title in map(title_of, node.processes())
         if _is_ours(title)
     ]
-    found += [f"file {path}" for node in machines.nodes for path in sorted(node.folder.glob("serveconf-*/**/*"))]
+    living = [node for node in machines.nodes if node.is_up]
+    found += [f"file {path}" for node in living for path in sorted(node.folder.glob("serveconf-*/**/*"))]
     command = machines.head.inside([sys.executable, "-c", LEFT, machines.gcs])
     done = subprocess.run(command, env=machines.head.env, check=True, capture_output=True, text=True)
     return found + done.stdout.splitlines()

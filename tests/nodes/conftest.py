@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).parent.parent / "e2e"))  # for ``place``
 
 from chaos_scene import left_over
 from machines import Machines, Node, why_not
+from place import until
 
 APP = """
     import os
@@ -107,9 +108,16 @@ def cluster() -> Iterator[Cluster]:
         yield Cluster(machines)
         done = machines.run("shutdown")
         assert done.code == 0, done.err
-        assert left_over(machines) == []
+        until(lambda: nothing_is_left(machines), "nothing is left of it")
     finally:
         machines.close()
+
+
+def nothing_is_left(machines: Machines) -> bool:
+    """Says what is: a process that was ended may take a moment."""
+    left = left_over(machines)
+    assert not left, "\n".join(left)
+    return True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
