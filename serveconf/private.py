@@ -13,6 +13,7 @@ from pathlib import Path
 from serveconf.disk import replace_whole, told_when_full
 from serveconf.errors import OperatorError
 
+OWN_FILES = "own-files"  # in the home
 TRUSTED = frozenset({0, os.getuid()})  # root can do all that we can
 
 
@@ -72,10 +73,25 @@ def temp_folder() -> Path:
 
 
 def own_places() -> frozenset[tuple[int, int]]:
-    """The folders with our tokens and with what our own Ray writes, as far as they are there: device and inode of each."""
+    """The folders with our tokens and with what our own Ray writes, and ``own_files``, that are there: device and inode of each."""
     found = set()
-    for place in (home_path(), ours_in(temp_folder())):
+    for place in (home_path(), ours_in(temp_folder()), *own_files()):
         with contextlib.suppress(OSError):
             known = place.stat()
             found.add((known.st_dev, known.st_ino))
     return frozenset(found)
+
+
+def own_files() -> list[Path]:
+    """What we write where the user has said, as a readiness file: wherever it lies, it is nobody's code."""
+    with contextlib.suppress(OSError):
+        return [Path(line) for line in os.fsdecode(read_trusted(home_path() / OWN_FILES) or b"").splitlines()]
+    return []
+
+
+def note_own_file(path: Path) -> None:
+    """Have every command know of it that has the same home."""
+    known = [one for one in own_files() if one.parent.is_dir()]
+    if (path := path.absolute()) not in known:
+        home_path().mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(home_path() / OWN_FILES, os.fsencode("\n".join(map(str, [*known, path])) + "\n"))

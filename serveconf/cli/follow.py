@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from serveconf.cli.applying import exit_code_of
 from serveconf.cli.ending import Ending
 from serveconf.errors import Conflict, OperatorError, ServeconfError
+from serveconf.private import note_own_file
 
 if TYPE_CHECKING:
     from serveconf.watch.following import Following
@@ -79,6 +80,7 @@ def readiness(file: Path) -> Beside:
         file.unlink(missing_ok=True)  # as an earlier one, that was killed, has left it
         if not file.parent.is_dir():
             raise FileNotFoundError(2, "no such folder")
+        note_own_file(file)  # below an app_dir it is no code
     except OSError as error:
         raise OperatorError(f"--ready-file {file}: {error.strerror}") from error
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serveconf.cli.follow import readiness
 from serveconf.code import snapshot as snapshot_module
 from serveconf.code.snapshot import digest_of, take_snapshot
 from serveconf.errors import AuthorError
@@ -137,6 +138,19 @@ def test_our_own_folders_are_no_code_whatever_they_are_called(
     ours = f"serveconf-{os.getuid()}/ray/session_1/logs/gcs.out"
     files = {f"{app}web.py": "", f"{app}state/cluster.json": "token", f"{app}{ours}": "", f"{app}serveconf-x/a.py": ""}
     assert names(lay_out(tmp_path, files)) == [f"{app}serveconf-x/a.py", f"{app}web.py"]
+
+
+def test_a_readiness_file_below_app_dir_is_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVECONF_HOME", str(tmp_path / "home"))
+    app = lay_out(tmp_path / "app", {"web.py": "", "ready": ""})
+    assert names(app) == ["ready", "web.py"]
+    monkeypatch.chdir(app)
+    readiness(Path("ready"))
+    readiness(tmp_path / "app" / "other")
+    lay_out(app, {"ready": "", "other": ""})
+    assert names(app) == ["web.py"]
+    monkeypatch.setenv("SERVECONF_HOME", str(tmp_path / "of somebody else"))
+    assert names(app) == ["other", "ready", "web.py"]
 
 
 def test_a_private_key_is_told_by_its_content_a_certificate_is_public(tmp_path: Path) -> None:
