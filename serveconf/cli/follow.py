@@ -80,9 +80,12 @@ def readiness(file: Path) -> Beside:
         file.unlink(missing_ok=True)  # as an earlier one, that was killed, has left it
         if not file.parent.is_dir():
             raise FileNotFoundError(2, "no such folder")
-        note_own_file(file)  # below an app_dir it is no code
     except OSError as error:
         raise OperatorError(f"--ready-file {file}: {error.strerror}") from error
+    with contextlib.suppress(
+        OSError, OperatorError
+    ):  # below an app_dir it is no code; a container may have a home that nobody writes to
+        note_own_file(file)
 
     async def keep(following: Following) -> None:
         there = False

@@ -48,6 +48,7 @@ class FastPath:
     def __init__(
         self, exchange: Exchange, mount: Mount, backend: Backend, client: WireClient, message: Message | None
     ) -> None:
+        self._stream = client.begin_whole(exchange.scope, message["body"] if message is not None else b"")
         trail = exchange.trail
         trail.replica = client.replica
         self._exchange = exchange
@@ -57,7 +58,6 @@ class FastPath:
         mount.enter(trail)
         self._load = backend.enter(trail.began)
         exchange.shortcut = self
-        self._stream = client.begin_whole(exchange.scope, message["body"] if message is not None else b"")
         self._stream.park(self)
 
     def resume(self) -> None:

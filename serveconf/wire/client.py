@@ -149,8 +149,8 @@ class WireClient(Connection):
         """Send a request whose (small) body is there. Who calls this calls ``leave`` when the answer was taken, or ``finish``."""
         stream = self._new_stream()
         try:
-            stream.begin_whole(scope, body)
-        except BaseException:
+            stream.begin(scope, body, ends=True, body_follows=False)
+        except BaseException:  # whatever it is, no stream stays that nobody ends
             self.leave(stream)
             raise
         return stream

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from enum import Enum
 from typing import Any
 
@@ -22,7 +21,7 @@ class BodyMode(Enum):
     HOLD = "when the application asks for it (RFC 9110 §10.1.1)"
 
 
-def body_mode(scope: MutableMapping[str, Any]) -> BodyMode:
+def body_mode(scope: dict[str, Any]) -> BodyMode:
     """How to go about the body of this request, told from its headers."""
     is_http1 = scope["http_version"] in ("1.1", "1.0")
     if scope["method"] in ("GET", "HEAD"):

@@ -185,13 +185,14 @@ class ClientStream(Stream):
         if len(body) > self.connection.limits.inline_bytes:
             body, rest = b"", body
         ends = not more and rest is None
-        self._begin(scope, body, ends, rest is not None)
+        self.begin(scope, body, ends=ends, body_follows=rest is not None)
         if not ends:
             self._pump = self._start_pump(self._pump_body(rest, more))
         elif running() is None:  # who runs a strand cancels it when its client leaves
             self.connection.watch_later(self)
 
-    def _begin(self, scope: dict[str, Any], body: bytes, ends: bool, body_follows: bool) -> None:
+    def begin(self, scope: dict[str, Any], body: bytes, *, ends: bool, body_follows: bool) -> None:
+        """Send the head, with a small body or its first piece."""
         connection = self.connection
         if body or ends:  # it goes with the head, whatever else waits for its turn
             self._credit -= len(body) + PIECE_COST
@@ -199,10 +200,6 @@ class ClientStream(Stream):
         first = as_open(scope, self.number, body, not ends, self._holding, connection.takes_generation)
         first.files = connection.peer is not None
         connection.begin(self, first, body_follows)
-
-    def begin_whole(self, scope: dict[str, Any], body: bytes) -> None:
-        """Send a request that one frame holds, for someone who knows by himself when its client leaves."""
-        self._begin(scope, body, True, False)
 
     async def _pump_body(self, rest: bytes | None, more: bool) -> None:
         try:

@@ -95,7 +95,7 @@ class WireServer:
                 os.umask(before)
             os.chmod(path, 0o600)
             listener = await asyncio.get_running_loop().create_unix_server(self._connection, sock=sock)
-        except BaseException:
+        except BaseException:  # a cancel too: nobody else knows the socket
             sock.close()
             raise
         self._listeners.append(listener)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from serveconf.cli.follow import readiness
 from serveconf.code import snapshot as snapshot_module
 from serveconf.code.snapshot import digest_of, take_snapshot
-from serveconf.errors import AuthorError
+from serveconf.errors import AuthorError, OperatorError
 
 
 def lay_out(folder: Path, files: dict[str, str]) -> Path:
@@ -151,6 +151,14 @@ def test_a_readiness_file_below_app_dir_is_no_code(tmp_path: Path, monkeypatch: 
     assert names(app) == ["web.py"]
     monkeypatch.setenv("SERVECONF_HOME", str(tmp_path / "of somebody else"))
     assert names(app) == ["other", "ready", "web.py"]
+
+
+def test_a_readiness_file_needs_no_home_that_can_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("SERVECONF_HOME", str(tmp_path / "home"))
+    readiness(tmp_path / "ready")
+    with pytest.raises(OperatorError):
+        readiness(tmp_path / "nowhere" / "ready")
 
 
 def test_a_private_key_is_told_by_its_content_a_certificate_is_public(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from serveconf.cluster import handle as handle_module
 from serveconf.cluster import node_watch, proxy_handles
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX
 from serveconf.errors import OperatorError
+from serveconf.reconcile.ports import ProxyOrder
 from serveconf.testing.engine import FakeActor
 
 pytestmark = pytest.mark.anyio
@@ -579,28 +580,37 @@ async def test_replicas_of_one_deployment_are_spread_over_the_nodes_that_have_ro
     assert sorted(r.node_id for r in lab.cluster.observe().replicas) == sorted([head.id, "second"] * 2)
 
 
-async def test_a_proxy_whose_node_is_cut_off_is_neither_shown_nor_ended_and_is_there_again_with_it(
-    lab: FakeEngineLab, monkeypatch: Any
-) -> None:
-    from msgspec.structs import replace
-
-    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
+def nodes_that_are_cut_off(monkeypatch: Any) -> set[str]:
+    """Their ids, to be filled: nobody reaches them, and the engine has them for alive."""
     cut: set[str] = set()
 
     async def look(self: Any, nodes: Any) -> frozenset[str]:
         await asyncio.sleep(0)
-        return frozenset(cut)
+        return frozenset(cut & {node.id for node in nodes})
 
+    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
     monkeypatch.setattr(node_watch.Reach, "look", look)
+    return cut
+
+
+async def proxy_on_another_node(lab: FakeEngineLab) -> tuple[ProxyOrder, asyncio.Task[None]]:
+    """Its order, and the task that looks at the nodes."""
     (head,) = lab.fake.live_nodes
     lab.fake.live_nodes = (replace(head, id="head"), replace(head, is_head=False))
     await lab.cluster.refresh()
     order = replace(lab.proxy_order(), node_id=head.id)
     await lab.cluster.start_proxy(order)
     await lab.until(lambda: lab.phase(order.id) == "Ready")
-    following = asyncio.create_task(lab.actors.keep_nodes_fresh())
+    return order, asyncio.create_task(lab.actors.keep_nodes_fresh())
+
+
+async def test_a_proxy_whose_node_is_cut_off_is_neither_shown_nor_ended_and_is_there_again_with_it(
+    lab: FakeEngineLab, monkeypatch: Any
+) -> None:
+    cut = nodes_that_are_cut_off(monkeypatch)
+    order, following = await proxy_on_another_node(lab)
     for _ in range(2):
-        cut.add(head.id)
+        cut.add(order.node_id)
         await lab.until(lambda: lab.proxy(order.id) is None and len(lab.cluster.nodes()) == 1)
         cut.clear()
         await lab.until(lambda: lab.phase(order.id) == "Ready")
@@ -608,7 +618,7 @@ async def test_a_proxy_whose_node_is_cut_off_is_neither_shown_nor_ended_and_is_t
     assert not actor.why_dead
     assert getattr(lab.proxy(order.id), "pid", None) == 1  # the very same
 
-    cut.add(head.id)
+    cut.add(order.node_id)
     await lab.until(lambda: lab.proxy(order.id) is None)
     await lab.actors.end_what_is_adrift()  # the cluster ends while its node is out of reach
     assert actor.why_dead
@@ -618,24 +628,9 @@ async def test_a_proxy_whose_node_is_cut_off_is_neither_shown_nor_ended_and_is_t
 async def test_a_proxy_whose_node_the_engine_gives_up_is_shown_to_be_cleared_away(
     lab: FakeEngineLab, monkeypatch: Any
 ) -> None:
-    from msgspec.structs import replace
-
-    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
-    cut: set[str] = set()
-
-    async def look(self: Any, nodes: Any) -> frozenset[str]:
-        await asyncio.sleep(0)
-        return frozenset(cut & {node.id for node in nodes})
-
-    monkeypatch.setattr(node_watch.Reach, "look", look)
-    (head,) = lab.fake.live_nodes
-    lab.fake.live_nodes = (replace(head, id="head"), replace(head, is_head=False))
-    await lab.cluster.refresh()
-    order = replace(lab.proxy_order(), node_id=head.id)
-    await lab.cluster.start_proxy(order)
-    await lab.until(lambda: lab.phase(order.id) == "Ready")
-    following = asyncio.create_task(lab.actors.keep_nodes_fresh())
-    cut.add(head.id)
+    cut = nodes_that_are_cut_off(monkeypatch)
+    order, following = await proxy_on_another_node(lab)
+    cut.add(order.node_id)
     await lab.until(lambda: lab.proxy(order.id) is None)
     lab.fake.live_nodes = lab.fake.live_nodes[:1]
     await lab.until(lambda: lab.phase(order.id) == "Unhealthy")

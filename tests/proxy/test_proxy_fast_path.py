@@ -20,9 +20,8 @@ JSON = [(b"content-type", b"application/json")]
 class Observed:
     """A stack whose replicas note what their app saw."""
 
-    def __init__(self, stack, taken):
+    def __init__(self, stack):
         self.stack = stack
-        self.taken = taken
         self.seen = []
         self.run = stack.running.run
 
@@ -321,7 +320,7 @@ def live(tmp_path, monkeypatch):
             if not fast:
                 stack.app.edge.shortcut = None
                 stack.app.edge.serve = lambda app: None
-            world = Observed(stack, taken)
+            world = Observed(stack)
             answers = list(situation(world))
             assert bool(taken) is fast
             return answers, world.seen, world.counted()
