@@ -9,6 +9,7 @@ import gc
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from serveconf.cli.common import Output, chosen, full, show_error, tell
@@ -64,21 +65,30 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-STRAIGHT = {  # command -> its module in serveconf.cli, and the arguments that it has where nothing else is said
-    "apply": ("applying", 1),
-    "plan": ("applying", 1),
-    "status": ("looking", 0),
+STRAIGHT: dict[str, tuple[str, tuple[Callable[[str], object], ...]]] = {
+    # command -> its module in serveconf.cli, and what its arguments are read as where nothing else is said
+    "apply": ("applying", (Path,)),
+    "plan": ("applying", (Path,)),
+    "status": ("looking", ()),
+    "scale": ("scaling", (str, int)),
 }
 
 
 def straight(words: list[str]) -> bool:
-    """Do a command that is given as it mostly is, without an option. typer builds a parser of models for each command; where
-    there is nothing to parse that takes longer than all else before the first request. False: it is for typer.
+    """Do a command that is given as it mostly is, without an option but perhaps the stack that ``scale`` is about. typer builds a
+    parser of models for each command; where there is nothing to parse that takes longer than all else before the first request.
+    False: it is for typer.
     """
     if not words or words[0] not in STRAIGHT:
         return False
-    module, arguments = STRAIGHT[words[0]]
-    if len(words) != 1 + arguments or any(not w or w.startswith("-") for w in words):
+    module, kinds = STRAIGHT[words[0]]
+    stack = {"stack": words[-1]} if words[0] == "scale" and words[-2:-1] == ["--stack"] else {}
+    given = words[1 : -2 if stack else None]
+    if len(given) != len(kinds) or any(not word or word.startswith("-") for word in (*given, *stack.values())):
+        return False
+    try:
+        arguments = [kind(word) for kind, word in zip(kinds, given, strict=True)]
+    except ValueError:  # typer says what is wrong with it
         return False
     if (token := os.environ.get("SERVECONF_TOKEN")) == "-":  # to be read, and perhaps refused
         return False
@@ -87,7 +97,7 @@ def straight(words: list[str]) -> bool:
     imported = importlib.import_module(f"serveconf.cli.{module}")
     collect_again()
     try:
-        getattr(imported, words[0])(*map(Path, words[1:]))
+        getattr(imported, words[0])(*arguments, **stack)
     except KeyboardInterrupt:  # from here on as typer does it
         sys.exit(130)
     except EOFError:

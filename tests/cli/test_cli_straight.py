@@ -116,7 +116,36 @@ def test_where_nobody_is_it_ends_as_with_options(folder: Path) -> None:
     assert plain.returncode == 1
 
 
-@pytest.mark.parametrize("words", [[], ["apply"], ["apply", "a", "b"], ["status", "x"], ["apply", "-h"], ["apply", ""]])
+def test_a_number_of_replicas_is_set_without_the_parser(stage: Stage, folder: Path) -> None:
+    assert run(stage, folder, "apply", "serve.yaml").returncode == 0
+    scaled = run(stage, folder, "scale", "web", "2", "--stack", "shop", code=TELLING)
+    assert (scaled.returncode, scaled.stdout) == (
+        0,
+        "web: 1 -> 2 replicas, 2 ready.\n",
+    ) and "imported []" in scaled.stderr
+    assert run(stage, folder, "scale", "web", "1").stdout == "web: 2 -> 1 replicas, 1 ready.\n"
+    plain, spelled = (run(stage, folder, "scale", "nobody", "3", *more) for more in ((), ("-o", "text")))
+    assert (plain.returncode, plain.stderr) == (spelled.returncode, spelled.stderr) and plain.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["apply"],
+        ["apply", "a", "b"],
+        ["status", "x"],
+        ["apply", "-h"],
+        ["apply", ""],
+        ["apply", "a", "--stack", "s"],
+        ["scale", "web"],
+        ["scale", "web", "two"],
+        ["scale", "web", "-1"],
+        ["scale", "web", "2", "--stack"],
+        ["scale", "--stack", "s", "web", "2"],
+        ["scale", "web", "2", "--stack", ""],
+    ],
+)
 def test_what_there_is_to_parse_is_for_the_parser(words: list[str]) -> None:
     assert not straight(words)
 
