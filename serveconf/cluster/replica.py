@@ -273,7 +273,7 @@ class Replica:
             models.begin()
         await self._server.listen_unix(self._uds)
         await self._pass_first_check(spec)
-        self._state = replace(self._state, phase=Phase.READY, message="")
+        self._state = replace(self._state, phase=Phase.READY, message="", start_cpu_s=time.process_time())
         log.info("replica ready", replica=self._order.id, deployment=deployment.name)
 
     def _enter_context(self, servable: object | None) -> None:

@@ -112,6 +112,7 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True):
     started: float = 0.0  # when its process began to be a replica, in seconds since the epoch; 0: not known yet
     host: str = ""  # the name of its node
     was_standby: bool = False  # it started in a process that was there already
+    start_cpu_s: float = 0.0  # of a core, that its process had used when it was ready
     cut_short: bool = (
         False  # ... which has ended before it was ready: the next start tells whether its code is to blame
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from world import World, request
 
 from serveconf.plan.state import DesiredDeployment, Observed, ReplicaPhase, ReplicaState
-from serveconf.reconcile.admission import START_S, Admission, Places, Start, places
+from serveconf.reconcile.admission import KNOWN, LONGEST_S, START_S, Admission, Places, Start, places
 from serveconf.reconcile.ports import NodeState
 from serveconf.testing import ManualClock
 
@@ -114,6 +115,37 @@ async def test_a_start_counts_until_it_is_ready_or_has_had_its_time() -> None:
     assert [start.left_s for start in admission.look(Observed(replicas=(other, starting("new"))))] == [START_S / 2]
     await clock.sleep(START_S / 2)
     assert admission.look(Observed(replicas=(other, starting("new")))) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "held_s"),
+    [
+        ({"start_cpu_s": 5.0}, 10.0),
+        ({"start_cpu_s": 0.1}, START_S),
+        ({"start_cpu_s": 900.0}, LONGEST_S),
+        ({"start_cpu_s": 5.0, "was_standby": True}, START_S),
+        ({}, START_S),  # a version that did not tell
+    ],
+)
+async def test_a_start_has_twice_the_time_that_the_last_one_took_of_a_core(told: dict[str, Any], held_s: float) -> None:
+    admission = Admission(ManualClock())
+    admission.look(Observed(replicas=(starting("a"),)))
+    admission.look(Observed(replicas=(replace(starting("a"), phase=ReplicaPhase.READY, **told),)))
+    other = replace(starting("other"), deployment="other")
+    on = admission.look(Observed(replicas=(starting("b"), other)))
+    assert [start.left_s for start in on] == [held_s, START_S]
+
+
+def test_of_deployments_long_gone_nothing_is_remembered() -> None:
+    admission = Admission(ManualClock())
+    for number in range(KNOWN + 5):
+        one = replace(starting(f"r{number}"), deployment=f"d{number}")
+        admission.look(Observed(replicas=(one,)))
+        admission.look(Observed(replicas=(replace(one, phase=ReplicaPhase.READY, start_cpu_s=5.0),)))
+    on = admission.look(
+        Observed(replicas=tuple(replace(starting(name), deployment=name) for name in ("d4", f"d{KNOWN + 4}")))
+    )
+    assert [start.left_s for start in on] == [START_S, 10.0]
 
 
 def test_each_node_has_its_own_places_and_one_where_it_may_not_be_has_none() -> None:
