@@ -12,8 +12,11 @@ CONNECTIONS = 8
 PAUSE_S = 0.01  # between two requests of one connection: the machine has other things to do
 
 
+FURTHER = 4 * CONNECTIONS  # requests before the block begins, and anew after it: however short it is, they surround it
+
+
 class Load:
-    """Runs while its ``with`` block does. ``failures``: what went wrong, with the path."""
+    """Runs while its ``with`` block does, and some requests before and after it. ``failures``: what went wrong, with the path."""
 
     def __init__(self, port: int, paths: Sequence[str], good: Callable[[int, bytes], bool] | None = None) -> None:
         self._port = port
@@ -27,12 +30,20 @@ class Load:
     def __enter__(self) -> Load:
         for thread in self._threads:
             thread.start()
+        self._wait_for_further()
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self._wait_for_further()
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+    def _wait_for_further(self) -> None:
+        """Until so many requests more have ended, well or not: each of them does within its connection's time-out."""
+        enough = self.answers + len(self.failures) + FURTHER
+        while self.answers + len(self.failures) < enough:
+            time.sleep(PAUSE_S)
 
     def _work(self, number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)

