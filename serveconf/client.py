@@ -34,6 +34,8 @@ ANSWER_S = 30.0
 HEALTH_S = 5.0
 GONE_S = 5.0  # for a controller that has had its last word
 LOOK_S = 0.05
+SHOWN = 300  # characters of an answer that nobody understands
+BETWEEN = "what stands between here and the controller may have answered in its place"
 Json = Any  # the shapes are the contract's; admin.models draws them
 
 CODE_S = 600.0  # plans and applies import user code before they answer
@@ -204,11 +206,11 @@ class Client:
             if name == "event":
                 kind = value
             elif name == "data":
-                yield kind, json.loads(value)
+                yield kind, _parsed(value)
 
     def _lines(self, path: str, **options: Any) -> Iterator[dict[str, Any]]:
         """An answer of one JSON object a line."""
-        return (json.loads(line) for line in self._texts(path, **options))
+        return (_parsed(line) for line in self._texts(path, **options))
 
     def _texts(self, path: str, **options: Any) -> Iterator[str]:
         """The lines of an answer, as they come."""
@@ -217,7 +219,7 @@ class Client:
                 if answer.status != 200:
                     raise _error(answer)
                 for line in lines:
-                    yield line.decode()
+                    yield line.decode(errors="replace")
         except CallFailed as error:
             raise self._unreachable(error) from error
 
@@ -258,7 +260,10 @@ class Client:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise self._misunderstood(_error(answer), "POST")
-        return msgspec.msgpack.decode(answer.content, type=Backup)
+        try:
+            return msgspec.msgpack.decode(answer.content, type=Backup)
+        except msgspec.MsgspecError as error:
+            raise _strange(answer) from error
 
     def restore(self, saved: SavedStack, *, replaces: bool) -> str:
         """Begin to serve what a backup says of a stack; returns the operation's id."""
@@ -292,7 +297,10 @@ class Client:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise self._misunderstood(_error(answer), method)
-        return answer.json() if answer.content else {}
+        try:
+            return answer.json() if answer.content else {}
+        except ValueError as error:
+            raise _strange(answer) from error
 
     def _misunderstood(self, error: ServeconfError, method: str) -> ServeconfError:
         """What a controller of another version does not know is no mistake of the caller's: it says which version it is."""
@@ -330,13 +338,26 @@ def _given(**params: str | None) -> dict[str, str]:
     return {key: value for key, value in params.items() if value is not None}
 
 
+def _strange(answer: Answer) -> InternalError:
+    """What no controller says: a gateway's page for who is not signed in, or for a controller that it does not reach."""
+    return InternalError(f"the control API answered {answer.status}: {answer.text[:SHOWN]}", hint=BETWEEN)
+
+
+def _parsed(line: str) -> Any:
+    """One JSON value of those that an answer tells one after the other."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise InternalError(f"the control API told what is no JSON: {line[:SHOWN]}", hint=BETWEEN) from error
+
+
 def _error(answer: Answer) -> ServeconfError:
     """The error that an answer tells of."""
     try:
         told = answer.json()["error"]
         code, message, hint = told["code"], told["message"], told.get("hint")
     except (ValueError, KeyError, TypeError):
-        return InternalError(f"the control API answered {answer.status}: {answer.text[:300]}")
+        return _strange(answer)
     if told.get("problems"):
         return CodeRejected(message, told["problems"])
     kinds: dict[int, type[ServeconfError]] = {

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Tell = Callable[[dict[str, Any]], None]
 
 RETURN_S = 60.0  # how long a controller that died may take to come back
+AGAIN_S = 0.2  # before it is asked anew: it may only be ending
 EDIT_S = 0.2  # an editor may be writing just now
 
 
@@ -146,16 +147,34 @@ def follow(client: Client, operation: str, tell: Tell, loaded: Said | None = Non
 
 
 def _events(client: Client, operation: str, tell: Tell) -> Iterator[dict[str, Any]]:
-    try:
-        yield from client.events(operation)
-    except Unreachable:
-        tell({"event": "log", "level": "warning", "message": "the controller went away; waiting for it to come back"})
-        if not client.comes_back(RETURN_S):
-            raise
+    """Each event once, past the end of as many controllers, and of as many connections to one, as there are."""
+    heard: list[dict[str, Any]] = []
+    died = False
+    while True:
+        again = iter(
+            tuple(heard)
+        )  # one whose connection broke tells from the beginning, a new controller what it does itself
         try:
-            yield from client.events(operation)
+            for event in client.events(operation):
+                if event == next(again, None):
+                    continue
+                again = iter(())
+                heard.append(event)
+                yield event
+            return
         except NotFound:
+            if not died:
+                raise
             yield _never_begun()
+            return
+        except Unreachable:
+            died = True
+            tell(
+                {"event": "log", "level": "warning", "message": "the controller went away; waiting for it to come back"}
+            )
+            time.sleep(AGAIN_S)
+            if not client.comes_back(RETURN_S):
+                raise
 
 
 def _never_begun() -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serveconf.cli.common import Output, chosen, errors_shown, print_json, show
 from serveconf.cli.looking import stack_meant
+from serveconf.errors import Unreachable
 
 if TYPE_CHECKING:
     from serveconf.client import Client
@@ -44,10 +45,18 @@ def _wait(client: Client, stack: str, deployment: str, replicas: int, timeout_s:
     """How many are ready, once they are as many as they should be, or past the time."""
     deadline = time.monotonic() + timeout_s
     while True:
-        stacks = {one["name"]: one for one in client.status()["stacks"]}
-        found = {one["name"]: one for one in stacks.get(stack, {}).get("deployments", ())}
-        states = [one["state"] for one in found.get(deployment, {}).get("replicas", ())]
-        ready = states.count("Ready")
-        if ready == replicas or time.monotonic() >= deadline:
-            return ready
+        try:
+            ready = _ready(client.status(load=False), stack, deployment)
+        except Unreachable:  # what it was told it goes on with when it is back
+            if not client.comes_back(max(0.0, deadline - time.monotonic())):
+                raise
+        else:
+            if ready == replicas or time.monotonic() >= deadline:
+                return ready
         time.sleep(LOOK_S)
+
+
+def _ready(status: dict[str, Any], stack: str, deployment: str) -> int:
+    stacks = {one["name"]: one for one in status["stacks"]}
+    found = {one["name"]: one for one in stacks.get(stack, {}).get("deployments", ())}
+    return [one["state"] for one in found.get(deployment, {}).get("replicas", ())].count("Ready")
