@@ -11,6 +11,7 @@ import hmac
 from enum import StrEnum
 
 _READ = "ro_"
+WEBHOOK_NAME = "^[A-Za-z0-9._-]{1,100}$"  # one part of the path that a git host calls
 AUTHOR_HEADER = "x-serveconf-author"  # user@host, percent-encoded: who calls, as he says himself
 
 

@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 
 from serveconf.admin.keys import Keys
 from serveconf.admin.models import CallsModel
-from serveconf.credentials import fingerprint, is_from_webhook, webhook_secret
+from serveconf.credentials import WEBHOOK_NAME, fingerprint, is_from_webhook, webhook_secret
 from serveconf.reconcile.journal import EventKind, Note, unheard
 
 MOST = 1_000  # names that are remembered
 
-Name = Annotated[str, Path(pattern="^[A-Za-z0-9._-]{1,100}$", description="What sync was given as --webhook.")]
+Name = Annotated[str, Path(pattern=WEBHOOK_NAME, description="What sync was given as --webhook.")]
 Signature = Annotated[str, Header(alias="X-Hub-Signature-256", description="GitHub: sha256=HMAC of the body.")]
 Token = Annotated[str, Header(alias="X-Gitlab-Token", description="GitLab: the secret itself.")]
 

@@ -12,7 +12,7 @@ import typer
 from serveconf.cli.common import Output, chosen, errors_shown, print_json
 from serveconf.cli.ending import Ending
 from serveconf.cli.lasting import lasting_output
-from serveconf.cli.options import EnvFileOption, OutputOption
+from serveconf.cli.options import EnvFileOption, OutputOption, webhook_name
 from serveconf.cli.watch import (
     LogFormat,
     LogFormatOption,
@@ -51,6 +51,7 @@ def sync(
         typer.Option(
             "--webhook",
             metavar="NAME",
+            callback=webhook_name,
             help="Look at once when POST /api/v1/sync/NAME of the control API is called; its secret: token --webhook NAME.",
         ),
     ] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serveconf.cli.common import Output, chosen, errors_shown, print_json, tell
-from serveconf.cli.options import OutputOption
+from serveconf.cli.options import OutputOption, webhook_name
 
 if TYPE_CHECKING:
     from serveconf.client import Client
@@ -20,7 +20,10 @@ def token(
     webhook: Annotated[
         str | None,
         typer.Option(
-            "--webhook", metavar="NAME", help="The secret of the webhook of that name, for sync --webhook NAME."
+            "--webhook",
+            metavar="NAME",
+            callback=webhook_name,
+            help="The secret of the webhook of that name, for sync --webhook NAME.",
         ),
     ] = None,
     rotate: Annotated[

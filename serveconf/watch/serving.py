@@ -47,6 +47,7 @@ class ControlApi:
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._running: dict[Path, tuple[Client, str]] = {}
+        self._interrupted: dict[Path, Look] = {}  # what is not to be begun any more, or was just begun
         self._revisions: dict[str, int | None] = {}  # stack -> the revision that our last apply came to
         self._tried: set[str] = set()
 
@@ -64,24 +65,23 @@ class ControlApi:
             )
             for note in submission.notes:
                 self._tell(Said(kind="restless", message=note, file=look.file, stack=stack))
+            if self._interrupted.get(look.file) is look:
+                raise OperatorError("interrupted: nothing had been sent", code="cancelled")
             operation = client.begin(stack, "apply", submission.body)
             self._running[look.file] = (client, operation)
             try:
+                if self._interrupted.get(look.file) is look:  # while the request was on its way
+                    self._stop(look, client, operation)
                 result = follow(client, operation, lambda event: self._event(look, event, live), look.loaded)
             finally:
                 self._running.pop(look.file, None)
         return self._noted(look, stack, result)
 
     def cancel(self, look: Look) -> None:
-        """Undo the apply of that file, if it has not switched yet."""
-        running = self._running.get(look.file)
-        if running is not None:
-            client, operation = running
-            try:
-                message = client.cancel(operation)["message"]
-            except ServeconfError as error:
-                message = error.message
-            self._tell(Said(kind="cancelled", message=f"interrupted: {message}", file=look.file, stack=look.stack))
+        """Undo the apply of that file, if it has not switched yet; also one that is just being sent."""
+        self._interrupted[look.file] = look
+        if (running := self._running.get(look.file)) is not None:
+            self._stop(look, *running)
 
     def complete(self, look: Look) -> None:
         """End the apply of that file, which is live, without waiting for what it has replaced."""
@@ -167,6 +167,13 @@ class ControlApi:
         if client is None:
             raise Unreachable("no control API answers just now")
         return client
+
+    def _stop(self, look: Look, client: Client, operation: str) -> None:
+        try:
+            message = client.cancel(operation)["message"]
+        except ServeconfError as error:
+            message = error.message
+        self._tell(Said(kind="cancelled", message=f"interrupted: {message}", file=look.file, stack=look.stack))
 
     def _reached(self) -> _Reached:
         return _Reached(self)

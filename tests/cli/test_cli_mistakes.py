@@ -90,6 +90,8 @@ def test_where_nothing_was_ever_applied_each_command_says_so(empty: Stage, words
         ("routes --test http://", 1, "'http://' is no URL and no path"),
         ("routes --header a:b", 2, "a header belongs to --test"),
         ("routes --test /x --header nonsense", 2, "'nonsense' is no header: write 'NAME: VALUE'"),
+        ("token --webhook a/b", 2, "a webhook's name is up to 100 letters, digits, '.', '_' and '-'"),
+        ("sync repository --webhook a/b", 2, "a webhook's name is up to 100 letters, digits, '.', '_' and '-'"),
         ("backup there", 1, "there is there already\n  hint: give --force to write over it"),
         ("backup no/such/file", 1, "the backup can't be written to no/such/file: No such file or directory"),
         ("restore nothing", 1, "nothing can't be read: No such file or directory"),

@@ -158,6 +158,30 @@ def test_an_apply_that_runs_can_be_given_up(make: Make, stage: Stage, file: Path
     assert len([one for one in said if one.kind == "cancelled"]) == len(told)
 
 
+def test_an_apply_that_is_just_being_sent_can_be_given_up(
+    make: Make, stage: Stage, file: Path, said: list[Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = make()
+    api.apply(look_at(file), first=True, live=nothing)
+    stage.hold()
+    (file.parent / "web.py").write_text("app = 2\n")
+    look, begin = look_at(file), Client.begin
+
+    def interrupted(*args: Any, **options: Any) -> str:
+        operation = begin(*args, **options)
+        api.cancel(look)  # nobody knows the operation yet
+        return operation
+
+    monkeypatch.setattr(Client, "begin", interrupted)
+    assert api.apply(look, first=False, live=nothing).result["outcome"] == "rolled_back"
+    assert [one.kind for one in said if one.kind == "cancelled"] == ["cancelled"]
+    with pytest.raises(OperatorError, match="nothing had been sent"):
+        api.apply(look, first=False, live=nothing)
+    monkeypatch.undo()
+    stage.let_go()
+    assert api.apply(look_at(file), first=False, live=nothing).fate is Fate.SERVED
+
+
 def test_where_nobody_answers_it_is_looked_for_anew(stage: Stage, file: Path, said: list[Said]) -> None:
     addresses = [f"http://127.0.0.1:{free_port()}", stage.url]
     api = ControlApi(lambda: Client(addresses.pop(0), "secret"), said.append)
