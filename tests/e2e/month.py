@@ -286,7 +286,7 @@ class Month:
 
     def measure(self) -> None:
         """Memory and descriptors of what lives long."""
-        status = self.place.status()
+        status = until(self.place.status, "the control API answers", CONVERGES_S)  # it may just have been killed
         pids = {"controller": status["controller"]["pid"], "proxy": status["proxies"][0]["pid"]}
         if self.watcher is not None:
             pids["watcher"] = self.watcher.pid
@@ -296,6 +296,7 @@ class Month:
             found[role] = (pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(os.listdir(f"/proc/{pid}/fd")))
         found["replicas"] = (0.0, sum(len(d["replicas"]) for s in status["stacks"] for d in s["deployments"]))
         self.sizes.append(found)
+        self.tell("  " + ", ".join(f"{role} {mb:.0f} MB {fds}" for role, (mb, fds) in found.items()))
 
     # -- a month -----------------------------------------------------------------------------------------------------
 
