@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from serveconf.cli.columns import Cell, columns, count, paint, visible
+from serveconf.cli.columns import Cell, Color, columns, count, paint, visible
 from serveconf.cli.common import width
 from serveconf.cli.plan_view import render_plan
 from serveconf.cli.result_view import indented, render_result
 
 Event = Mapping[str, Any]
 
-_LOG_COLORS = {"warning": "yellow", "error": "red", "critical": "red"}
+_LOG_COLORS: dict[str, Color] = {"warning": "yellow", "error": "red", "critical": "red"}
 _WAITING_NAMED = 6
 WORTH_TELLING_S = 0.05
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
-_COLORS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}  # ECMA-48 §8.3.117
+Color = Literal[
+    "red", "green", "yellow", "blue", "magenta", "cyan", "bright_red", "bright_green", "bright_cyan", "bright_magenta"
+]
+_COLORS: dict[Color, int] = {
+    "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36,  # ECMA-48 §8.3.117
+    "bright_red": 91, "bright_green": 92, "bright_cyan": 96, "bright_magenta": 95,  # aixterm's, which terminals took over
+}  # fmt: skip
 _LEAST_ROOM = 24  # columns; a text that would have less of them hangs further to the left
 
 
@@ -17,7 +23,7 @@ class Cell:
     """A piece of text and its colour."""
 
     text: str
-    color: str | None = None
+    color: Color | None = None
     dim: bool = False
 
 
@@ -59,7 +65,7 @@ def _length(text: str) -> int:
     return len(_STYLE.sub("", text))
 
 
-def paint(text: str, color: str | None = None, *, bold: bool = False, dim: bool = False, on: bool) -> str:
+def paint(text: str, color: Color | None = None, *, bold: bool = False, dim: bool = False, on: bool) -> str:
     """``text`` in colour, where colours are ``on``."""
     if not on or not text or not (color or bold or dim):
         return text

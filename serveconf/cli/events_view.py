@@ -6,11 +6,11 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from serveconf.cli.columns import folded, paint, visible
+from serveconf.cli.columns import Color, folded, paint, visible
 
 HANG = 22  # where what is done to whom begins
 
-_COLORS = {
+_COLORS: dict[str, Color] = {
     "apply": "green",
     "rollback": "yellow",
     "quarantine": "red",
@@ -29,7 +29,9 @@ def render_event(event: Mapping[str, Any], *, color: bool = False) -> str:
     today = moment.date() == datetime.datetime.now().astimezone().date()
     when = moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
     place = "/".join(visible(name) for name in (event["stack"], event["deployment"]) if name) or "-"
-    failed = "red" if event["data"].get("code") else None  # an apply that came to nothing, or was taken back
+    failed: Color | None = (
+        "red" if event["data"].get("code") else None
+    )  # an apply that came to nothing, or was taken back
     kind = paint(f"{event['kind']:<10}", failed or _COLORS.get(event["kind"]), on=color)
     return f"{paint(when, dim=True, on=color)}  {kind}  {place}  {visible(event['message'])}{_repeats(event)}"
 

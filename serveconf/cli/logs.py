@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from serveconf.cli.columns import Color, paint
 from serveconf.cli.common import Output, chosen, colors, errors_shown, print_json
 from serveconf.cli.looking import stack_meant
 from serveconf.cli.options import OutputOption, StackOption
@@ -17,7 +18,7 @@ from serveconf.errors import AuthorError
 
 TAIL = 100
 SEARCHED = 10_000  # lines of each process that --since and --grep look at, where --tail says nothing
-PALETTE = ("cyan", "green", "yellow", "magenta", "blue", "bright_red")
+PALETTE: tuple[Color, ...] = ("cyan", "green", "yellow", "magenta", "blue", "bright_red")
 
 Row = dict[str, Any]
 
@@ -102,12 +103,10 @@ class LinesView:
 
     def __init__(self, *, color: bool = False) -> None:
         self._color = color
-        self._known: dict[str, str] = {}
+        self._known: dict[str, Color] = {}
 
     def line(self, row: Row) -> str:
         """``shop.web.4f2a91c0.1a2b3c  the line``."""
-        from serveconf.cli.columns import paint
-
         who = row.get("replica") or row.get("process") or ""
         hue = self._known.setdefault(who, PALETTE[len(self._known) % len(PALETTE)])
         return f"{paint(who, hue, on=self._color)}  {row['line']}"

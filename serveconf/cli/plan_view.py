@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
-from serveconf.cli.columns import Cell, columns, count, folded, paint, visible
+from serveconf.cli.columns import Cell, Color, columns, count, folded, paint, visible
 from serveconf.plan.kinds import ActionKind
 from serveconf.plan.summary import starts_front
 
 Action = Mapping[str, Any]
 
-_CREATE, _REMOVE, _CHANGE = ("+", "green"), ("-", "red"), ("~", "yellow")
+_Sign = tuple[str, Color]
+_CREATE: _Sign = ("+", "green")
+_REMOVE: _Sign = ("-", "red")
+_CHANGE: _Sign = ("~", "yellow")
 _IN_THE_LINE = frozenset(
     {"version", "replicas", "surge", "operations", "canary"}
 )  # said by the line itself, or in their own way
@@ -59,7 +62,7 @@ def _body(actions: Sequence[Action], color: bool, width: int | None) -> Iterator
             yield from folded(detail, width, 8)
 
 
-def _sign(action: Action) -> tuple[str, str]:
+def _sign(action: Action) -> _Sign:
     kind = ActionKind(action["action"])
     if starts_front(action) or kind is ActionKind.CREATE:
         return _CREATE
@@ -140,9 +143,9 @@ def _details(action: Action, color: bool) -> Iterator[str]:
             yield f"      {visible(key)}: {_value(before[key]) if key in before else '(none)'} {arrow} " + (
                 _value(after[key]) if key in after else "(none)"
             )
-    for sign, paint_with, operations in (
-        ("-", "red", before.get("operations", ())),
-        ("+", "green", after.get("operations", ())),
+    for (sign, paint_with), operations in (
+        (_REMOVE, before.get("operations", ())),
+        (_CREATE, after.get("operations", ())),
     ):
         shown = operations[:_OPERATIONS_NAMED]
         yield from (f"      {paint(sign, paint_with, on=color)} {visible(operation)}" for operation in shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from serveconf.cli.columns import count, paint, visible
+from serveconf.cli.columns import Color, count, paint, visible
 from serveconf.plan.summary import summarise
 
 
@@ -33,7 +33,7 @@ def verdict_of(result: Mapping[str, Any]) -> str:
     return _verdict(result)[0]
 
 
-def _verdict(result: Mapping[str, Any]) -> tuple[str, str]:
+def _verdict(result: Mapping[str, Any]) -> tuple[str, Color]:
     stack, revision = f"stack {result['stack']}", result.get("revision")
     match result["outcome"]:
         case "applied":

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from serveconf.cli.columns import Cell, columns, paint, scaled, visible
+from serveconf.cli.columns import Cell, Color, columns, paint, scaled, visible
 
 Json = Mapping[str, Any]
 
-COLORS = {
+COLORS: dict[str, Color] = {
     "Healthy": "green",
     "Ready": "green",
     "Pending": "cyan",

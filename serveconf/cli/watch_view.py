@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from serveconf.cli.apply_view import ApplyView, Live, start_live
-from serveconf.cli.columns import Cell, columns, paint, visible
+from serveconf.cli.columns import Cell, Color, columns, paint, visible
 from serveconf.cli.follow import shown_error
 from serveconf.cli.status_view import COLORS
 from serveconf.errors import ServeconfError
@@ -21,7 +21,7 @@ from serveconf.spec.problems import SpecInvalid
 if TYPE_CHECKING:
     from serveconf.watch.ports import Said
 
-_COLORS = {
+_COLORS: dict[str, Color] = {
     "changed": "cyan",
     "served": "green",
     "invalid": "red",
@@ -38,7 +38,16 @@ _LEVELS = {
     **dict.fromkeys(("invalid", "error", "quarantine"), "error"),
     **dict.fromkeys(("waiting", "drift", "gone", "restless", "warned", "pinned"), "warning"),
 }
-_NAMES = ("green", "cyan", "magenta", "yellow", "blue", "bright_green", "bright_cyan", "bright_magenta")
+_NAMES: tuple[Color, ...] = (
+    "green",
+    "cyan",
+    "magenta",
+    "yellow",
+    "blue",
+    "bright_green",
+    "bright_cyan",
+    "bright_magenta",
+)
 
 
 class JsonView:

@@ -15,6 +15,16 @@ from serveconf.watch.ports import Said
 FILE = Path("/srv/serve.yaml")
 
 
+def test_each_deployment_has_its_colour_whatever_it_is_called() -> None:
+    stream = io.StringIO()
+    names = [f"{letter}pp" for letter in "abcdefgh"]  # of each colour one
+    with TextView(stream, color=True) as view:
+        for name in names:
+            view.app_line("shop", name, "a line")
+    styles = {line.partition(name)[0] for line, name in zip(stream.getvalue().splitlines(), names, strict=True)}
+    assert len(styles) == 8 and all(style.startswith("\x1b[") for style in styles)
+
+
 def test_lines_for_people_name_the_stack_where_there_are_several() -> None:
     stream = io.StringIO()
     with TextView(stream, color=False) as view:
