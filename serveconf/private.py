@@ -14,6 +14,7 @@ from serveconf.disk import replace_whole, told_when_full
 from serveconf.errors import OperatorError
 
 OWN_FILES = "own-files"  # in the home
+MOST_OWN_FILES = 100  # the last ones that were named
 TRUSTED = frozenset({0, os.getuid()})  # root can do all that we can
 
 
@@ -83,7 +84,7 @@ def own_places() -> frozenset[tuple[int, int]]:
 
 
 def own_files() -> list[Path]:
-    """What we write where the user has said, as a readiness file: wherever it lies, it is nobody's code."""
+    """What we write where the user has said, as a readiness file or what ``run`` says: wherever it lies, it is nobody's code."""
     with contextlib.suppress(OSError):
         return [Path(line) for line in os.fsdecode(read_trusted(home_path() / OWN_FILES) or b"").splitlines()]
     return []
@@ -91,7 +92,9 @@ def own_files() -> list[Path]:
 
 def note_own_file(path: Path) -> None:
     """Have every command know of it that has the same home."""
-    known = [one for one in own_files() if one.parent.is_dir()]
-    if (path := path.absolute()) not in known:
+    path = path.absolute()
+    known = own_files()
+    if path not in known[-1:]:
+        kept = [one for one in known if one != path and one.parent.is_dir()][1 - MOST_OWN_FILES :]
         home_path().mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(home_path() / OWN_FILES, os.fsencode("\n".join(map(str, [*known, path])) + "\n"))
+        write_private(home_path() / OWN_FILES, os.fsencode("\n".join(map(str, [*kept, path])) + "\n"))

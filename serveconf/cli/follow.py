@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from serveconf.cli.applying import exit_code_of
 from serveconf.cli.ending import Ending
+from serveconf.cli.own_output import note_own_output
 from serveconf.errors import Conflict, OperatorError, ServeconfError
 from serveconf.private import note_own_file
 
@@ -34,6 +35,8 @@ def follow_stacks(
     """Follow the sources until a signal ends it. ``beside``: what runs meanwhile; where one of them fails, so does all."""
     from serveconf.watch.follower import FirstFailed, follow_one
     from serveconf.watch.following import Following
+
+    note_own_output()
 
     async def work() -> None:
         following = Following(sources, serving, tell, options, follow_one)
