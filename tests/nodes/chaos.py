@@ -14,6 +14,7 @@ import argparse
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -50,7 +51,7 @@ class Chaos(Scene):
         """One fault, and how long the status takes to be true again after each of its events."""
         before = sum(self.load.counts.failed.values())
         self.load.window()
-        self.events = {}
+        self.events, self.course = {}, []
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         where = FAULTS[name](self)
         time.sleep(AFTER_S)
@@ -58,6 +59,8 @@ class Chaos(Scene):
         told = {"fault": name, "where": where, "failed": failed, "slowest_s": round(self.load.window(), 2)}
         self.told.append({**told, "true_after_s": self.events, "ghosts": self._lasting_ghosts()})
         print(json.dumps(self.told[-1]), flush=True)
+        if any(map(is_late, self.events.values())):
+            print(*(f"    {line}" for line in self.course), sep="\n", flush=True)
 
     def _lasting_ghosts(self) -> list[str]:
         deadline = time.monotonic() + GHOSTS_S
@@ -74,7 +77,12 @@ class Chaos(Scene):
     def late(self, seconds: float = SOON_S) -> list[str]:
         """After which events the status took longer than that."""
         events = [(told["fault"], event, took) for told in self.told for event, took in told["true_after_s"].items()]
-        return [f"{fault}, {event}: {took}" for fault, event, took in events if isinstance(took, str) or took > seconds]
+        return [f"{fault}, {event}: {took}" for fault, event, took in events if is_late(took, seconds)]
+
+
+def is_late(took: float | str, seconds: float = SOON_S) -> bool:
+    """Whether the status took longer than that, or was never true again."""
+    return isinstance(took, str) or took > seconds
 
 
 def shake(
@@ -94,7 +102,15 @@ def shake(
             machines.add(*NODE).joined()
         chaos = Chaos(machines, seed, connections)
         chaos.begin()
-        chaos.run(seconds, names)
+        broken = ""
+        try:
+            chaos.run(seconds, names)
+        except (
+            OSError,
+            AssertionError,
+            subprocess.SubprocessError,
+        ) as error:  # of this script: the counts stand all the same
+            broken = repr(error)
         chaos.load.end()
         began = time.monotonic()
         ended = machines.run("shutdown")
@@ -106,6 +122,7 @@ def shake(
             "failed": dict(counts.failed),
             "excused": counts.excused,
             "faults": len(chaos.told),
+            "broken": broken,
             "late": chaos.late(),
             "ghosts": [told["ghosts"] for told in chaos.told if told["ghosts"]],
             "shutdown": {"code": ended.code, "seconds": took, "left": left_over(machines)},

@@ -150,7 +150,10 @@ def drain_node(scene: Scene) -> str:
     node, machines = scene.worker(), scene.machines
     command = [str(BIN / "ray"), "drain-node", f"--address={machines.gcs}", f"--node-id={node.ray_id()}"]
     command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=60"]
-    subprocess.run(machines.head.inside(command), env=machines.head.env, check=True, capture_output=True)
+    done = subprocess.run(
+        machines.head.inside(command), env=machines.head.env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
     began = time.monotonic()
     until(lambda: node.ip not in scene.answering(), "its proxy gives notice, as a load balancer hears", TRUE_S)
     scene.events["it gives notice"] = round(time.monotonic() - began, 1)

@@ -65,6 +65,7 @@ class Scene:
         self.events: dict[
             str, float | str
         ] = {}  # of the fault that goes on: how long the status took to be true after each
+        self.course: list[str] = []  # of the fault that goes on: what was wrong meanwhile, from when on
 
     def begin(self) -> None:
         """The stack, and the visitors."""
@@ -98,12 +99,15 @@ class Scene:
 
     def settle(self, event: str) -> None:
         """The status is true again after this event, and it is noted how long that took from now on."""
-        began, wrong = time.monotonic(), ["never looked"]
+        began, wrong, before = time.monotonic(), ["never looked"], [""]
         while wrong and time.monotonic() - began < TRUE_S:
             try:
                 wrong = self.wrong()
             except (OSError, AssertionError, http.client.HTTPException) as error:
                 wrong = [str(error)]
+            if wrong != before:
+                self.course.append(f"{event}, {time.monotonic() - began:.1f} s: {'; '.join(wrong)}")
+                before = wrong
             if wrong:
                 time.sleep(0.1)
         self.events[event] = round(time.monotonic() - began, 1) if not wrong else f"never: {'; '.join(wrong)}"
