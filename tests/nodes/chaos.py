@@ -3,7 +3,8 @@
     python tests/nodes/chaos.py --seed 7 --seconds 600 --connections 24
 
 Each fault (``chaos_faults``: replicas, proxies, controller, raylet and GCS killed or frozen, nodes that end, drain or are cut off, full
-disks, clocks that jump) is followed by the wait for ``status`` to tell the truth again. Counted as failed is what a proxy that lives,
+disks, clocks that jump) is followed by the wait for all to be well again. Counted is how long ``status`` told something false meanwhile
+("late": more than five seconds), and how long it took ("slow"). Counted as failed is what a proxy that lives,
 and is reached, answers with anything but 200, by cause. What a visitor meets at a proxy that has just been killed, frozen or cut off is
 counted beside, as excused. A seed is a sequence of faults and of who is struck; when each comes depends on the machine.
 """
@@ -51,15 +52,17 @@ class Chaos(Scene):
         """One fault, and how long the status takes to be true again after each of its events."""
         before = sum(self.load.counts.failed.values())
         self.load.window()
-        self.events, self.course = {}, []
+        self.events, self.whole, self.course = {}, {}, []
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         where = FAULTS[name](self)
         time.sleep(AFTER_S)
         failed = sum(self.load.counts.failed.values()) - before
         told = {"fault": name, "where": where, "failed": failed, "slowest_s": round(self.load.window(), 2)}
-        self.told.append({**told, "true_after_s": self.events, "ghosts": self._lasting_ghosts()})
+        self.told.append(
+            {**told, "true_after_s": self.events, "well_after_s": self.whole, "ghosts": self._lasting_ghosts()}
+        )
         print(json.dumps(self.told[-1]), flush=True)
-        if any(map(is_late, self.events.values())):
+        if any(map(is_late, self.whole.values())):
             print(*(f"    {line}" for line in self.course), sep="\n", flush=True)
 
     def _lasting_ghosts(self) -> list[str]:
@@ -75,13 +78,20 @@ class Chaos(Scene):
             return [str(error)]
 
     def late(self, seconds: float = SOON_S) -> list[str]:
-        """After which events the status took longer than that."""
-        events = [(told["fault"], event, took) for told in self.told for event, took in told["true_after_s"].items()]
+        """After which events the status told something false for longer than that."""
+        return self._later_than(seconds, "true_after_s")
+
+    def slow(self, seconds: float = SOON_S) -> list[str]:
+        """After which events something was amiss for longer than that."""
+        return self._later_than(seconds, "well_after_s")
+
+    def _later_than(self, seconds: float, what: str) -> list[str]:
+        events = [(told["fault"], event, took) for told in self.told for event, took in told[what].items()]
         return [f"{fault}, {event}: {took}" for fault, event, took in events if is_late(took, seconds)]
 
 
 def is_late(took: float | str, seconds: float = SOON_S) -> bool:
-    """Whether the status took longer than that, or was never true again."""
+    """Whether it took longer than that, or never came."""
     return isinstance(took, str) or took > seconds
 
 
@@ -124,6 +134,7 @@ def shake(
             "faults": len(chaos.told),
             "broken": broken,
             "late": chaos.late(),
+            "slow": chaos.slow(),
             "ghosts": [told["ghosts"] for told in chaos.told if told["ghosts"]],
             "shutdown": {"code": ended.code, "seconds": took, "left": left_over(machines)},
         }

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from chaos_load import PORT, Load
@@ -36,6 +38,7 @@ SPEC = """
       - {name: spread, import_path: 'shaken:app', num_replicas: 3, ray_actor_options: {num_cpus: 0.1}}
       - {name: pair, import_path: 'shaken:app', num_replicas: 2, ray_actor_options: {num_cpus: 0.1}}
     """
+REPLICAS = 5
 NODE = ("--num-cpus=2",)
 ACTOR = "ray::Actor"
 TRUE_S = 60.0  # how long the status may take to be true again, before it counts as never
@@ -55,6 +58,22 @@ for key in _internal_kv_list(b"", namespace=b"serveconf"):
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What a look at the status has shown."""
+
+    false: list[str]  # told, and not so: who is dead or out of reach is ready, who lives is not; or nobody answered
+    unwell: list[str]  # told truly, and not as it should be
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything is either."""
+        return bool(self.false or self.unwell)
+
+    def __str__(self) -> str:
+        return "; ".join([*(f"FALSE {one}" for one in self.false), *self.unwell])
+
+
 class Scene:
     """The nodes, the stack, the visitors, and the dice."""
 
@@ -62,10 +81,11 @@ class Scene:
         self.machines = machines
         self.random = random.Random(seed)
         self.load = Load(connections)
-        self.events: dict[
-            str, float | str
-        ] = {}  # of the fault that goes on: how long the status took to be true after each
-        self.course: list[str] = []  # of the fault that goes on: what was wrong meanwhile, from when on
+        # of the fault that goes on: how long after each of its events the status told something false, how long until all was well,
+        # and what was wrong meanwhile
+        self.events: dict[str, float | str] = {}
+        self.whole: dict[str, float | str] = {}
+        self.course: list[str] = []
 
     def begin(self) -> None:
         """The stack, and the visitors."""
@@ -73,44 +93,56 @@ class Scene:
         (specs / "shaken.py").write_text(textwrap.dedent(APP))
         (specs / "serve.yaml").write_text(textwrap.dedent(SPEC))
         self.machines.ok("apply", specs / "serve.yaml")
-        until(lambda: not self.wrong(), "everything is up")
+        until(lambda: not self.look().is_wrong, "everything is up")
         self.load.visit([node.ip for node in self.living()])
         time.sleep(1)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    def wrong(self) -> list[str]:
-        """What is not true of the status, or not well: a proxy on each node that lives, all replicas there, no ghost."""
-        status = self.machines.look()
+    def look(self) -> Sight:
+        """What the status tells, held against what runs."""
+        try:
+            status = self.machines.look()
+        except (OSError, AssertionError, http.client.HTTPException) as error:
+            return Sight(false=[str(error)], unwell=[])
         living = {node.ip for node in self.living()}
         place = {pid: node.ip for node in self.machines.nodes if node.ip in living for pid in node.processes()}
-        found = [f"stack {s['name']} {s['state']}" for s in status["stacks"] if s["state"] != "Healthy"]
-        if status["controller"].get("silent_s") is not None:
-            found.append("the GCS is silent")
-        for proxy in status["proxies"]:
-            if proxy["state"] != "Ready" or proxy["generation"] != status["generation"] or proxy["pid"] not in place:
-                found.append(f"proxy {proxy['id']} {proxy['state']} on {place.get(proxy['pid'], 'gone')}")
+        replicas = [r for s in status["stacks"] for d in s["deployments"] for r in d["replicas"]]
+        false, unwell = [], []
+        for one in [*status["proxies"], *replicas]:
+            where, state = place.get(one["pid"], "gone"), one["state"]
+            told = f"{one['id']} {state} on {where}"
+            if (state == "Ready") != (where != "gone") and state in ("Ready", "Unhealthy"):
+                false.append(told)
+            elif state != "Ready" or one.get("generation", status["generation"]) != status["generation"]:
+                unwell.append(told)
         missing = living - {place.get(proxy["pid"], "gone") for proxy in status["proxies"]}
-        found += [f"no proxy on {ip}" for ip in sorted(missing)]
-        for replica in (r for s in status["stacks"] for d in s["deployments"] for r in d["replicas"]):
-            if replica["state"] != "Ready" or replica["pid"] not in place:
-                found.append(f"replica {replica['id']} {replica['state']} on {place.get(replica['pid'], 'gone')}")
-        return found
+        unwell += [f"no proxy on {ip}" for ip in sorted(missing)]
+        serving = sum(r["state"] == "Ready" and r["pid"] in place for r in replicas)
+        for stack in status["stacks"]:
+            if stack["state"] != "Healthy":
+                unwell.append(f"stack {stack['name']} {stack['state']}")
+            elif serving < REPLICAS:
+                false.append(f"stack {stack['name']} Healthy with {serving} replicas")
+        if status["controller"].get("silent_s") is not None:
+            unwell.append("the GCS is silent")
+        return Sight(false=false, unwell=unwell)
 
-    def settle(self, event: str) -> None:
-        """The status is true again after this event, and it is noted how long that took from now on."""
-        began, wrong, before = time.monotonic(), ["never looked"], [""]
-        while wrong and time.monotonic() - began < TRUE_S:
-            try:
-                wrong = self.wrong()
-            except (OSError, AssertionError, http.client.HTTPException) as error:
-                wrong = [str(error)]
-            if wrong != before:
-                self.course.append(f"{event}, {time.monotonic() - began:.1f} s: {'; '.join(wrong)}")
-                before = wrong
-            if wrong:
-                time.sleep(0.1)
-        self.events[event] = round(time.monotonic() - began, 1) if not wrong else f"never: {'; '.join(wrong)}"
+    def settle(self, event: str, also: Callable[[], bool] = lambda: True) -> None:
+        """All is well again after this event: how long that took, and how long until the status told nothing false any more."""
+        began, true_s, is_over, before = time.monotonic(), 0.0, False, None
+        while not is_over:
+            is_there, sight, now_s = also(), self.look(), time.monotonic() - began
+            if sight != before:
+                self.course.append(f"{event}, {now_s:.1f} s: {sight}")
+                before = sight
+            if sight.false:
+                true_s = now_s
+            is_well = is_there and not sight.is_wrong
+            is_over = is_well or now_s > TRUE_S
+            time.sleep(0.0 if is_over else 0.1)
+        self.events[event] = round(true_s, 1) if not sight.false else f"never: {sight}"
+        self.whole[event] = round(now_s, 1) if is_well else f"never: {sight}"
 
     def ghosts(self) -> list[str]:
         """What runs on the nodes as an actor, and that the status does not name."""
@@ -184,13 +216,14 @@ class Scene:
 
     def back(self, node: Node, event: str) -> None:
         """It is reached again: from its proxy's first good word on that one is judged."""
-        began = time.monotonic()
-        with contextlib.suppress(AssertionError):
-            until(lambda: node.ip in self.answering(), "its proxy is back", TRUE_S)
+
+        def is_back() -> bool:
+            if node.ip in self.load.gone and node.ip in self.answering():
+                self.load.judge(node.ip)
+            return node.ip not in self.load.gone
+
+        self.settle(event, is_back)
         self.load.judge(node.ip)
-        self.settle(event)
-        if isinstance(self.events[event], float):
-            self.events[event] = round(time.monotonic() - began, 1)
 
 
 def left_over(machines: Machines) -> list[str]:

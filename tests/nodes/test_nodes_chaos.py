@@ -20,5 +20,5 @@ def test_no_request_fails_at_living_proxies_whatever_is_killed_and_the_status_is
     finally:
         chaos.load.end()
     assert chaos.load.counts.failed == Counter()
-    assert chaos.late(NEVER_S) == []
+    assert chaos.slow(NEVER_S) == []
     assert chaos.load.counts.requests > 100
