@@ -68,7 +68,7 @@ class Reconciler:
 
     def look_again(self) -> None:
         """Something may have changed."""
-        self._witness.look()
+        self._witness.heed()
         self._wake.set()
         self._front.wake()
         self._warm.wake()

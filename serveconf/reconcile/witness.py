@@ -6,6 +6,7 @@ nothing, so whatever it misses costs an event and no request.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -18,6 +19,8 @@ T = TypeVar("T", ReplicaState, ProxyState, NodeState)
 
 ALIVE = (ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.UNHEALTHY)
 SERVES = (ProxyPhase.READY, ProxyPhase.UNHEALTHY)
+MANY = 1000  # replicas, from which on a look takes its time: a roll orders thousands of them, each of which is a change
+SOON_S = 0.05
 
 
 class Witness:
@@ -30,9 +33,18 @@ class Witness:
         self._observed, self._nodes = cluster.observe(), cluster.nodes()  # what was there before is no news
         self._began: dict[str, float] = {}  # replicas that are starting
         self._lost: Counter[tuple[str, str, str]] = Counter()  # replicas of a version that nothing has replaced yet
+        self._soon: asyncio.TimerHandle | None = None
+
+    def heed(self) -> None:
+        """Something may have changed: look, where there are many replicas once for all that changes within a moment."""
+        if len(self._observed.replicas) < MANY:
+            self.look()
+        elif self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(SOON_S, self.look)
 
     def look(self) -> None:
         """Tell what is new since the last look."""
+        self._soon = None
         before, self._observed = self._observed, self._cluster.observe()
         for old, new in changes(before.replicas, self._observed.replicas):
             self._journal.tell(replica_changed(old, new))
