@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from serveconf.errors import Conflict, NotFound
 from serveconf.plan.hiding import hide, secrets_of_stack
-from serveconf.plan.state import DesiredStack, Observed, ReplicaPhase
+from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ReplicaPhase
 from serveconf.reconcile import milestones
 from serveconf.reconcile.journal import Journal
 from serveconf.reconcile.records import CanaryState, Confirmed, Failure, Ledger, Revision, StackHead, outlived
@@ -71,7 +71,8 @@ class Stacks:
         """Whether an apply or a start is on: what only keeps something warm waits."""
         heads = (self.head(name) for name in self.names())
         applying = any(head is not None and head.target is not None and head.baking_until is None for head in heads)
-        return applying or any(replica.phase is ReplicaPhase.STARTING for replica in observed.replicas)
+        starting = any(replica.phase is ReplicaPhase.STARTING for replica in observed.replicas)
+        return applying or starting or any(p.phase is ProxyPhase.STARTING and not p.stands_by for p in observed.proxies)
 
     def goal(self, name: str) -> DesiredStack | None:
         """What the stack is, or is being brought to."""
