@@ -51,7 +51,7 @@ from serveconf.reconcile.stacks import Stacks
 log = get_logger("controller")
 
 LITTLE = 0.001  # of a resource of which a node has 1, to be there at all
-CLEAR_S = 5.0  # for another node to take away what the cluster has left there
+CLEAR_S = 15.0  # for another node to take away what the cluster has left there: a process has to start
 LAST_WORD_S = 0.2  # for the answer to a shutdown to be sent
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from serveconf.errors import EngineSilent
+from serveconf.reconcile.ports import Store
 
 SILENT_S = 4.0  # a call takes a millisecond, on a node that has too much to do a second
 GIVE_UP_S = 10.0  # where others are answered
@@ -81,6 +82,22 @@ class Gcs:
         self._pending.pop(call, None)
         if not call.cancelled() and not isinstance(call.exception(), self._unanswered):
             self._answered, self._since = self._now(), None
+
+
+class Patient:
+    """A store for who can't begin without what is in it: it is waited for where nobody answers. Implements ``Store``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.put, self.delete, self.keys = store.put, store.delete, store.keys
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None; when somebody answers."""
+        while True:
+            try:
+                return await self._store.get(key)
+            except EngineSilent:
+                await asyncio.sleep(LOOK_S)
 
 
 def _heard(answer: asyncio.Future[Any]) -> None:

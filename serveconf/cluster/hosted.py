@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 import resource
 import threading
 from collections.abc import Callable, Coroutine
@@ -25,6 +26,7 @@ from serveconf.runtime.shared_output import be_patient
 BLOCKED_S = 2.0  # a loop that has not turned for so long is blocked
 LOOK_S = 1.0
 LOOKS = 60  # then it is asked anew: who had asked may be gone
+END_S = 5.0  # for the engine to end this process, before it ends by itself
 
 KINDS = {
     "controller": "serveconf.cluster.controller:Controller",
@@ -50,6 +52,8 @@ class Hosted:
             return read_own_log(*args)
         if method == "read_log_of":
             return read_log_of(*args)
+        if method == "end_soon":
+            return _end_soon()
         if method == "room" and args[1] == "blocked":  # of a process that is shared: it has but one loop
             _, method, args = args
         if method == "blocked":
@@ -86,6 +90,13 @@ class Hosted:
     async def closed(self) -> None:
         """Never returns; who waits for it hears of the process's end at once."""
         await asyncio.Event().wait()
+
+
+def _end_soon() -> None:
+    """The engine is about to end this process. Should it only forget it, as one does whose head was lost meanwhile, it ends."""
+    timer = threading.Timer(END_S, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def set_up_process() -> None:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from serveconf import __version__
 from serveconf.cluster.engine import Surroundings
+from serveconf.cluster.gcs import Patient
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import ClusterSettings, node_folder
 from serveconf.errors import CodeFailed, ServeconfError
@@ -46,7 +47,7 @@ class Proxy:
     def __init__(self, order: ProxyOrder, settings: ClusterSettings, alone: bool, surroundings: Surroundings) -> None:
         self._order = order
         self._alone = alone and not surroundings.restarted
-        self._store = surroundings.store
+        self._store = Patient(surroundings.store)  # it begins without a GCS as well
         self._packages = Packages(self._store, node_folder(settings.cluster_id) / "code")
         self._code: set[str] = set()  # packages of the middlewares of what was staged last
         self._settings = settings

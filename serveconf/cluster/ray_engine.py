@@ -139,7 +139,7 @@ class RayEngine:
         """See the port."""
         assert isinstance(remote, RayRemote)
         try:
-            await _gcs.do(ray.kill, remote.actor, no_restart=not restart)
+            await _gcs.do(kill_actor, remote.actor, restart=restart)
         except RayError as error:
             raise _mapped(error) from error
         finally:
@@ -289,7 +289,13 @@ def call_actor(actor: Any, method: str, *args: Any, timeout_s: float) -> Any:
 
 
 def kill_actor(actor: Any, *, restart: bool = False) -> None:
-    """End its process, for good or for Ray to start it anew."""
+    """End its process, for good or for Ray to start it anew.
+
+    Whose creation was under way when Ray's head was lost runs on when Ray says that it is dead (2.60: "not been assigned a lease"), so
+    it is told, too.
+    """
+    if not restart:
+        actor.call.remote("end_soon")
     ray.kill(actor, no_restart=not restart)
 
 

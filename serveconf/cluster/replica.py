@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serveconf import __version__
 from serveconf.cluster.engine import Surroundings
+from serveconf.cluster.gcs import Patient
 from serveconf.cluster.ground import Ground, enter
 from serveconf.cluster.logs import get_logger
 from serveconf.cluster.settings import ClusterSettings, node_folder
@@ -89,7 +90,7 @@ class Replica:
         self._pool = (  # of those that it calls
             shared.pool if shared else ReplicaPool(node_id=surroundings.node_id, secret=settings.secret, tls=self._tls)
         )
-        self._packages = Packages(self._store, folder / "code")
+        self._packages = Packages(Patient(self._store), folder / "code")
         self._uds = str(folder / f"{hashlib.sha256(order.id.encode()).hexdigest()[:16]}.sock")
         self._served: ServedApp | None = None
         self._server: WireServer | None = None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serveconf.cluster.engine import Surroundings
+from serveconf.cluster.gcs import Patient
 from serveconf.cluster.ground import Ground, enter
 from serveconf.cluster.replica import Replica, Shared, log_names
 from serveconf.cluster.settings import ClusterSettings, node_folder
@@ -31,7 +32,7 @@ class SharedProcess:
         self._order = order
         self._store = surroundings.store
         self._marks_lines = surroundings.own_process
-        self._packages = Packages(surroundings.store, node_folder(settings.cluster_id) / "code")
+        self._packages = Packages(Patient(surroundings.store), node_folder(settings.cluster_id) / "code")
         self._pool = ReplicaPool(node_id=surroundings.node_id, secret=settings.secret, tls=node_tls(os.environ))
         self._ground: asyncio.Task[Ground] | None = None
         self._drained: set[str] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -42,3 +43,13 @@ async def test_a_loop_that_stands_still_is_told_and_so_is_that_it_turns(monkeypa
     may_go.set()
     assert await hosted.call("room", ("one of several", "blocked", (True,))) == 0.0
     await blocking
+
+
+async def test_a_process_that_is_to_be_ended_and_is_forgotten_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setitem(hosted_module.KINDS, "dull", f"{__name__}:Dull")
+    monkeypatch.setattr(hosted_module, "END_S", 0.0)
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
+    hosted = Hosted("dull", (ended,), Surroundings(store=MemoryStore(), node_id="n", node_ip="127.0.0.1"))
+    await hosted.call("end_soon", ())
+    assert await asyncio.to_thread(ended.wait, 30)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from installed import Installed
 from load import Load
 from place import Place, until
 
-import serveconf
-
-PACKAGE = Path(serveconf.__file__).parent
 SPEC = """
 name: shop
 http_options: {{port: {port}}}
@@ -23,24 +19,14 @@ deployments:
 """
 
 
-class Installed(Place):
+class Upgraded(Place):
     """A place whose commands, and whose Ray, import serveconf from a folder of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.site = self.root / "site"
-        shutil.copytree(PACKAGE, self.site / "serveconf", ignore=shutil.ignore_patterns("__pycache__"))
-        self.env["PYTHONPATH"] = str(self.site)
-        self.env["PYTHONDONTWRITEBYTECODE"] = "1"
-
-    def install(self, version: str, *, broken: str = "") -> None:
-        """What ``pip install -U`` would do; ``broken``: a module that can't be imported."""
-        (self.site / "serveconf" / "__init__.py").write_text(f'"""Installed."""\n\n__version__ = "{version}"\n')
-        for name in ("proxy", "replica"):
-            text = (PACKAGE / "cluster" / f"{name}.py").read_text()
-            if name == broken:
-                text = text.replace("        try:\n", '        try:\n            raise RuntimeError("broken")\n', 1)
-            (self.site / "serveconf" / "cluster" / f"{name}.py").write_text(text)
+        package = Installed(self.root / "site")
+        self.install = package.install
+        self.env |= package.env
 
     def versions(self) -> set[str]:
         """Of everything that runs."""
@@ -52,9 +38,9 @@ class Installed(Place):
 
 
 @pytest.fixture
-def place() -> Iterator[Installed]:
+def place() -> Iterator[Upgraded]:
     """One stack, served by the first version."""
-    place = Installed()
+    place = Upgraded()
     try:
         place.install("0.1.0")
         folder = place.root / "shop"
@@ -71,7 +57,7 @@ def place() -> Iterator[Installed]:
         place.close()
 
 
-def test_upgrades_lose_no_request_and_one_that_does_not_come_up_changes_nothing(place: Installed) -> None:
+def test_upgrades_lose_no_request_and_one_that_does_not_come_up_changes_nothing(place: Upgraded) -> None:
     until(
         lambda: len(place.status()["standbys"]) == 2, "a replica's and a proxy's standby of the old version are there"
     )

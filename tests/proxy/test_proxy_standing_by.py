@@ -14,6 +14,7 @@ import pytest
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.proxy import Proxy
 from serveconf.cluster.settings import ClusterSettings
+from serveconf.errors import EngineSilent
 from serveconf.plan.state import Phase
 from serveconf.reconcile.ports import ProxyOrder
 from serveconf.routing import Generation, ReplicaAddress, Route, encode
@@ -151,6 +152,35 @@ async def test_one_that_comes_back_listens_although_a_replica_of_the_stored_tabl
     await proxy.drain(0)
     await alive.close()
     await late.close()
+
+
+class Silent(MemoryStore):
+    """Nobody answers for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals = 2
+
+    async def get(self, key: str) -> bytes | None:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise EngineSilent(4.0)
+        return await super().get(key)
+
+
+async def test_one_that_starts_while_nobody_answers_what_it_is_to_serve_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serveconf.cluster.proxy.node_folder", lambda _cluster: tmp_path)
+    store = Silent()
+    await store.put("generation", encode(Generation(number=7)))
+    order = ProxyOrder(id="0", node_id="n", index=0, host="127.0.0.1", port=free_port(), listener="l")
+    surroundings = Surroundings(store=store, node_id="n", node_ip="127.0.0.1")
+    proxy = Proxy(order, ClusterSettings(cluster_id="waits", secret=SECRET), True, surroundings)
+    await proxy.run()
+    state = await proxy.describe()
+    assert (state.phase, state.generation, store.refusals) == (Phase.READY, 7, -1)
+    await proxy.drain(0)
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
