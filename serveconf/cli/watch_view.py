@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _COLORS: dict[str, Color] = {
     "changed": "cyan",
     "served": "green",
+    "agreed": "green",
     "invalid": "red",
     "error": "red",
     "quarantine": "red",

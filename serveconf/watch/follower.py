@@ -48,6 +48,8 @@ class _Follower:
         self.asked_about = ""
         self.shown = ""  # the key that was last spoken of
         self.said: set[str] = set()  # what is said once for a content
+        self.said_of_stack: set[str] = set()  # ... and of what serves, until it is found as the file says
+        self.against = ""  # what stands against it although nothing is wrong with it
         self.first = True
         self.drifted = ""  # what was found of the stack and is being undone
         self.trying: asyncio.Task[None] | None = None  # the last apply
@@ -157,13 +159,20 @@ class _Follower:
                 self._say("changed", f"changed: {named or 'what it says'}", look, files=files[:50])
             self.shown = look.key
             self.said.clear()
+            self.said_of_stack.clear()
         if look.error is not None:
             self._refuse(look, look.error)
             return None
         against = self.shared.contradiction(self.file)
         if against is not None:
+            self.against = look.key
             self._refuse(look, against)
             return None
+        if self.against:
+            if self.against == look.key == self.memory.served:
+                self._say("agreed", "no other file contradicts it any more: it serves as it says", look)
+            self.said.clear()
+            self.against = ""
         due = self.memory.due_in(look.key, self._now())
         if due is None or due > 0:
             return due
@@ -234,7 +243,7 @@ class _Follower:
             raise
         except ServeconfError as error:
             outcome = outcome_of_error(error)
-            if self._once(error.message):
+            if self._once_of_stack(error.message):
                 self._say("error", "what is served is unchanged", look, error=error)
         if not self.ends_behind or outcome.fate is not Fate.SERVED:
             spread = random.uniform(0.8, 1.2)
@@ -259,7 +268,7 @@ class _Follower:
             case Fate.STUCK:
                 pause = self.memory.not_before - self._now()
                 self._say("waiting", f"{outcome.message}; next try in {pause:.0f} s", look, seconds=round(pause, 1))
-            case Fate.PINNED if self._once("pinned"):
+            case Fate.PINNED if self._once_of_stack("pinned"):
                 self._say("pinned", f"{outcome.message}: waiting for 'serveconf resume'", look)
             case Fate.PINNED:
                 return
@@ -285,21 +294,21 @@ class _Follower:
             drift = await asyncio.to_thread(self.shared.serving.drift, look)
         except Unreachable as error:
             self.shared.lost.add(self.file)
-            if self._once(error.message):
+            if self._once_of_stack(error.message):
                 self._say("waiting", f"{error.message}; looking again", look)
             return
         except ServeconfError as error:
-            if self._once(error.message):
+            if self._once_of_stack(error.message):
                 self._say("error", "whether it is still as it was applied can't be told", look, error=error)
             return
         self.shared.lost.discard(self.file)
         if drift is None:
-            self.said.clear()
+            self.said_of_stack.clear()
         elif drift.pinned:
             self.memory = replace(self.memory, served="").after(look.key, Fate.PINNED, self._now())
             await self._tell_fate(look, Outcome(fate=Fate.PINNED, message=drift.message))
         elif not self.shared.options.self_heal:
-            if self._once(drift.message):
+            if self._once_of_stack(drift.message):
                 self._say("drift", f"{drift.message}; left as it is (--no-self-heal)", look)
                 await self._record("drift", f"{drift.message}; left as it is", look)
         else:
@@ -314,10 +323,11 @@ class _Follower:
 
     def _once(self, what: str) -> bool:
         """Whether it is said for the first time of this content."""
-        if what in self.said:
-            return False
-        self.said.add(what)
-        return True
+        return _adds(self.said, what)
+
+    def _once_of_stack(self, what: str) -> bool:
+        """Whether it is said for the first time since the stack was found as the file says."""
+        return _adds(self.said_of_stack, what)
 
     def _say(self, kind: str, message: str, look: Look, error: ServeconfError | None = None, **data: Any) -> None:
         stack = look.stack or self.shared.live.get(self.file)
@@ -325,6 +335,12 @@ class _Follower:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _adds(said: set[str], what: str) -> bool:
+    known = what in said
+    said.add(what)
+    return not known
 
 
 def outcome_of_error(error: ServeconfError) -> Outcome:

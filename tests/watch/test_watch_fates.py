@@ -68,6 +68,22 @@ def test_two_files_that_claim_one_stack_are_told_at_both_places_and_neither_is_a
         watcher.until(lambda: sorted(watcher.serving.started) == ["a", "b"], "both are applied")
 
 
+def test_a_contradiction_is_told_once_at_each_place_and_so_is_its_end(tmp_path: Path) -> None:
+    specs(tmp_path, "a")
+    serving = FakeServing()
+    with watching(tmp_path, serving=serving, drift_s=0.05) as watcher:
+        for times in (1, 2):
+            watcher.until(lambda: serving.applied == [("a", "one")], "it is applied")
+            (tmp_path / "b.yaml").write_text(SPEC.format(name="a"))
+            watcher.until(lambda times=times: len(watcher.kinds("invalid")) == 2 * times, "both are told")
+            looked = serving.looked
+            watcher.until(lambda looked=looked: serving.looked > looked + 3, "what serves is looked at")
+            assert len(watcher.kinds("invalid")) == 2 * times
+            (tmp_path / "b.yaml").unlink()
+            watcher.until(lambda times=times: len(watcher.kinds("agreed")) == times, "the other one is as it was")
+        assert serving.applied == [("a", "one")]
+
+
 def test_a_file_that_is_broken_just_now_still_claims_what_it_serves(tmp_path: Path) -> None:
     specs(tmp_path, "a")
     with watching(tmp_path) as watcher:

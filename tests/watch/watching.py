@@ -35,6 +35,7 @@ class FakeServing:
         self.pruned: list[str] = []
         self.there: dict[str, Path] = {}  # stack -> the file it came from
         self.cancelled: list[str] = []
+        self.looked = 0  # how often it was asked for drift
         self.recorded: list[tuple[str, str, str]] = []  # kind, stack, message
         self.hold = threading.Event()  # applies wait for it
         self.hold.set()
@@ -69,6 +70,7 @@ class FakeServing:
         self.completed.set()
 
     def drift(self, look: Look) -> Drift | None:
+        self.looked += 1
         found = self.drifts.get(look.stack or "")
         return Drift(message=found, pinned=look.stack in self.pinned) if found else None
 
