@@ -179,7 +179,7 @@ def leave_out(part: str) -> None:
         case "lanes":
             set_in("serveconf.wire.shared", "can_share", lambda sock, limits: False)
         case "reading past the parser":
-            set_in("serveconf.proxy.protocol", "LONG_BYTES", 1 << 62)
+            set_in("serveconf.proxy.long_body", "LONG_BYTES", 1 << 62)
         case "gathering":
             set_in("serveconf.wire.connection", "GATHER_S", -1.0)
         case "strand":

@@ -1,7 +1,8 @@
-"""One HTTP/1.1 request and its answer: the ASGI ``receive`` and ``send`` of an app, and what they write to the connection.
+"""One HTTP/1.1 request and its answer: the ASGI ``send`` of an app, and what it writes to the connection.
 
-The protocol makes one for each request head and feeds it the body; it tells the protocol when the answer is complete or
-can never be. On the request path: plain attributes, no timer, and nothing is allocated that most requests do not use.
+The protocol makes one for each request head and feeds it the body (``request_body.py``); it tells the protocol when the
+answer is complete or can never be. On the request path: plain attributes, no timer, and nothing is allocated that most
+requests do not use.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp, Message, Scope
 
 from serveconf.proxy.call import ResponseCut
+from serveconf.proxy.request_body import RequestBody
 from serveconf.proxy.rules import HOP_BY_HOP, STATUS_LINES, field_name, is_injected
 from serveconf.proxy.sendfile import send_file
 from serveconf.proxy.tally import CLIENT_LEFT, TRAIL, Reason, Trail
-from serveconf.wire import BODY_FOLLOWS, LENT, Strand, park, running
+from serveconf.wire import BODY_FOLLOWS, Strand
 
 if TYPE_CHECKING:
     from serveconf.proxy.edge import Shortcut
@@ -29,33 +31,20 @@ log = logging.getLogger(__name__)
 _COPY_BYTES = 32_768
 
 
-class Exchange:
+class Exchange(RequestBody):
     """A request that was taken from a connection. ``run`` is its life."""
 
     __slots__ = (
         "app",
-        "body",
-        "body_total",
-        "body_waiting",
         "bytes_left",
         "bytes_sent",
         "chunked",
-        "complete",
-        "connection",
-        "disconnected",
-        "end_told",
-        "expects_continue",
         "has_no_body",
         "held_head",
         "keep_alive",
-        "more_body",
-        "news",
-        "reader",
-        "receivers",
         "request_id",
         "scope",
         "shortcut",
-        "started",
         "status",
         "strand",
         "streaming",
@@ -67,30 +56,17 @@ class Exchange:
     def __init__(
         self, connection: HttpProtocol, app: ASGIApp, scope: Scope, request_id: bytes, keep_alive: bool, expects: bool
     ) -> None:
-        self.connection = connection
+        super().__init__(connection, expects)
         self.app = app
         self.scope = scope
         self.request_id = request_id
         self.trail = scope[TRAIL] = Trail(monotonic(), request_id)
         self.keep_alive = keep_alive
-        self.expects_continue = expects
         self.strand: Strand | None = None  # that runs it
         self.shortcut: Shortcut | None = None  # ... or what spares it one
-        self.disconnected = False
-        # the request's body
-        self.body: list[bytes | memoryview] = []
-        self.body_waiting = 0  # bytes of it that the app has not taken
-        self.body_total = 0
-        self.more_body = True
-        self.end_told = False
-        self.news: asyncio.Event | None = None
-        self.reader: Strand | None = None  # parked in ``receive``
-        self.receivers = 0
         # the answer
-        self.started = False
         self.status = CLIENT_LEFT  # until it is known better
         self.bytes_sent = 0  # of the body
-        self.complete = False
         self.has_no_body = False
         self.chunked = False
         self.bytes_left: int | None = None  # of a body with a Content-Length
@@ -177,76 +153,7 @@ class Exchange:
         if self.strand is not None:
             self.strand.cancel()
 
-    def take(self, body: bytes | memoryview) -> None:
-        """A part of the body came in."""
-        self.body.append(body)
-        size = len(body)
-        self.body_waiting += size
-        self.body_total += size
-        self.connection.body_waiting += size
-        self.connection.edge.kept_bytes += size
-        self.tell()
-
-    def tell(self) -> None:
-        """There is news for ``receive``. A strand that waits there goes on in here, so what has come may be taken now."""
-        reader, self.reader = self.reader, None
-        if reader is not None:
-            reader.resume()
-        if self.news is not None:
-            self.news.set()
-
     # ASGI
-
-    async def receive(self) -> Message:
-        """The next part of the body; then, when the answer is complete or the client has gone, ``http.disconnect``."""
-        if self.expects_continue:
-            self.expects_continue = False
-            if not self.started and self.more_body:
-                self.connection.write_continue()
-        while not (self.disconnected or self.complete):
-            if self.body or not (self.more_body or self.end_told):
-                return self.take_body()
-            self.connection.resume_reading()
-            self.receivers += 1
-            try:
-                await self._hear_news()
-            finally:
-                self.receivers -= 1
-        return {"type": "http.disconnect"}
-
-    async def _hear_news(self) -> None:
-        strand = running()
-        if strand is not None and self.reader is None:
-            self.reader = strand
-            try:
-                await park()
-            finally:
-                if self.reader is strand:  # it was cancelled
-                    self.reader = None
-            return
-        if self.news is None:
-            self.news = asyncio.Event()
-        self.news.clear()
-        await self.news.wait()
-
-    def take_body(self) -> Message:
-        """The message of what has come of the body."""
-        parts = self.body
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        self.let_go_of_body()
-        self.end_told = not self.more_body
-        self.connection.resume_reading()
-        message = {"type": "http.request", "body": body, "more_body": self.more_body}
-        if type(body) is memoryview:
-            message[LENT] = True
-        return message
-
-    def let_go_of_body(self) -> None:
-        """What waits of it will not be taken."""
-        self.connection.body_waiting -= self.body_waiting
-        self.connection.edge.kept_bytes -= self.body_waiting
-        self.body_waiting = 0
 
     async def send(self, message: Message) -> None:
         """One event of the answer. Returns when the client can take more; after it has gone, events are dropped."""

@@ -17,18 +17,16 @@ from serveconf.proxy.mount import Mount
 from serveconf.proxy.traced import Tracer
 from serveconf.wire import GENERATION, WireClient
 
-SMALL_BYTES = 16_384  # of a request's body, which goes with its head
-
 
 def take_fast_path(exchange: Exchange, root_path: str, mount: Mount, tracer: Tracer | None) -> bool:
     """Send a request to a replica, if it is one of those; its answer is seen to then. Else nothing has happened."""
     backend = mount.backend
     if mount.stack is not None or mount.side is not None or not isinstance(backend, Backend):
         return False
-    if exchange.expects_continue or exchange.body_total > SMALL_BYTES:
+    if exchange.expects_continue:
         return False
     client = backend.choose_at_once()
-    if client is None:
+    if client is None or not client.takes_whole(exchange.body_total):
         return False
     scope = exchange.scope
     scope["root_path"] = root_path

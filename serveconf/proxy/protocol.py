@@ -25,13 +25,15 @@ from serveconf.proxy.clocks import Wait
 from serveconf.proxy.edge import Edge
 from serveconf.proxy.exchange import Exchange
 from serveconf.proxy.head import RequestHead
-from serveconf.proxy.long_body import LONG_BYTES, LongBody
+from serveconf.proxy.long_body import read_past_parser
 from serveconf.proxy.rules import STATUS_LINES, Refused
 from serveconf.proxy.sweep import Clocks
-from serveconf.proxy.upgrade import parser_within_body
+from serveconf.proxy.upgrade import become_websocket, is_handshake, parser_within_body
 from serveconf.wire import SENDS_FILES
 
 log = logging.getLogger(__name__)
+
+HOLD_S = 0.01  # a request whose small body has not come in whole begins so much later at most
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -45,18 +47,19 @@ class HttpProtocol(asyncio.Protocol):
     def __init__(self, edge: Edge, loop: asyncio.AbstractEventLoop, open_websocket: OpenWebSocket) -> None:
         self.edge = edge
         self.loop = loop
-        self._open_websocket = open_websocket
+        self.open_websocket = open_websocket
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.writable: asyncio.Future[None] | None = None  # set while the client takes nothing
         self.head = RequestHead(edge)
         self.on_url = self.head.on_url  # the parser calls them without a detour
         self.on_header = self.head.on_header
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self.parser: Any = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()  # answered in order; the first one is being answered
         self._to_start: Exchange | None = None  # when the packet is parsed: it may hold the body too
+        self._hold: asyncio.TimerHandle | None = None  # ... or when its small body has come
         self.reading: Exchange | None = None  # whose body is being received
         self._refusal: Refused | None = None  # to be answered when its turn comes
-        self._is_ignoring = False  # whatever the client still sends
+        self.is_ignoring = False  # whatever the client still sends
         self.is_read_paused = False
         self.awaits: Wait | None = Wait.HEAD
         self.since = monotonic()
@@ -68,7 +71,7 @@ class HttpProtocol(asyncio.Protocol):
         self._packet = 0  # size of what is being parsed
         self._barren_bytes = 0  # received within a body since it last grew
         self._sends_files = False  # to the socket itself
-        self._lends_bodies = False
+        self.lends_bodies = False  # a long one, to whoever takes it
 
     # The transport's calls
 
@@ -79,7 +82,7 @@ class HttpProtocol(asyncio.Protocol):
         self.server = get_local_addr(self.transport)
         self.client = get_remote_addr(self.transport)
         self.scheme = "https" if is_ssl(self.transport) else "http"
-        self._lends_bodies = self.edge.lends_bodies and self.scheme == "http"
+        self.lends_bodies = self.edge.lends_bodies and self.scheme == "http"
         self._sends_files = self.scheme == "http" and hasattr(socket, "MSG_MORE")
         if self.edge.is_full:
             self.refuse(Refused(503, "Too many connections"))
@@ -87,13 +90,14 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.edge.connections.discard(self)
         self.awaits = None
-        self._is_ignoring = True
+        self.is_ignoring = True
+        self._start_held()  # who leaves within a body is told to the app, and counted, as ever
         self.resume_writing()
         for exchange in list(self._exchanges):
             exchange.disconnect()
         self._exchanges.clear()
         self.reading = None
-        self._parser = None  # it holds this protocol, and this protocol it
+        self.parser = None  # it holds this protocol, and this protocol it
 
     def pause_writing(self) -> None:
         self.writable = self.loop.create_future()
@@ -104,45 +108,38 @@ class HttpProtocol(asyncio.Protocol):
             writable.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        while data and not self._is_ignoring:
+        while data and not self.is_ignoring:
             data = self._parse(data)
         if self._to_start is not None:
-            exchange, self._to_start = self._to_start, None
+            if self._to_start.more_body and self._is_worth_a_wait(self._to_start):
+                self._hold = self._hold or self.loop.call_later(HOLD_S, self._start_held)
+                return
+            self._start_held()
+        if self.reading is not None and self.head.length is not None and self.lends_bodies:
+            read_past_parser(self, self.reading, self.head.length)
+
+    def _is_worth_a_wait(self, exchange: Exchange) -> bool:
+        """Whether the rest of its body should be awaited: what is whole goes to a replica, and is answered, in one piece.
+
+        Not where the client may wait for us, nor for more than may wait unread anyway.
+        """
+        length = self.head.length
+        return length is not None and length <= self.edge.unread_bytes and not exchange.expects_continue
+
+    def _start_held(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+        exchange, self._to_start = self._to_start, None
+        if exchange is not None:
             self._start(exchange)
-        if self.reading is not None and self.head.length is not None and self._lends_bodies:
-            self._read_long_body(self.reading, self.head.length)
-
-    def _read_long_body(self, exchange: Exchange, length: int) -> None:
-        left = length - exchange.body_total
-        if left >= LONG_BYTES and not (self._is_ignoring or exchange.complete or self.transport.is_closing()):
-            self._give_reading_to(LongBody(self, left))
-
-    def _give_reading_to(self, reader: asyncio.BaseProtocol) -> None:
-        self.transport.pause_reading()  # the transport looks at what its protocol can when it begins to read
-        self.transport.set_protocol(reader)
-        if not self.is_read_paused:
-            self.transport.resume_reading()
-
-    def long_body_came(self, body: bytes | memoryview, left: int) -> None:
-        """A part of a long body, in memory that is nobody else's; so much of it is still to come."""
-        if not left:
-            self._parser = httptools.HttpRequestParser(self)  # the one before this waits for the body for ever
-            self._give_reading_to(self)
-        if self._is_ignoring:
-            return
-        try:
-            self.on_body(body)
-        except Refused as refusal:
-            self.refuse(refusal)
-        if not left:
-            self.on_message_complete()
 
     def _parse(self, data: bytes) -> bytes:
         """Feed the parser; what it leaves, since a request that asks for an upgrade stops it."""
         self._packet = len(data)
         was_in_head = self.head.is_open
         try:
-            self._parser.feed_data(data)
+            self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             return self._go_on_after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
@@ -166,8 +163,8 @@ class HttpProtocol(asyncio.Protocol):
         came_in_parts = self.awaits is Wait.HEAD
         if came_in_parts or self._packet > edge.unsuspicious_bytes or len(head.headers) > edge.front.max_request_fields:
             head.check_size()
-        version: str = self._parser.get_http_version()
-        raw_method: bytes = self._parser.get_method()
+        version: str = self.parser.get_http_version()
+        raw_method: bytes = self.parser.get_method()
         method = _METHODS.get(raw_method) or raw_method.decode("ascii")
         raw_path, query, request_id = head.close(version, method)
         path = raw_path.decode("ascii")
@@ -186,28 +183,22 @@ class HttpProtocol(asyncio.Protocol):
             "headers": head.headers,
         }
         if head.has_specials:
-            if head.upgrade is not None and self._parser.should_upgrade() and self._is_handshake(scope):
-                self._handshake = scope
-                return
+            if head.upgrade is not None and self.parser.should_upgrade():
+                if is_handshake(scope, head, is_first=not self._exchanges):
+                    self._handshake = scope
+                    return
+                self._keeps_body = head.has_body
             if head.takes_trailers:
                 scope["extensions"] = {"http.response.trailers": {}}
         if self._sends_files:
             scope[SENDS_FILES] = True
-        keep_alive = version == "1.1" and self._parser.should_keep_alive()
-        self._take(Exchange(self, self._app, scope, request_id, keep_alive, head.expects_continue))
+        keep_alive = version == "1.1" and self.parser.should_keep_alive()
+        self._take(Exchange(self, self.app, scope, request_id, keep_alive, head.expects_continue))
 
     @property
-    def _app(self) -> ASGIApp:
+    def app(self) -> ASGIApp:
+        """What is to answer the request whose head was parsed last."""
         return self.edge.forwarded_app if self.head.is_forwarded else self.edge.app
-
-    def _is_handshake(self, scope: dict[str, Any]) -> bool:
-        """Whether the upgrade that is asked for is a WebSocket; any other is ignored (RFC 9110 §7.8)."""
-        if scope["method"] == "GET" and scope["http_version"] == "1.1" and self.head.upgrade == b"websocket":
-            if self.head.has_body or self._exchanges:
-                raise Refused(400, "A WebSocket handshake has no body, and nothing unanswered before it")
-            return True
-        self._keeps_body = self.head.has_body
-        return False
 
     def on_body(self, body: bytes | memoryview) -> None:
         self._barren_bytes = -1
@@ -230,7 +221,7 @@ class HttpProtocol(asyncio.Protocol):
         was_complete = exchange.complete  # else it goes on to the next request by itself, perhaps in this very call
         exchange.tell()
         if not exchange.keep_alive:
-            self._is_ignoring = True
+            self.is_ignoring = True
         elif was_complete:
             self._next()
 
@@ -264,22 +255,12 @@ class HttpProtocol(asyncio.Protocol):
     def _go_on_after_upgrade(self, rest: bytes) -> bytes:
         """A WebSocket's next bytes are frames, any other's are HTTP."""
         if self._handshake is not None:
-            self._become_websocket(self._handshake, rest)
+            become_websocket(self, self._handshake, rest)
             return b""
         if self._keeps_body:  # the parser takes it for what follows the upgrade; a fresh one is told what it is
             self._keeps_body = False
-            self._parser = parser_within_body(self, self.head.length)
+            self.parser = parser_within_body(self, self.head.length)
         return rest
-
-    def _become_websocket(self, scope: dict[str, Any], rest: bytes) -> None:
-        self.edge.connections.discard(self)
-        self.awaits = None
-        self._is_ignoring = True
-        protocol = self._open_websocket(self._app, scope)
-        self.transport.set_protocol(protocol)
-        protocol.connection_made(self.transport)
-        if rest:
-            protocol.data_received(rest)
 
     # Answers, in their order
 
@@ -313,7 +294,7 @@ class HttpProtocol(asyncio.Protocol):
         self.resume_reading()
 
     def _refuse_unparsed(self, error: httptools.HttpParserError) -> None:
-        if self._is_ignoring:
+        if self.is_ignoring:
             return  # the request before this said that it would be the last
         cause = error.__context__
         if isinstance(cause, Refused):
@@ -325,7 +306,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def refuse(self, refusal: Refused) -> None:
         """Answer so, as soon as the requests before it are answered, and close."""
-        self._is_ignoring = True
+        self.is_ignoring = True
         exchange, self.reading = self.reading, None
         if exchange is not None:  # its head was good, its body is not
             if exchange.started:
@@ -349,7 +330,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _say_goodbye(self, *, is_upload_unread: bool) -> None:
         """Close. Where the client may still be sending, only our half at first: a reset would take the answer from it."""
-        self._is_ignoring = True
+        self.is_ignoring = True
         for exchange in self._exchanges:
             exchange.let_go_of_body()
         self._exchanges.clear()
@@ -412,6 +393,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; what is in flight gets 503, or is cut."""
+        self._start_held()
         for exchange in list(self._exchanges):
             exchange.cancel()
         if not self._exchanges:

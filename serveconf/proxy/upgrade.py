@@ -1,16 +1,44 @@
-"""What happens to the body of a request that asks for another protocol than a WebSocket: it is parsed on.
+"""A request that asks for another protocol: a WebSocket gets its connection, and for any other it is as if it had not asked.
 
-llhttp stops at such a request and takes what follows for the other protocol, whether or not the server agrees.
+llhttp stops at such a request and takes what follows for the other protocol, whether or not the server agrees: the body of
+one that does not get it is parsed on.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from serveconf.proxy.head import RequestHead
+from serveconf.proxy.rules import Refused
+
 if TYPE_CHECKING:
     from serveconf.proxy.protocol import HttpProtocol
+
+
+def is_handshake(scope: dict[str, Any], head: RequestHead, *, is_first: bool) -> bool:
+    """Whether the upgrade that is asked for is a WebSocket; any other is ignored (RFC 9110 §7.8). Raises Refused.
+
+    ``is_first``: nothing before it on its connection is unanswered.
+    """
+    if scope["method"] == "GET" and scope["http_version"] == "1.1" and head.upgrade == b"websocket":
+        if head.has_body or not is_first:
+            raise Refused(400, "A WebSocket handshake has no body, and nothing unanswered before it")
+        return True
+    return False
+
+
+def become_websocket(protocol: HttpProtocol, scope: dict[str, Any], rest: bytes) -> None:
+    """Hand the connection on, with what has come behind the handshake."""
+    protocol.edge.connections.discard(protocol)
+    protocol.awaits = None
+    protocol.is_ignoring = True
+    websocket = protocol.open_websocket(protocol.app, scope)
+    protocol.transport.set_protocol(websocket)
+    websocket.connection_made(protocol.transport)
+    if rest:
+        websocket.data_received(rest)
 
 
 def parser_within_body(protocol: HttpProtocol, length: int | None) -> httptools.HttpRequestParser:

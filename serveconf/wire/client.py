@@ -145,11 +145,19 @@ class WireClient(Connection):
         finally:
             self.leave(stream)
 
+    def takes_whole(self, size: int) -> bool:
+        """Whether a request with a body of ``size`` bytes can be sent whole, and now."""
+        limits = self.limits
+        return size <= limits.inline_bytes or (size <= limits.piece_bytes and not self.clogged)
+
     def begin_whole(self, scope: Any, body: bytes) -> ClientStream:
-        """Send a request whose (small) body is there. Who calls this calls ``leave`` when the answer was taken, or ``finish``."""
+        """Send a request whose body is there, and which ``takes_whole`` has said yes to.
+
+        Who calls this calls ``leave`` when the answer was taken, or ``finish``.
+        """
         stream = self._new_stream()
         try:
-            stream.begin(scope, body, ends=True, body_follows=False)
+            stream.begin_whole(scope, body)
         except BaseException:  # whatever it is, no stream stays that nobody ends
             self.leave(stream)
             raise

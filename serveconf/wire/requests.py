@@ -201,6 +201,19 @@ class ClientStream(Stream):
         first.files = connection.peer is not None
         connection.begin(self, first, body_follows)
 
+    def begin_whole(self, scope: dict[str, Any], body: bytes) -> None:
+        """Send the head and all of the body, large data right behind it."""
+        connection = self.connection
+        if len(body) <= connection.limits.inline_bytes:
+            self.begin(scope, body, ends=True, body_follows=False)
+            return
+        self.begin(scope, b"", ends=False, body_follows=True)
+        self._credit -= len(body) + PIECE_COST
+        connection.count(len(body))
+        self.send_piece(body, False)
+        if connection.is_alone:
+            connection.flush()
+
     async def _pump_body(self, rest: bytes | None, more: bool) -> None:
         try:
             if rest is not None:

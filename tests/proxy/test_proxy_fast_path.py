@@ -11,7 +11,7 @@ import pytest
 from edge_server import get, post, read_body, respond
 from test_proxy_to_replica import Stack
 
-from serveconf.proxy import fast_path
+from serveconf.proxy import fast_path, protocol
 from serveconf.proxy.exchange import Exchange
 
 JSON = [(b"content-type", b"application/json")]
@@ -96,7 +96,8 @@ def ordinary_requests(world):
         yield told(client.ask(get("/app", "Transfer-Encoding: chunked\r\n", method="PUT") + "2\r\nhi\r\n0\r\n\r\n"))
         yield told(client.ask(get("/app", "X-Forwarded-For: 1.2.3.4\r\n")))
         yield told(client.ask(get("/nothing")))
-        yield told(client.ask(post("x" * 100_000, path="/app")))
+        for size in (16_384, 32_768, 32_769, 65_536, 100_000):
+            yield told(client.ask(post("x" * size, path="/app")))
         client.send(get("/app/1") + get("/app/2") + post("3", path="/app/3"))
         yield [told(client.answer()) for _ in range(3)]
         yield told(client.ask(get("/app", version="1.0"))), client.is_closed()
@@ -205,7 +206,7 @@ def a_replica_that_is_full(world):
     world.serve(app, "one")
     world.stack.replicas["one"].max_ongoing = 1
     (mount,) = world.stack.app._live.mounts
-    for second in (get("/app"), post("body", path="/app")):
+    for second in (get("/app"), post("body", path="/app"), post("x" * 60_000, path="/app")):
         gate.clear()
         before, retried = len(world.seen), mount.backend.retried
         with world.connect() as client, world.connect() as other:
@@ -342,12 +343,18 @@ def test_no_coroutine_is_made_for_what_is_answered_by_one_frame(live, monkeypatc
     run_app = Exchange.run_app
     monkeypatch.setattr(Exchange, "run_app", lambda self, app: ran.append(self.scope["path"]) or run_app(self, app))
 
+    monkeypatch.setattr(protocol, "HOLD_S", 60.0)
+
+    async def app(scope, receive, send):
+        await respond(send, b"%d" % len(await read_body(receive)))
+
     def situation(world):
-        world.serve(echo, "one", "two")
+        world.serve(app, "one", "two")
         with world.connect() as client:
             for _ in range(5):
                 client.ask(get("/app"))
                 client.ask(post("body", path="/app"))
+                client.ask(post("x" * 65_000, path="/app"))
             yield told(client.ask(get("/-/healthz")))
 
     live(situation, fast=True)
