@@ -181,12 +181,12 @@ def leave_out(part: str) -> None:
         case "reading past the parser":
             set_in("serveconf.proxy.long_body", "LONG_BYTES", 1 << 62)
         case "gathering":
-            set_in("serveconf.wire.connection", "GATHER_S", -1.0)
+            set_in("serveconf.wire.outflow", "GATHER_S", -1.0)
         case "strand":
             strand = importlib.import_module("serveconf.wire.strand").Strand
             strand.start = strand._become_task
         case "batching":
-            set_in("serveconf.wire.connection", "BATCH_FRAMES", 1)
+            set_in("serveconf.wire.outflow", "BATCH_FRAMES", 1)
         case "polling":
             os.environ["SERVECONF_POLLING"] = "0"
         case unknown:

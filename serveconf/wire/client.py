@@ -1,6 +1,6 @@
 """The proxy's side: one connection to one replica, on which requests are ASGI applications' calls.
 
-``WireClient`` is the connection. ``requests.py`` runs one request on it.
+``WireClient`` is the connection. ``requests.py`` runs one request on it, ``client_stream.py`` is its stream.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from serveconf.errors import OperatorError
+from serveconf.wire.client_stream import ClientStream, StreamCut, StreamRefused
 from serveconf.wire.connection import Connection
 from serveconf.wire.frames import (
     DEFAULT_LIMITS,
@@ -36,15 +37,7 @@ from serveconf.wire.handshake import TAKES_GENERATION_FROM, TAKES_MEMORY_FROM, C
 from serveconf.wire.lent import peer_with_files
 from serveconf.wire.node_tls import NodeTls
 from serveconf.wire.opening import BodyMode, body_mode
-from serveconf.wire.requests import (
-    CLIENT_LEFT,
-    ClientStream,
-    StreamCut,
-    StreamRefused,
-    begin_http,
-    finish_http,
-    run_websocket,
-)
+from serveconf.wire.requests import CLIENT_LEFT, begin_http, finish_http, run_websocket
 
 log = logging.getLogger("serveconf.wire")
 

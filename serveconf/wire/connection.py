@@ -1,8 +1,7 @@
-"""One end of a connection: handshake, bytes to frames and back, one write per loop turn, turns for large bodies.
+"""One end of a connection: handshake, and bytes to frames; ``outflow.py`` is the way back.
 
 ``WireClient`` and the server's connections are built on it; what frames mean is theirs. Frames are read into a buffer that
 all connections of a thread share, and decoded from there at once; raw data goes straight into the buffer that it stays in.
-Pieces of one body that are sent in one turn are gathered to one frame, if they come fast enough to be worth it.
 """
 
 from __future__ import annotations
@@ -10,69 +9,47 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
 from collections.abc import Iterator
-from time import monotonic
 from typing import Any, cast
 
 from serveconf.wire.buffers import frames_buffer, raw_buffer
 from serveconf.wire.frames import (
-    CODEC_ERRORS,
     DEFAULT_LIMITS,
     LIMITS_BEFORE_5,
     AnyFrame,
     Body,
     Broken,
-    FrameTooLarge,
     Free,
     Limits,
     Memory,
     ProtocolError,
     StreamError,
     decode,
-    encode,
-    encode_each,
 )
 from serveconf.wire.handshake import ClientHandshake, ServerHandshake
-from serveconf.wire.lane import Lane, Parts
+from serveconf.wire.outflow import BATCH_BYTES, Outflow
 from serveconf.wire.pulse import BEAT, Pulse
 from serveconf.wire.shared import make_lane
 
 log = logging.getLogger("serveconf.wire")
 
-BATCH_FRAMES = 4  # in one write: with more, proxy and replica take turns instead of working at the same time
 SOCKET_BYTES = 1 << 20  # the kernel's default is less than one piece of a large body
 SMALL_READ_BYTES = 4 << 10  # holds a frame that announces raw data, and little of the data, which would be copied
 NOTHING = memoryview(b"")
-BATCH_BYTES = 1 << 20  # of body per loop turn; the streams that have more wait for the next one
-GATHER_S = 0.001  # a piece of a body that comes so long after the last one was written is not held for others
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(Outflow, asyncio.BufferedProtocol):
     """What both ends have in common. Subclasses say what to do with a frame, and when it is over."""
 
     def __init__(self, handshake: ServerHandshake | ClientHandshake, limits: Limits) -> None:
-        self.limits = limits
-        self.lane = Lane()
-        self.loop = asyncio.get_running_loop()
-        self.turn = 0  # counts the writes: a frame queued in this turn may still be added to
-        self.lost = False
+        super().__init__(limits)
         self._handshake = handshake
         self._deadline: asyncio.TimerHandle | None = None
-        self._transport: asyncio.Transport | None = None
         self._rest = bytearray()  # the beginning of what has not come in whole
         self._raw: Body | None = None  # announces the data that is being received
         self._raw_data: memoryview = NOTHING
         self._raw_filled = 0
         self._after_raw = False  # what comes next is probably the frame of the body's next piece, and raw data
-        self._batch: list[AnyFrame] = []
-        self._batch_bytes = 0
-        self._gathering: Body | None = None  # the last frame of the batch, if it is one whose data is ``_parts``
-        self._parts: list[bytes | memoryview] = []
-        self._piece_written_at = 0.0
-        self._flushes_soon = False
-        self._paused = False
-        self._turns: deque[asyncio.Future[None]] = deque()
         self._pulse: Pulse | None = None  # where the other end may be on another node
         self._turn_of_last_beat = 0
 
@@ -92,10 +69,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def stream_failed(self, stream: int) -> None:
         """What came for it cannot be: end it, at both ends."""
-        raise NotImplementedError
-
-    def frame_unsendable(self, frame: AnyFrame, error: Exception) -> None:
-        """``frame`` was queued, and is too large or holds what no frame can."""
         raise NotImplementedError
 
     def disconnected(self, error: Exception | None) -> None:
@@ -162,21 +135,11 @@ class Connection(asyncio.BufferedProtocol):
             self._deadline.cancel()
         if self._pulse is not None:
             self._pulse.stop()
-        self._batch.clear()
-        self._gathering = None
-        self._parts.clear()
+        self.drop_queue()
         self._rest.clear()
         self._raw, self._raw_data = None, NOTHING
         self.lane.close()
-        self._let_writers_go()
         self.disconnected(exc)
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        self.next_turns()
 
     # reading
 
@@ -268,154 +231,11 @@ class Connection(asyncio.BufferedProtocol):
             raise ProtocolError(f"a batch of {size} bytes")
         return size
 
-    # writing
-
-    def queue(self, frame: AnyFrame, at_once: bool = False) -> None:
-        """Send ``frame`` with the other frames of this loop turn; or ``at_once``, where no other is to be expected."""
-        batch = self._batch
-        if not batch:
-            if self.lost:
-                return
-            if not self._flushes_soon:
-                self._flushes_soon = True
-                self.loop.call_soon(self._end_turn)
-                if at_once:
-                    batch.append(frame)
-                    self.flush()
-                    return
-        elif len(batch) >= BATCH_FRAMES or self._gathering is not None:
-            self.flush()
-            batch = self._batch
-        batch.append(frame)
-
-    def queue_piece(self, frame: Body, data: bytes | memoryview) -> int:
-        """Send ``frame`` with ``data``; more may be added to it in the turn that this returns."""
-        size = len(data)
-        if size <= self.limits.inline_bytes:
-            frame.data = data if type(data) is bytes else bytes(data)
-            self.queue(frame)
-            return self.turn
-        turn = self.turn
-        if not self.lost:
-            frame.raw = size
-            self.queue(frame)
-            turn = self.turn
-            self._gathering, self._parts = frame, [data]
-            self._piece_queued(frame)
-        return turn
-
-    def add_piece(self, frame: Body, data: bytes | memoryview, more: bool) -> bool:
-        """Send ``data`` in ``frame``, which was queued in this turn; False if other frames came behind, or it is full."""
-        if not self._batch or self._batch[-1] is not frame:
-            return False
-        size = len(data)
-        if frame is not self._gathering:
-            if self._gathering is not None or len(frame.data) + size > self.limits.piece_bytes:
-                return False
-            self._gathering, self._parts = frame, [frame.data]
-            frame.raw, frame.data = len(frame.data), b""
-        elif frame.raw + size > self.limits.piece_bytes:
-            return False
-        frame.raw += size
-        frame.more = more
-        self._parts.append(data)
-        self._piece_queued(frame)
-        return True
-
-    def _piece_queued(self, frame: Body) -> None:
-        if frame.raw >= self.limits.piece_bytes and frame.more:  # else the end of the handler goes with it
-            self.flush()
-
-    def hurry(self) -> None:
-        """A piece of a body was queued that may be the last one for a while."""
-        now = monotonic()
-        if now - self._piece_written_at >= GATHER_S:
-            self._piece_written_at = now
-            self.flush()
-
-    def _end_turn(self) -> None:
-        self._flushes_soon = False
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what is queued, now rather than at the end of the turn."""
-        batch = self._batch
-        if not batch:
-            return
-        if self.lane.news:
-            batch.insert(0, self.lane.tell())
-        data = self._load(self._gathering) if self._gathering is not None else ()
-        transport = self._transport
-        assert transport is not None
-        self.turn += 1
-        self._batch = []
-        self._batch_bytes = 0
-        try:
-            frames = encode(batch, self.limits)
-        except (FrameTooLarge, *CODEC_ERRORS):
-            frames = b""
-            self._write_each(transport, batch)
-        if data:
-            transport.writelines((frames, *data))
-        else:
-            transport.write(frames)
-        if self._turns:
-            self.next_turns()
-
-    def _load(self, frame: Body) -> Parts:
-        parts, self._gathering, self._parts = self._parts, None, []
-        if frame.raw <= self.limits.inline_bytes:
-            frame.raw, frame.data = 0, b"".join(parts)
-            return ()
-        return self.lane.load(frame, parts)
-
     def lane_heard(self, frame: Memory | Free) -> None:
         """What is about the lane, and for no stream."""
         self.lane.hear(frame)
         if isinstance(frame, Memory) and self.lane.news:  # data may come that way at once
             self.queue(self.lane.tell())
-
-    def _write_each(self, transport: asyncio.Transport, batch: list[AnyFrame]) -> None:
-        for frame, data in encode_each(batch, self.limits):
-            if isinstance(data, Exception):
-                self.frame_unsendable(frame, data)
-            else:
-                transport.write(data)
-
-    @property
-    def clogged(self) -> bool:
-        """Whether a piece of a body must wait for its turn."""
-        return self._paused or self._batch_bytes >= BATCH_BYTES
-
-    def count(self, size: int) -> None:
-        """``size`` bytes of body were queued."""
-        self._batch_bytes += size
-
-    async def wait_turn(self) -> None:
-        """Wait until a piece of a body may go, first come, first served."""
-        while self.clogged and not self.lost:
-            turn = self.loop.create_future()
-            self._turns.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                self.next_turns()  # the turn may have been given to us already
-                raise
-
-    def next_turns(self) -> None:
-        """Let those go on who are first in line."""
-        turns = max(1, BATCH_BYTES // self.limits.piece_bytes)
-        while self._turns and turns > 0 and not self._paused:
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                turns -= 1
-
-    def _let_writers_go(self) -> None:
-        while self._turns:
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
 
     # ending
 

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_harness import Peer, get, http_scope, in_loop, pair
 
-from serveconf.wire import BODY_FOLLOWS, Limits
-from serveconf.wire import connection as wire_connection
+from serveconf.wire import BODY_FOLLOWS, Limits, outflow
 from serveconf.wire.connection import Connection
 
 KIB = 1 << 10
@@ -49,7 +48,7 @@ async def ask(client) -> Peer:
 def clock(monkeypatch) -> Iterator[list[float]]:
     """What the connection takes for the time."""
     now = [1.0]
-    monkeypatch.setattr(wire_connection, "monotonic", lambda: now[0])
+    monkeypatch.setattr(outflow, "monotonic", lambda: now[0])
     return now
 
 
@@ -113,7 +112,7 @@ async def test_pieces_that_come_slowly_are_not_held_until_the_application_waits(
     async def app(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(5):
-            clock[0] += 2 * wire_connection.GATHER_S  # as an application that computes each piece in place
+            clock[0] += 2 * outflow.GATHER_S  # as an application that computes each piece in place
             before = len(written)
             await send({"type": "http.response.body", "body": b"token", "more_body": True})
             seen.append(len(written) - before)
