@@ -29,7 +29,7 @@ def events(
     """Show what was done and what the system did by itself, with why. JSON with --follow is one object a line."""
     from serveconf.cli.columns import folded
     from serveconf.cli.events_view import HANG, render_event
-    from serveconf.cli.since import read_since
+    from serveconf.cli.options import read_since
     from serveconf.launch import find
 
     with errors_shown(output):
@@ -56,7 +56,7 @@ def events(
 def _show_live(events: Iterator[dict[str, Any]]) -> None:
     """On a screen of its own, where repeats are counted up in place; what it showed last stays when it ends."""
     from serveconf.cli.events_view import EventList
-    from serveconf.cli.live_status import show_while
+    from serveconf.cli.live_view import show_while
 
     shown = EventList()
 

@@ -1,6 +1,7 @@
-"""``serveconf explain``: one field of the spec, as the models describe it, or one code of a problem, with its cure.
+"""``serveconf explain`` and ``schema``: what a spec may say.
 
-With ``-o markdown`` it writes the docs' pages; docs/commands.md from the commands themselves.
+One field, as the models describe it, or one code of a problem, with its cure; all of it, as editors read it. With ``-o
+markdown`` explain writes the docs' pages; docs/commands.md from the commands themselves.
 """
 
 from __future__ import annotations
@@ -62,8 +63,6 @@ def explain(
     "codes" lists the codes. "-o markdown" prints the whole reference page instead. Exit code 1: there is no such field or code.
     """
     if field == "commands" and output is ExplainFormat.MARKDOWN:
-        from serveconf.cli.explain import commands_page
-
         typer.echo(commands_page(), nl=False)
         return
     code = _code_of(field)
@@ -148,3 +147,13 @@ def _shown(parameter: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def schema() -> None:
+    """Print the JSON Schema of spec files, for editors and other tools.
+
+    The first line of a spec, "# yaml-language-server: $schema=<address of this schema>", makes an editor use it.
+    """
+    from serveconf.spec.schema import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -83,7 +83,7 @@ class Wanted:
 
     def __init__(self, since: str | None, grep: str | None) -> None:
         """Raises AuthorError for a time or an expression that is none."""
-        from serveconf.cli.since import read_since
+        from serveconf.cli.options import read_since
 
         self._since = read_since(since, datetime.datetime.now(datetime.UTC)) if since else None
         try:

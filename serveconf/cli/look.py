@@ -72,7 +72,7 @@ def history(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Show the revisions of a stack, or one of them with its spec."""
-    from serveconf.cli.history_view import render_history, render_revision
+    from serveconf.cli.status_view import render_history, render_revision
     from serveconf.launch import find
 
     with errors_shown(output):

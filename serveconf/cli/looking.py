@@ -49,7 +49,7 @@ def status(
     with errors_shown(output):
         client = find(chosen.address, chosen.token)
         if watch and deployment is None and output is Output.TEXT and colors():
-            from serveconf.cli.live_status import watch_status
+            from serveconf.cli.live_view import watch_status
 
             last = watch_status(client, stack)
             raise SystemExit(1 if exit_code and not is_healthy(last) else 0)

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("look", "Show stacks, deployments, replicas and proxies, their states and the generation."),
     "events": ("events", "Show what was done and what the system did by itself, with why."),
     "dashboard": (
-        "dashboard",
+        "token",
         "Print an address that signs a browser in to the dashboard; it works once, within five minutes.",
     ),
     "token": ("token", "Print the control API's token."),
@@ -61,7 +61,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "explain",
         "Explain a field of the spec (its default, its meaning, what changing it costs) or the code of a problem.",
     ),
-    "schema": ("schema", "Print the JSON Schema of spec files, for editors and other tools."),
+    "schema": ("explain", "Print the JSON Schema of spec files, for editors and other tools."),
 }
 
 

@@ -1,7 +1,11 @@
-"""``serveconf token``: the control API's token, for other machines, scrapers and scripts."""
+"""``serveconf token`` and ``dashboard``: how others get in.
+
+The control API's token, for other machines, scrapers and scripts; an address that signs a browser in, once.
+"""
 
 from __future__ import annotations
 
+import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -75,3 +79,20 @@ def _rotate(client: Client) -> None:
     tell(
         "The token is another one now. What else knew the old one needs it: other machines, scrapers, webhooks, browsers."
     )
+
+
+def dashboard(
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser of this machine.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print an address that signs a browser in to the dashboard; it works once, within five minutes."""
+    from serveconf.launch import find
+
+    with errors_shown(output):
+        address = find(chosen.address, chosen.token).invite()
+    if output is Output.JSON:
+        print_json({"address": address})
+    else:
+        typer.echo(address)
+    if open_it:
+        webbrowser.open(address)

@@ -14,18 +14,37 @@ from typing import Any
 
 from serveconf.code.versions import base_of, edition_of
 from serveconf.plan.actions import Action, Plan, Reason, Why
-from serveconf.plan.costs import Change, canonical, changes, field_costs
-from serveconf.plan.desired import same_middlewares, same_policy
-from serveconf.plan.fields import field_action, fields_changed, files_changed, shown, values_after, values_before
-from serveconf.plan.front import diff_front
+from serveconf.plan.costs import ABSENT, Change, canonical, changes, field_costs
+from serveconf.plan.desired import same_http_middlewares, same_middlewares, same_policy
+from serveconf.plan.fields import Masks, field_action, fields_changed, files_changed, shown, values_after, values_before
 from serveconf.plan.kinds import ActionKind
 from serveconf.plan.moving import moves_of, seen_with_names, with_names
 from serveconf.plan.processes import others_changed
 from serveconf.plan.scaling import rule_of
-from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
-from serveconf.spec.models import Cost, DeploymentSpec
+from serveconf.plan.state import (
+    DesiredDeployment,
+    DesiredStack,
+    Observed,
+    ProxyPhase,
+    ProxyState,
+    ReplicaPhase,
+    ReplicaState,
+)
+from serveconf.spec.models import Cost, DeploymentSpec, HttpOptions, Location
 
 Replicas = Sequence[ReplicaState]
+
+
+_CHEAPER_THAN_ROLL = (
+    (ActionKind.SCALE, Cost.SCALE),
+    (ActionKind.RECONFIGURE, Cost.RECONFIGURE),
+    (ActionKind.ROUTE, Cost.ROUTE),
+    (ActionKind.UPDATE, Cost.NONE),
+)
+Drift = tuple[Why, dict[str, Any] | None, dict[str, Any] | None]
+_ACTION_OF = {Cost.PROXY: ActionKind.PROXY, Cost.ROUTE: ActionKind.ROUTE}
+_DEFAULTS: dict[str, Any] = HttpOptions().model_dump(mode="json")
+_LIVE = (ProxyPhase.STARTING, ProxyPhase.READY, ProxyPhase.UNHEALTHY)
 
 
 def make_plan(
@@ -147,14 +166,6 @@ def _change(
             yield Action(action=action, deployment=after.name, cost=cost, why=(why,), before=was, after=wanted)
 
 
-_CHEAPER_THAN_ROLL = (
-    (ActionKind.SCALE, Cost.SCALE),
-    (ActionKind.RECONFIGURE, Cost.RECONFIGURE),
-    (ActionKind.ROUTE, Cost.ROUTE),
-    (ActionKind.UPDATE, Cost.NONE),
-)
-
-
 def _roll(
     before: DesiredDeployment,
     after: DesiredDeployment,
@@ -206,9 +217,6 @@ def _surge(deployment: DesiredDeployment) -> int:
     return min(surge, deployment.num_replicas)
 
 
-Drift = tuple[Why, dict[str, Any] | None, dict[str, Any] | None]
-
-
 def _drift(
     cost: Cost, before: DesiredDeployment, after: DesiredDeployment, live: Replicas, *, rolled: bool
 ) -> Drift | None:
@@ -237,3 +245,71 @@ def _count_drift(deployment: DesiredDeployment, live: Replicas) -> Drift | None:
     reason = Reason.REPLICAS_MISSING if there < wanted else Reason.REPLICAS_SURPLUS
     why = Why(reason, (f"{there} of {wanted} live",))
     return why, {"replicas": there}, {"replicas": wanted}
+
+
+def diff_front(
+    current: DesiredStack | None,
+    desired: DesiredStack,
+    proxies: Sequence[ProxyState],
+    listener: str | None,
+    shared: Mapping[str, Any],
+) -> Iterator[Action]:
+    """The actions of the front, the dearest first. A key that a file leaves out stands for its default."""
+    before = current or DesiredStack(name=desired.name, revision=0)
+    fields: dict[Cost, list[Change]] = defaultdict(list)
+    base = {**_DEFAULTS, **shared}
+    effective = (base | before.http_options, base | desired.http_options)
+    for change in changes(*effective, field_costs(HttpOptions)):
+        fields[change.cost].append(change)
+    if current is None and not any(proxy.phase in _LIVE for proxy in proxies):
+        if effective[1]["location"] != Location.NO_SERVER:
+            yield _first_front(
+                effective[1], [change for changed in fields.values() for change in changed], desired.masks
+            )
+        return
+    for cost, action in _ACTION_OF.items():
+        if fields[cost]:
+            yield field_action(action, None, cost, fields[cost], masks=(before.masks, desired.masks))
+        elif cost is Cost.PROXY and current and (why := _proxy_drift(proxies, listener)):
+            yield Action(action=action, deployment=None, cost=cost, why=(why,))
+        elif cost is Cost.ROUTE and current and not same_http_middlewares(before, desired):
+            why = files_changed(before.http_middleware_modules, desired.http_middleware_modules)
+            yield Action(action=action, deployment=None, cost=cost, why=(why,))
+    if claims := _claims(before, desired, effective[1]) if current else []:
+        yield field_action(ActionKind.UPDATE, None, Cost.NONE, claims, masks=(before.masks, desired.masks))
+
+
+def _first_front(options: dict[str, Any], said: list[Change], masks: Masks) -> Action:
+    """Nothing listens yet: where it will, and what else the file says of the front."""
+    place = {key: options[key] for key in ("host", "port")}
+    after = {**values_after(said, masks), **place}
+    return Action(
+        action=ActionKind.PROXY, deployment=None, cost=Cost.PROXY, why=(Why(Reason.NO_PROXY),), before=None, after=after
+    )
+
+
+def _claims(before: DesiredStack, desired: DesiredStack, effective: dict[str, Any]) -> list[Change]:
+    """Keys that this file begins or ceases to set, with their default as the value.
+
+    Nothing runs differently, but what one file sets no other stack may contradict, so it has to be recorded.
+    """
+    return [
+        Change(
+            path=key,
+            cost=Cost.NONE,
+            before=before.http_options.get(key, ABSENT),
+            after=desired.http_options.get(key, ABSENT),
+        )
+        for key in sorted(before.http_options.keys() ^ desired.http_options.keys())
+        if (_DEFAULTS | before.http_options)[key] == effective[key]
+    ]
+
+
+def _proxy_drift(proxies: Sequence[ProxyState], listener: str | None) -> Why | None:
+    if listener is None:
+        return None
+    live = [proxy for proxy in proxies if proxy.phase in _LIVE]
+    if not live:
+        return Why(Reason.NO_PROXY)
+    other = tuple(sorted(proxy.id for proxy in live if proxy.listener != listener))
+    return Why(Reason.OTHER_LISTENER, other) if other else None

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from serveconf.plan.state import DesiredDeployment, ReplicaPhase, ReplicaState
+from serveconf.plan.state import DesiredDeployment, DesiredStack, Observed, ReplicaPhase, ReplicaState
 
 ALIVE = (ReplicaPhase.STARTING, ReplicaPhase.READY)  # an unhealthy one is on its way out: it is replaced, not counted
 
@@ -112,3 +112,12 @@ _ID = attrgetter("id")
 def _preference(replica: ReplicaState) -> tuple[bool, str]:
     """Who stays when there are too many: ready before starting, then by id so that it is stable."""
     return replica.phase is not ReplicaPhase.READY, replica.id
+
+
+def has_too_many(goal: DesiredStack, observed: Observed) -> bool:
+    """Whether a deployment has more replicas of its version than it should have."""
+    return any(
+        sum(r.version == d.version and r.phase in ALIVE for r in replicas) > d.num_replicas
+        for d in goal.deployments
+        if len(replicas := observed.of(goal.name, d.name)) > d.num_replicas
+    )

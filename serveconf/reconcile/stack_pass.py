@@ -32,7 +32,7 @@ from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster
 from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.records import Failure, StackHead
-from serveconf.reconcile.rollout import ALIVE
+from serveconf.reconcile.rollout import has_too_many
 from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.settled import Seen, is_settled
 from serveconf.reconcile.stacks import Stacks
@@ -113,7 +113,7 @@ class StackPass:
         )
         moves = moves_of(current, target) if target is not None else {}
         self._scaling.look(self.name, goal, observed, self._failing, moves)
-        if goal is not None and _too_many(goal, observed):  # the least busy ones go
+        if goal is not None and has_too_many(goal, observed):  # the least busy ones go
             await self._cluster.refresh_load()
             observed = self._observe(head)
         there, observed = observed, seen_together(observed)
@@ -390,12 +390,3 @@ class StackPass:
                 self._tell(self.name, {**event, "state": shown.value, "message": replica.message})
                 self._starts.see(replica, self._phases.get(replica.id))
         self._phases = {replica.id: replica.phase for replica in mine}
-
-
-def _too_many(goal: DesiredStack, observed: Observed) -> bool:
-    """Whether a deployment has more replicas of its version than it should have."""
-    return any(
-        sum(r.version == d.version and r.phase in ALIVE for r in replicas) > d.num_replicas
-        for d in goal.deployments
-        if len(replicas := observed.of(goal.name, d.name)) > d.num_replicas
-    )

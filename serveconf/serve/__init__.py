@@ -22,9 +22,8 @@ from serveconf.runtime.batching import batch
 from serveconf.runtime.context import ReplicaContext, get_multiplexed_model_id, get_replica_context
 from serveconf.runtime.multiplexed import multiplexed
 from serveconf.serve import metrics
-from serveconf.serve.deploying import deploy, deployments_of
+from serveconf.serve.deploying import deploy, deployments_of, http_options_spec
 from serveconf.serve.driver import disconnect, the_caller
-from serveconf.serve.front import http_options_spec
 from serveconf.serve.parcel import Parcel
 from serveconf.serve.running import RunTarget, get_app_handle, get_deployment_handle, run_application
 from serveconf.serve.session import STACK, change, checked, session, stop, tell

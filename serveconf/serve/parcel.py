@@ -7,12 +7,14 @@ script, a notebook or inside a function travels by value, together with the modu
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import site
 import sys
 import sysconfig
 import tempfile
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -25,9 +27,9 @@ from serveconf.code.by_value import Bound, by_value_file, by_value_path
 from serveconf.code.package import pack
 from serveconf.code.snapshot import Snapshot, digest_of, take_snapshot
 from serveconf.errors import AuthorError
+from serveconf.ingress.by_value import REDUCERS
 from serveconf.ingress.deployment import Application, Deployment
 from serveconf.ingress.graph import nodes_of
-from serveconf.serve.pickling import pickled
 
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 
@@ -205,3 +207,59 @@ def _upload(client: Client, folder: Path, snapshot: Snapshot) -> Snapshot:
     if not client.has_code(snapshot.digest):
         client.put_code(snapshot.digest, pack(folder, snapshot))
     return snapshot
+
+
+def pickled(name: str, target: object) -> bytes:
+    """``target`` by value. Raises AuthorError with what in it cannot be pickled."""
+    buffer = io.BytesIO()
+    try:
+        _pickler_class()(buffer).dump(target)
+    except Exception as error:  # pickling runs user code: it may raise anything
+        raise AuthorError(
+            f"{name} cannot travel by value: {type(error).__name__}: {error}",
+            hint="put it into a module of its own and import that: then the replicas import it too",
+        ) from error
+    return _with_stable_ids(buffer.getvalue())
+
+
+def _with_stable_ids(data: bytes) -> bytes:
+    """cloudpickle marks each class with a random id; a script that is run again should give the bytes that it gave before."""
+    from ray.cloudpickle import cloudpickle
+
+    known = [text.encode() for text in list(cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.values())]
+    used = sorted((mark for mark in known if mark in data), key=data.index)
+    for number, mark in enumerate(used):
+        data = data.replace(mark, b"%032d" % number)
+    content = hashlib.sha256(data).hexdigest()[:24].encode()
+    for number in range(len(used)):
+        data = data.replace(b"%032d" % number, content + b"%08d" % number)
+    return data
+
+
+def _pickler_class() -> Any:
+    from ray.cloudpickle import CloudPickler  # here: importing Ray takes its time, and what is imported needs none
+
+    class Pickler(CloudPickler):
+        dispatch_table = ChainMap({**REDUCERS}, CloudPickler.dispatch_table)  # noqa: RUF012 - looked up on the class alone
+
+        def _dynamic_function_reduce(self, func: FunctionType) -> Any:
+            """A function takes the globals along that its body names. FastAPI evaluates its annotations where it arrives."""
+            reduced = super()._dynamic_function_reduce(func)  # type: ignore[no-untyped-call]
+            _, slots = reduced[2]
+            for name in sorted(_named_in_annotations(func)):
+                slots["__globals__"].setdefault(name, func.__globals__[name])
+            return reduced
+
+    return Pickler
+
+
+def _named_in_annotations(func: FunctionType) -> set[str]:
+    """Globals that annotations name where these are strings (``from __future__ import annotations``)."""
+    names: set[str] = set()
+    for annotation in func.__annotations__.values():
+        if isinstance(annotation, str):
+            try:
+                names |= set(compile(annotation, "<annotation>", "eval").co_names)
+            except SyntaxError:  # not meant as a type
+                continue
+    return names & func.__globals__.keys()

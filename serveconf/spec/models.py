@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from serveconf.spec.actors import FallbackSpec, GroupStrategy, RayActorOptions, group_strategy
+from serveconf.spec.actors import FallbackSpec, GroupStrategy, LoggingSpec, RayActorOptions, group_strategy
 from serveconf.spec.checks import check_bundles, check_prefix
 from serveconf.spec.cost import Cost
 from serveconf.spec.http import HttpOptions, Location, MiddlewareSpec, TracingSpec
@@ -28,7 +28,6 @@ from serveconf.spec.kinds import (
     UrlPath,
     costs,
 )
-from serveconf.spec.logs import LoggingSpec
 from serveconf.spec.scaling import AUTO_MAX_REPLICAS, ROOM_OVER_TARGET, AutoscalingConfig, ScheduleSpec
 from serveconf.spec.traffic import CanarySpec, MatchSpec, MirrorSpec, SessionAffinitySpec
 

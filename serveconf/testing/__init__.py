@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from serveconf.testing.cluster import FakeCluster
 from serveconf.testing.engine import FakeEngine
-from serveconf.testing.memory import ManualClock, MemoryStore
-from serveconf.testing.preflight import FakePreflight
+from serveconf.testing.memory import FakePreflight, ManualClock, MemoryStore
 
 if TYPE_CHECKING:
     from serveconf.spec_client import serve_spec

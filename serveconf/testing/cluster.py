@@ -26,6 +26,7 @@ from serveconf.reconcile.ports import (
     Totals,
 )
 from serveconf.routing import Generation
+from serveconf.testing.hosted import starting_proxy, starting_replica
 
 HEALTH = ("health_check_path", "health_check_period_s", "health_check_timeout_s")
 
@@ -185,18 +186,8 @@ class FakeCluster:
         standby = next((s for s in self._standbys.values() if s.kind == kind and s.phase is Phase.READY), None)
         if standby is not None:
             del self._standbys[standby.id]
-        self._replicas[order.id] = ReplicaState(
-            id=order.id,
-            stack=order.stack,
-            deployment=order.deployment.name,
-            version=order.deployment.version,
-            phase=ReplicaPhase.STARTING,
-            config_hash=order.deployment.config_hash,
-            node_id=node.id if node is not None else "",
-            uds=f"/run/{order.id}",
-            was_standby=standby is not None,
-            serveconf=self.serveconf,
-        )
+        began = starting_replica(order, node.id if node is not None else "")
+        self._replicas[order.id] = replace(began, was_standby=standby is not None, serveconf=self.serveconf)
         self.on_change()
 
     def _place(self, order: ReplicaOrder) -> NodeState | None:
@@ -266,15 +257,7 @@ class FakeCluster:
         """A proxy is starting."""
         await asyncio.sleep(0)
         self.log.append(("start_proxy", order.id))
-        self._proxies[order.id] = ProxyState(
-            id=order.id,
-            node_id=order.node_id,
-            phase=ProxyPhase.STARTING,
-            listener=order.listener,
-            address=f"{order.host}:{order.port}",
-            serveconf=self.serveconf,
-            stands_by=order.stands_by,
-        )
+        self._proxies[order.id] = replace(starting_proxy(order), serveconf=self.serveconf)
         self.on_change()
 
     async def stop_proxy(self, proxy_id: str, *, drain_s: float) -> None:

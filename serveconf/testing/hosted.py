@@ -28,6 +28,34 @@ from serveconf.reconcile.ports import (
 from serveconf.routing import Generation, decode
 
 
+def starting_replica(order: ReplicaOrder, node_id: str) -> ReplicaState:
+    """What a replica is when it begins."""
+    return ReplicaState(
+        id=order.id,
+        stack=order.stack,
+        deployment=order.deployment.name,
+        version=order.deployment.version,
+        phase=Phase.STARTING,
+        config_hash=order.deployment.config_hash,
+        node_id=node_id,
+        uds=f"/run/{order.id}",
+        serveconf=__version__,
+    )
+
+
+def starting_proxy(order: ProxyOrder) -> ProxyState:
+    """What a proxy is when it begins."""
+    return ProxyState(
+        id=order.id,
+        node_id=order.node_id,
+        phase=Phase.STARTING,
+        listener=order.listener,
+        address=f"{order.host}:{order.port}",
+        serveconf=__version__,
+        stands_by=order.stands_by,
+    )
+
+
 class FakeReplica:
     """Has the methods of ``cluster.replica.Replica``. Its import path says what becomes of it: ``broken:``, ``slow:``."""
 
@@ -40,18 +68,7 @@ class FakeReplica:
         self._order = order
         self._ready = asyncio.Event()
         self._may_return = False
-        self.state = ReplicaState(
-            id=order.id,
-            stack=order.stack,
-            deployment=order.deployment.name,
-            version=order.deployment.version,
-            phase=Phase.STARTING,
-            config_hash=order.deployment.config_hash,
-            node_id=node.id,
-            pid=1,
-            uds=f"/run/{order.id}",
-            serveconf=__version__,
-        )
+        self.state = replace(starting_replica(order, node.id), pid=1)
         path = order.deployment.spec.get("import_path", "")
         if path.startswith("broken"):
             self.state = replace(self.state, phase=Phase.FAILED, message="RuntimeError: broken\nTraceback")
@@ -159,16 +176,7 @@ class FakeProxy:
     """Has the methods of ``cluster.proxy.Proxy``; it serves the stored generation when it comes back."""
 
     def __init__(self, order: ProxyOrder, store: Store, *, restarted: bool) -> None:
-        self.state = ProxyState(
-            id=order.id,
-            node_id=order.node_id,
-            phase=Phase.READY,
-            listener=order.listener,
-            pid=2 if restarted else 1,
-            address=f"{order.host}:{order.port}",
-            serveconf=__version__,
-            stands_by=order.stands_by,
-        )
+        self.state = replace(starting_proxy(order), phase=Phase.READY, pid=2 if restarted else 1)
         self.waits = order.stands_by
         self.staged: dict[int, Generation] = {}
         self.live: Generation | None = None

@@ -1,13 +1,12 @@
 """Spans: what was done for one request, where and for how long, in a form that OpenTelemetry's tools read.
 
-``span`` is a span while its request runs, ``context`` the W3C headers that chain processes, ``http`` the names of
+``span`` is a span while its request runs, with the W3C headers that chain processes, ``http`` the names of
 OpenTelemetry's HTTP conventions, ``outlet`` the way out. None of them imports OpenTelemetry before there is a span to send.
 """
 
-from serveconf.tracing.context import Parent, chained, parent_of
 from serveconf.tracing.http import NO_METHOD, method_of, request_attributes
 from serveconf.tracing.outlet import MISSING, MISSING_HINT, Outlet, is_installed
-from serveconf.tracing.span import CARRIED, Kind, Span, new_span
+from serveconf.tracing.span import CARRIED, Kind, Parent, Span, chained, new_span, parent_of
 from serveconf.tracing.users import enter, within_users
 
 __all__ = [

@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from serveconf.errors import AuthorError
-from serveconf.serve.front import http_options_spec
+from serveconf.serve.deploying import http_options_spec
 from serveconf.serve.parcel import Parcel
 from serveconf.spec.models import Location
 

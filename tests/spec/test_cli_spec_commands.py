@@ -11,10 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from serveconf.cli.explain import complete, explain
+from serveconf.cli.explain import complete, explain, schema
 from serveconf.cli.init import init
 from serveconf.cli.problems_view import ProblemFormat, render
-from serveconf.cli.schema import schema
 from serveconf.cli.validate import validate
 from serveconf.spec.load import load_file
 from serveconf.spec.problems import Problem

@@ -9,7 +9,7 @@ import pytest
 
 from serveconf.cli.events import followed
 from serveconf.cli.events_view import EventList, render_event
-from serveconf.cli.since import read_since
+from serveconf.cli.options import read_since
 from serveconf.errors import AuthorError, Unreachable
 
 NOW = datetime.datetime(2026, 1, 31, 12, 0, tzinfo=datetime.UTC)
@@ -75,7 +75,9 @@ def test_a_time_is_read_as_people_write_it(text, moment):
     assert read_since(text, NOW).isoformat() == moment
 
 
-@pytest.mark.parametrize("text", ["", "10", "m", "yesterday", "-5m", "5 m"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "m", "yesterday", "-5m", "5 m", "9999999d", "99999999999999d", "0001-01-01"]
+)
 def test_what_is_no_time_is_refused_with_how_to_write_one(text):
     with pytest.raises(AuthorError, match="is no time") as caught:
         read_since(text, NOW)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from serveconf.cli.history_view import render_history
+from serveconf.cli.status_view import render_history
 
 
 def test_a_revision_is_a_line_with_the_time_that_it_was_for_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
