@@ -67,6 +67,7 @@ class AppLogs:
         from serveconf.client import Client
 
         tail = 0 if stack in self._known else TAIL
+        client: Client | None = None
         try:
             known = self._client()
             client = Client(known.address, known.token)  # a line of its own: this one is never free again
@@ -78,5 +79,6 @@ class AppLogs:
         except ServeconfError:
             pass  # the deployment or the controller is gone; where it comes back it is followed anew
         finally:
-            client.close()
+            if client is not None:
+                client.close()
             self._followed.discard((stack, deployment))
