@@ -45,7 +45,7 @@ def lasting(
         finally:
             os.kill(os.getpid(), ends)
 
-    with _nobody_is_hurt():
+    with _nobody_is_hurt(meanwhile):
         thread = threading.Thread(target=work)
         thread.start()
         result = CliRunner().invoke(app, ["--address", stage.url, "--token", "secret", *words])
@@ -57,9 +57,14 @@ def lasting(
 
 
 @contextmanager
-def _nobody_is_hurt() -> Iterator[None]:
-    """A signal that comes when the command has ended by itself is lost."""
-    before = {number: signal.signal(number, lambda *_: None) for number in ENDS}
+def _nobody_is_hurt(meanwhile: Meanwhile) -> Iterator[None]:
+    """A Ctrl-C is one for the command; any signal that comes when it has ended by itself is lost."""
+
+    def hear(number: int, frame: object) -> None:
+        if number == signal.SIGINT and not meanwhile.ended.is_set():
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, hear) for number in ENDS}
     try:
         yield
     finally:
