@@ -91,3 +91,22 @@ def test_the_app_of_the_first_hour_keeps_what_it_is_told(tmp_path: Path) -> None
 def test_the_site_fetches_nothing_from_elsewhere() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert config["theme"]["font"] is False
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROOMS = sorted(p.name for p in (ROOT / "serveconf").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file())
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if not room.startswith("_")])
+def test_every_room_is_in_the_architecture(room: str) -> None:
+    table = ARCHITECTURE.partition("## Rooms")[2].partition("\n## ")[0]
+    assert f"`{room}`" in table or f"`{room}/`" in table
+
+
+def test_every_module_and_class_that_the_architecture_names_is_there() -> None:
+    named = set(re.findall(r"`([a-z_]+/[a-z_]+)(?:\.py)?(?:\.([A-Z]\w+))?`", ARCHITECTURE))
+    missing = [path for path, _ in named if not any((ROOT / top / f"{path}.py").is_file() for top in ("serveconf", ""))]
+    assert [path for path in missing if not (ROOT / path).is_dir()] == []
+    for path, name in named:
+        if name:
+            assert f"class {name}" in (ROOT / "serveconf" / f"{path}.py").read_text(encoding="utf-8"), f"{path}.{name}"
