@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from serveconf import __version__
 from serveconf.code.versions import in_edition
 from serveconf.errors import ServeconfError
-from serveconf.plan.state import DesiredStack, Observed, ProxyPhase, ProxyState, ReplicaPhase
+from serveconf.plan.state import DesiredStack, Observed, Phase, ProxyPhase, ProxyState, ReplicaPhase
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.journal import EventKind, Happening
 from serveconf.reconcile.operations import Event, Operation, Standing
@@ -29,6 +29,8 @@ from serveconf.reconcile.result import add_up, make_result
 Roll = Callable[[str], Awaitable[Event]]  # rolls a stack's replicas; the contract's apply JSON
 SERVES = (ProxyPhase.READY, ProxyPhase.UNHEALTHY)
 ALIVE = (ReplicaPhase.STARTING, ReplicaPhase.READY, ReplicaPhase.UNHEALTHY)
+QUIET_S = 10.0  # for what starts on a node to be through, before a proxy starts there
+LOOK_S = 0.05
 
 
 def old_proxies(observed: Observed) -> list[ProxyState]:
@@ -50,6 +52,12 @@ def upgraded(stack: DesiredStack, observed: Observed, number: int) -> DesiredSta
         replace(d, version=in_edition(d.version, __version__)) if d.name in old else d for d in stack.deployments
     ]
     return replace(stack, revision=number, deployments=tuple(deployments))
+
+
+def starts_on(node_id: str, observed: Observed) -> bool:
+    """Whether anything starts on that node."""
+    there = [*observed.replicas, *observed.proxies, *observed.standbys]
+    return any(one.node_id == node_id and one.phase is Phase.STARTING for one in there)
 
 
 class Upgrade:
@@ -114,6 +122,7 @@ class Upgrade:
 
     async def _node(self, proxies: list[ProxyState]) -> None:
         for proxy in proxies:
+            await self._until_quiet(proxy.node_id)
             self._say(f"proxy {proxy.id} of node {proxy.node_id[:8]}")
             new = await self._deps.reconciler.proxies.start_beside(proxy)
             await self._deps.cluster.count(new, self._operation.id, begin=True)
@@ -132,6 +141,12 @@ class Upgrade:
                     "after": {"serveconf": __version__, "proxy": new},
                 }
             )
+
+    async def _until_quiet(self, node_id: str) -> None:
+        """What imports takes the cores from what serves there: one after the other, for as long as it takes at most."""
+        deadline = self._deps.clock.now() + QUIET_S
+        while starts_on(node_id, self._deps.cluster.observe()) and self._deps.clock.now() < deadline:
+            await self._deps.clock.sleep(LOOK_S)
 
     async def _count_all(self, *, begin: bool) -> tuple[list[Counters], int]:
         proxies = [p for p in self._deps.cluster.observe().proxies if p.phase in SERVES]

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from world import World
 
 from serveconf import __version__
 from serveconf.errors import Conflict
+from serveconf.plan.state import Observed, Phase, StandbyState
+from serveconf.reconcile.ports import ProxyOrder
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +58,27 @@ async def test_a_new_proxy_serves_before_the_old_one_goes_one_at_a_time(world: W
     await upgrade(world)
     steps = [what for what, _ in world.cluster.log if what in ("start_proxy", "stop_proxy")]
     assert steps == ["start_proxy", "stop_proxy", "start_proxy", "stop_proxy"]
+
+
+async def test_a_new_proxy_starts_when_nothing_else_starts_on_its_node(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = world.cluster.nodes()
+    look, start, beside = world.cluster.observe, world.cluster.start_proxy, []
+    warm = StandbyState(id="warm", kind="", node_id=node.id, phase=Phase.STARTING)
+    looks = [warm] * 30
+
+    def observe() -> Observed:
+        return replace(look(), standbys=(looks.pop(),)) if looks else look()
+
+    async def start_proxy(order: ProxyOrder) -> None:
+        beside.append(len(looks))
+        await start(order)
+
+    monkeypatch.setattr(world.cluster, "observe", observe)
+    monkeypatch.setattr(world.cluster, "start_proxy", start_proxy)
+    assert (await upgrade(world))["outcome"] == "applied"
+    assert beside == [0, 0]
 
 
 async def test_the_new_proxies_are_those_that_are_wanted_also_for_the_next_controller(world: World) -> None:
