@@ -48,7 +48,7 @@ class Reconciler:
         self._workers: dict[str, Worker] = {}
         self._passes: dict[str, StackPass] = {}
         self._front = Worker("proxies", self.proxies.once)
-        self._standbys = Standbys(cluster, stacks, clock)
+        self._standbys = Standbys(cluster, stacks, clock, lambda: self.proxies.is_replacing)
         self._warm = Worker("standbys", self._standbys.once)
         self._wake = asyncio.Event()
         self._room = Room(

@@ -49,6 +49,11 @@ class Proxies:
         ] = {}  # node and listener where none stands by any more, and since when
         self._replacing: set[str] = set()  # the slots in which an upgrade has two of them side by side
 
+    @property
+    def is_replacing(self) -> bool:
+        """Whether an upgrade is exchanging proxies."""
+        return bool(self._replacing)
+
     async def start_beside(self, proxy: ProxyState) -> str:
         """Start another one on the same port; its id, once it serves the live table. ``retire`` ends the old one.
 

@@ -17,7 +17,16 @@ from msgspec.structs import replace
 from serveconf import __version__
 from serveconf.code.versions import in_edition
 from serveconf.errors import ServeconfError
-from serveconf.plan.state import DesiredStack, Observed, Phase, ProxyPhase, ProxyState, ReplicaPhase
+from serveconf.plan.state import (
+    DesiredStack,
+    Observed,
+    Phase,
+    ProxyPhase,
+    ProxyState,
+    ReplicaPhase,
+    ReplicaState,
+    StandbyState,
+)
 from serveconf.reconcile.apply import Deps
 from serveconf.reconcile.journal import EventKind, Happening
 from serveconf.reconcile.operations import Event, Operation, Standing
@@ -56,7 +65,7 @@ def upgraded(stack: DesiredStack, observed: Observed, number: int) -> DesiredSta
 
 def starts_on(node_id: str, observed: Observed) -> bool:
     """Whether anything starts on that node."""
-    there = [*observed.replicas, *observed.proxies, *observed.standbys]
+    there: list[ReplicaState | ProxyState | StandbyState] = [*observed.replicas, *observed.proxies, *observed.standbys]
     return any(one.node_id == node_id and one.phase is Phase.STARTING for one in there)
 
 
@@ -125,12 +134,10 @@ class Upgrade:
             await self._until_quiet(proxy.node_id)
             self._say(f"proxy {proxy.id} of node {proxy.node_id[:8]}")
             new = await self._deps.reconciler.proxies.start_beside(proxy)
-            await self._deps.cluster.count(new, self._operation.id, begin=True)
             try:
-                self._counted.append(await self._deps.cluster.count(proxy.id, self._operation.id, begin=False))
-            except ServeconfError:  # it has died meanwhile: what it had counted is lost
-                self._say(f"proxy {proxy.id} did not say what it had counted")
-            await self._deps.reconciler.proxies.retire(proxy)
+                await self._hand_on_counting(proxy.id, new)
+            finally:  # a cancel too: the new one serves, and two in one slot must not stay
+                await self._deps.reconciler.proxies.retire(proxy)
             self._actions.append(
                 {
                     "action": "proxy",
@@ -141,6 +148,13 @@ class Upgrade:
                     "after": {"serveconf": __version__, "proxy": new},
                 }
             )
+
+    async def _hand_on_counting(self, old: str, new: str) -> None:
+        try:
+            await self._deps.cluster.count(new, self._operation.id, begin=True)
+            self._counted.append(await self._deps.cluster.count(old, self._operation.id, begin=False))
+        except ServeconfError:  # one of them has died meanwhile: what it had counted is lost
+            self._say(f"proxy {old} did not say what it had counted")
 
     async def _until_quiet(self, node_id: str) -> None:
         """What imports takes the cores from what serves there: one after the other, for as long as it takes at most."""

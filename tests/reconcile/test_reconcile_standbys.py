@@ -122,6 +122,21 @@ async def test_none_is_made_while_an_apply_is_on(world: World) -> None:
     await world.run(operation)
 
 
+async def test_none_is_made_while_an_upgrade_exchanges_proxies(world: World) -> None:
+    await world.apply(A, standbys=1)
+    (proxy,) = [p for p in world.cluster.observe().proxies if not p.stands_by]
+    proxies = world.reconciler.proxies
+    beginning = asyncio.ensure_future(proxies.start_beside(proxy))
+    await asyncio.sleep(0)
+    for standby in world.cluster.observe().standbys:  # of the old version, say
+        await world.cluster.stop_standby(standby.id)
+    assert await rest(world) == []
+    await beginning
+    assert await rest(world) == []
+    await proxies.retire(proxy)
+    assert len(await rest(world)) == 1
+
+
 async def test_one_that_is_not_wanted_any_more_goes(world: World) -> None:
     await world.apply({**A, "ray_actor_options": {"num_cpus": 2}}, standbys=1)
     assert await rest(world) == [("node0", "num_cpus=2")]
