@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import threading
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -43,7 +44,8 @@ _BOUNDS = {
 
 def check(reading: Reading) -> list[Problem]:
     """All that the models have against the reading's data, each place once."""
-    _build_validator()
+    with _building:  # the first ones may be two files at once, and the environment is everybody's
+        _build_validator()
     try:
         SpecFile.model_validate(reading.data)
     except ValidationError as error:
@@ -54,6 +56,9 @@ def check(reading: Reading) -> list[Problem]:
                 found.setdefault(problem.path, problem)
         return list(found.values())
     return []
+
+
+_building = threading.Lock()
 
 
 @cache

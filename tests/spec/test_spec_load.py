@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from corpus import line
 
+from serveconf.spec import check
 from serveconf.spec.load import MAX_PROBLEMS, Loaded, load_file, load_mapping
-from serveconf.spec.models import as_wire
+from serveconf.spec.models import SpecFile, as_wire
 from serveconf.spec.problems import Position, Problem, SpecInvalid
 
 ONE = "deployments:\n  - name: a\n    import_path: m:app\n"
@@ -353,3 +357,14 @@ def test_an_unset_variable_is_one_problem_and_hides_no_other(tmp_path: Path) -> 
         ("unset_variable", "A"),
         ("runtime_env", "B"),
     ]
+
+
+def test_two_files_may_be_the_first_ones_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYDANTIC_DISABLE_PLUGINS", raising=False)
+    check._build_validator.cache_clear()
+    rebuild = SpecFile.model_rebuild
+    monkeypatch.setattr(SpecFile, "model_rebuild", lambda: (time.sleep(0.05), rebuild())[1])
+    with ThreadPoolExecutor(4) as threads:
+        loading = [threads.submit(load_mapping, {"name": f"s{number}"}, base_dir=tmp_path) for number in range(4)]
+        assert [one.result().spec.name for one in loading] == ["s0", "s1", "s2", "s3"]
+    assert "PYDANTIC_DISABLE_PLUGINS" not in os.environ
