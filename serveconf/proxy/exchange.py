@@ -56,7 +56,7 @@ class Exchange(RequestBody):
     def __init__(
         self, connection: HttpProtocol, app: ASGIApp, scope: Scope, request_id: bytes, keep_alive: bool, expects: bool
     ) -> None:
-        super().__init__(connection, expects)
+        RequestBody.__init__(self, connection, expects)  # without super(): it is once a request
         self.app = app
         self.scope = scope
         self.request_id = request_id
@@ -113,7 +113,7 @@ class Exchange(RequestBody):
             log.exception("a request failed", extra={"path": self.scope["path"], "request": self.request_id.decode()})
         self._fail(500, b"Internal Server Error", Reason.FAILED)
 
-    def answer(self, status: int, headers: Any, body: bytes) -> bool:
+    def answer(self, status: int, headers: Any, body: bytes | memoryview) -> bool:
         """The whole answer at once, without ``run``; False where it could not be written, and was answered or cut."""
         try:
             self._write_head(status, headers, trailers=False)
@@ -245,7 +245,7 @@ class Exchange(RequestBody):
         if not self.keep_alive:
             head.append(b"connection: close\r\n")
 
-    def _write_body(self, body: bytes, more: bool) -> None:
+    def _write_body(self, body: bytes | memoryview, more: bool) -> None:
         head, self.held_head = self.held_head, b""
         if self.has_no_body:
             body = b""
@@ -268,11 +268,11 @@ class Exchange(RequestBody):
         elif not self.trailers:
             self._end()
 
-    def _write(self, before: bytes, body: bytes, after: bytes) -> None:
+    def _write(self, before: bytes, body: bytes | memoryview, after: bytes) -> None:
         """In one go; a small body is copied, since that costs less than a list of buffers does."""
         transport = self.connection.transport
         if len(body) <= _COPY_BYTES:
-            data = b"%b%b%b" % (before, body, after)
+            data = b"".join((before, body, after))
             if data:
                 transport.write(data)
         elif before or after:

@@ -1,4 +1,4 @@
-"""The fast path: a request that one frame asks and one frame answers, without a coroutine, a task or an ASGI message.
+"""The fast path: a request that is asked at once and answered at once, without a coroutine, a task or an ASGI message.
 
 Most requests are such: nothing stands around their route, a replica has room, their body is there, and the answer comes
 whole. The request is sent in place, and the answer is written when it comes. Whatever turns out differently (an answer in
@@ -26,7 +26,7 @@ def take_fast_path(exchange: Exchange, root_path: str, mount: Mount, tracer: Tra
     if exchange.expects_continue:
         return False
     client = backend.choose_at_once()
-    if client is None or not client.takes_whole(exchange.body_total):
+    if client is None or (exchange.body_total and not client.takes_whole(exchange.body_total)):
         return False
     scope = exchange.scope
     scope["root_path"] = root_path
@@ -62,15 +62,17 @@ class FastPath:
         """Something has come from the replica."""
         exchange, mount, backend, stream = self._exchange, self._mount, self._backend, self._stream
         is_held_up = mount.over or exchange.connection.writable is not None
-        reply = None if is_held_up else stream.take_whole_answer()
-        if reply is None:
-            self.go_on()
+        answer = None if is_held_up else stream.take_whole_answer()
+        if answer is None:
+            if is_held_up or not stream.park_until_body(self):
+                self.go_on()
             return
         exchange.shortcut = None
+        reply, body = answer
         failed = reply.status >= 500
         mount.answers.given += 1
         mount.answers.failed += failed
-        written = exchange.answer(reply.status, reply.headers, reply.body)
+        written = exchange.answer(reply.status, reply.headers, body)
         if not written:
             mount.answers.failed += not failed
         elif failed:

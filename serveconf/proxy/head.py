@@ -59,6 +59,14 @@ class RequestHead:
         """Whether a body follows."""
         return self.is_chunked or bool(self.length)
 
+    @property
+    def has_small_body(self) -> bool:
+        """Whether its rest is worth a wait: what is whole goes to a replica, and is answered, in one piece.
+
+        Not where the client may wait for us, nor for more than may wait unread anyway.
+        """
+        return self.length is not None and self.length <= self._edge.unread_bytes and not self.expects_continue
+
     def on_url(self, url: bytes) -> None:
         """A part of the request target."""
         self.url += url

@@ -110,21 +110,18 @@ class HttpProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         while data and not self.is_ignoring:
             data = self._parse(data)
-        if self._to_start is not None:
-            if self._to_start.more_body and self._is_worth_a_wait(self._to_start):
+        exchange = self._to_start
+        if exchange is not None:
+            if exchange.more_body and self.head.has_small_body:
                 self._hold = self._hold or self.loop.call_later(HOLD_S, self._start_held)
                 return
-            self._start_held()
+            if self._hold is None:
+                self._to_start = None
+                self._start(exchange)
+            else:
+                self._start_held()
         if self.reading is not None and self.head.length is not None and self.lends_bodies:
             read_past_parser(self, self.reading, self.head.length)
-
-    def _is_worth_a_wait(self, exchange: Exchange) -> bool:
-        """Whether the rest of its body should be awaited: what is whole goes to a replica, and is answered, in one piece.
-
-        Not where the client may wait for us, nor for more than may wait unread anyway.
-        """
-        length = self.head.length
-        return length is not None and length <= self.edge.unread_bytes and not exchange.expects_continue
 
     def _start_held(self) -> None:
         if self._hold is not None:

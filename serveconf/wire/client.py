@@ -150,7 +150,10 @@ class WireClient(Connection):
         """
         stream = self._new_stream()
         try:
-            stream.begin_whole(scope, body)
+            if len(body) <= self.limits.inline_bytes:
+                stream.begin(scope, body, ends=True, body_follows=False)
+            else:
+                stream.begin_large(scope, body)
         except BaseException:  # whatever it is, no stream stays that nobody ends
             self.leave(stream)
             raise

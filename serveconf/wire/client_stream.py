@@ -134,17 +134,33 @@ class ClientStream(Stream):
         if self._inbox or self.over or self.gone:
             self.wake()
 
-    def take_whole_answer(self) -> Reply | None:
-        """The answer, if one frame is all of it and all that has come; nothing is missing then."""
+    def park_until_body(self, parked: Parked) -> bool:
+        """Have it go on with the first piece of the body, if the replica has sent that right behind the head, which is there."""
         inbox = self._inbox
-        if len(inbox) != 1 or type(inbox[0]) is not Reply:
+        if len(inbox) != 1 or type(inbox[0]) is not Reply or not inbox[0].follows or self.over or self.gone:
+            return False
+        self._parked = parked
+        return True
+
+    def take_whole_answer(self) -> tuple[Reply, bytes | memoryview] | None:
+        """The answer and its body, if they are there in whole and alone; nothing is missing then."""
+        inbox = self._inbox
+        count = len(inbox)
+        if not 1 <= count <= 2 or type(inbox[0]) is not Reply or self._failure is not None:
             return None
         reply: Reply = inbox[0]
-        if reply.more or reply.trailers or reply.session or self._failure is not None:
+        body: bytes | memoryview = reply.body
+        more = reply.more
+        if count == 2:
+            piece = inbox[1]
+            if type(piece) is not Body or body:
+                return None
+            body, more = piece.data, piece.more
+        if more or reply.trailers or reply.session:
             return None
         inbox.clear()
         self.started = self.answered = True
-        return reply
+        return reply, body
 
     def end(self) -> None:
         """Nothing comes after what has come."""
@@ -193,12 +209,9 @@ class ClientStream(Stream):
         first.files = connection.peer is not None
         connection.begin(self, first, body_follows)
 
-    def begin_whole(self, scope: dict[str, Any], body: bytes) -> None:
-        """Send the head and all of the body, large data right behind it."""
+    def begin_large(self, scope: dict[str, Any], body: bytes) -> None:
+        """Send the head, and right behind it the body, which is one piece."""
         connection = self.connection
-        if len(body) <= connection.limits.inline_bytes:
-            self.begin(scope, body, ends=True, body_follows=False)
-            return
         self.begin(scope, b"", ends=False, body_follows=True)
         self._credit -= len(body) + PIECE_COST
         connection.count(len(body))

@@ -110,6 +110,21 @@ def answers_of_all_kinds(world):
             return await respond(send, b"" if kind in ("204", "304") else b"text", status=int(kind), headers=JSON)
         if kind == "large":
             return await respond(send, b"x" * 300_000)
+        if kind == "large-and-more":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+            await asyncio.sleep(0.01)
+            return await send({"type": "http.response.body", "body": b"end"})
+        if kind == "large-and-cut":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+            raise RuntimeError("of the app")
+        if kind == "large-and-trailers":
+            await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+            await send({"type": "http.response.body", "body": b"x" * 100_000})
+            return await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]})
+        if kind == "huge":
+            return await respond(send, b"x" * 3_000_000)
         if kind == "pieces":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for piece in (b"a", b"b"):
@@ -140,6 +155,10 @@ def answers_of_all_kinds(world):
         "500",
         "503",
         "large",
+        "large-and-more",
+        "large-and-cut",
+        "large-and-trailers",
+        "huge",
         "pieces",
         "trailers",
         "raises",
@@ -338,23 +357,21 @@ def test_it_is_as_without_the_fast_path(situation, live):
         assert one == other
 
 
-def test_no_coroutine_is_made_for_what_is_answered_by_one_frame(live, monkeypatch):
+def test_no_coroutine_is_made_for_what_is_answered_at_once(live, monkeypatch):
     ran = []
     run_app = Exchange.run_app
     monkeypatch.setattr(Exchange, "run_app", lambda self, app: ran.append(self.scope["path"]) or run_app(self, app))
 
     monkeypatch.setattr(protocol, "HOLD_S", 60.0)
 
-    async def app(scope, receive, send):
-        await respond(send, b"%d" % len(await read_body(receive)))
-
     def situation(world):
-        world.serve(app, "one", "two")
+        world.serve(echo, "one", "two")
         with world.connect() as client:
             for _ in range(5):
                 client.ask(get("/app"))
                 client.ask(post("body", path="/app"))
-                client.ask(post("x" * 65_000, path="/app"))
+                for size in (32_769, 65_536):
+                    assert client.ask(post("x" * size, path="/app")).body == b"x" * size
             yield told(client.ask(get("/-/healthz")))
 
     live(situation, fast=True)
