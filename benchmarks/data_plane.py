@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -82,6 +83,28 @@ def echo_round_trip(url: str, seconds: float) -> float:
     return statistics.median(times) * 1000
 
 
+def uploads_in_two_packets(url: str, seconds: float) -> float:
+    """Per second, of 4 KiB on one connection: the head first and the body a moment later, as many clients send them."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    name, _, port = host.partition(":")
+    head = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 4096\r\n\r\n".encode()
+    count = 0
+    with socket.create_connection((name, int(port))) as sock, sock.makefile("rb") as answers:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            sock.sendall(head)
+            time.sleep(0.0002)
+            sock.sendall(b"x" * 4096)
+            size = 0
+            while (line := answers.readline()) not in (b"\r\n", b""):
+                if line.lower().startswith(b"content-length:"):
+                    size = int(line.partition(b":")[2])
+            answers.read(size)
+            count += 1
+    return count / seconds
+
+
 @dataclass(frozen=True)
 class Leg:
     """One measurement of a base URL: what it is, and what the ratio of proxied to direct must reach."""
@@ -125,6 +148,11 @@ def legs(seconds: float, folder: Path) -> dict[str, Leg]:
         "down": Leg("10 MiB download, MB/s", ">= 0.9", received("/download")),
         "up": Leg("10 MiB upload, MB/s", ">= 1.0", sent(10 * MIB)),
         "up64": Leg("64 KiB upload, MB/s", ">= 1.0", sent(64 << 10)),
+        "apart": Leg(
+            "4 KiB uploads in two packets, requests/s",
+            "",
+            lambda base: uploads_in_two_packets(base + "/upload", seconds),
+        ),
         "echo": Leg("WebSocket echo, ms", "<= 1.1", lambda base: echo_round_trip(base + "/echo", seconds)),
     }
 

@@ -185,6 +185,12 @@ def leave_out(part: str) -> None:
         case "strand":
             strand = importlib.import_module("serveconf.wire.strand").Strand
             strand.start = strand._become_task
+        case "waiting for small bodies":
+            importlib.import_module("serveconf.proxy.head").RequestHead.has_small_body = False
+        case "large bodies on the fast path":
+            importlib.import_module("serveconf.wire.client").WireClient.takes_whole = lambda self, size: size <= 16_384
+            stream = importlib.import_module("serveconf.wire.client_stream").ClientStream
+            stream.park_until_body = lambda self, parked: False
         case "batching":
             set_in("serveconf.wire.outflow", "BATCH_FRAMES", 1)
         case "polling":

@@ -32,6 +32,8 @@ PARTS = {  # and the legs of data_plane.py that show it
     "reading past the parser": ("up",),
     "gathering": ("p4", "p64"),
     "strand": ("c1", "c16", "up64"),
+    "waiting for small bodies": ("apart",),
+    "large bodies on the fast path": ("up64", "mib"),
     "batching": ("c16", "c64"),
     "polling": ("c1", "echo"),
 }
@@ -97,7 +99,7 @@ def show(
     """A row of the table."""
     with_it, without = bench.medians(found)
     ratio = statistics.median(one / other for one, other in found)
-    row = f"{part:24}{title:46}{with_it:10.2f}{without:10.2f}{ratio:8.2f}"
+    row = f"{part:30}{title:46}{with_it:10.2f}{without:10.2f}{ratio:8.2f}"
     if "/s" in title:
         unit = 1e4 if "MB/s" in title else 1e6
         costs = [
@@ -114,7 +116,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma-separated: " + ", ".join(PARTS))
     arguments = parser.parse_args()
     only = set(filter(None, arguments.only.split(",")))
-    print(f"{'':70}{'with':>10}{'without':>10}{'ratio':>8}{'us (or ms) of CPU':>20}")
+    print(f"{'':76}{'with':>10}{'without':>10}{'ratio':>8}{'us (or ms) of CPU':>20}")
     for part in PARTS:
         if not only or part in only:
             measure(part, arguments.rounds, arguments.seconds)
