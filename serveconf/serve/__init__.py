@@ -26,11 +26,11 @@ from serveconf.serve.deploying import deploy, deployments_of, http_options_spec
 from serveconf.serve.driver import disconnect, the_caller
 from serveconf.serve.parcel import Parcel
 from serveconf.serve.running import RunTarget, get_app_handle, get_deployment_handle, run_application
-from serveconf.serve.session import STACK, change, checked, session, stop, tell
+from serveconf.serve.session import STACK, change, finished, session, stop, tell
 from serveconf.serve.shown import Status
 from serveconf.spec.load import load_file, load_mapping
 from serveconf.spec.models import Location
-from serveconf.submit import follow, submit
+from serveconf.submit import submit
 
 __all__ = [
     "Application",
@@ -92,7 +92,7 @@ def apply(spec: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
     for note in submission.notes:
         tell(f"note: {note}")
     operation = client.begin(submission.stack, "apply", submission.body)
-    return checked(follow(client, operation, lambda event: None, loaded))
+    return finished(client, operation, loaded)
 
 
 def run(

@@ -9,7 +9,7 @@ import atexit
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serveconf.client import Client, author
 from serveconf.cluster.here import connected_to, control_api
@@ -18,6 +18,9 @@ from serveconf.home import Record, read_record, write_record
 from serveconf.ingress.importing import is_importing
 from serveconf.launch import Found, find_or_start, shut_down, start
 from serveconf.submit import follow
+
+if TYPE_CHECKING:
+    from serveconf.spec.load import Loaded
 
 STACK = "default"  # the one that Python deployments are in
 
@@ -85,10 +88,19 @@ def change(verb: str, body: dict[str, Any], stack: str = STACK) -> dict[str, Any
     """Begin a change and wait for its end; its result. Raises what went wrong."""
     client = session().client
     operation = client.begin(stack, verb, {"author": author(), "source": source(), **body})
+    return finished(client, operation)
+
+
+def finished(client: Client, operation: str, loaded: Loaded | None = None) -> dict[str, Any]:
+    """The result of what was begun, at its end. A Ctrl-C takes it back, where it has not switched yet."""
     try:
-        return checked(follow(client, operation, lambda event: None))
+        return checked(follow(client, operation, lambda event: None, loaded))
     except KeyboardInterrupt:
-        tell(f"interrupted: {client.cancel(operation)['message']}")
+        try:
+            message = client.cancel(operation)["message"]
+        except ServeconfError as error:
+            message = error.message
+        tell(f"interrupted: {message}")
         raise
 
 
