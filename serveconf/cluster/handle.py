@@ -290,6 +290,8 @@ class Handle(Generic[S]):
         if isinstance(answer, str):
             return answer, False
         if isinstance(self.state, ProxyState):
+            if answer.pid != self.state.pid:
+                raise Away("it died unheard, and another process is in its place")
             self._become(replace(self.state, stands_by=answer.stands_by))
         return answer.message, False
 

@@ -47,7 +47,7 @@ class Starts:
         """Start what is missing and may start, clear away what ended. Returns the seconds until more may start by itself."""
         for replica in decision.failed:
             log.warning("replica ended", extra={"replica": replica.id, "reason": replica.message})
-            if not replica.cut_short:
+            if not replica.cut_short and not self._has_lost_its_node(replica):
                 self.failed(replica)
             await self._cluster.stop_replica(replica.id, drain_s=0)
         pause = math.inf
@@ -88,12 +88,19 @@ class Starts:
     def see(self, replica: ReplicaState, former: ReplicaPhase | None) -> None:
         """It is in another phase than it was."""
         match replica.phase:
-            case ReplicaPhase.UNHEALTHY:  # it is replaced, the next one later and later
+            case ReplicaPhase.UNHEALTHY if not self._has_lost_its_node(
+                replica
+            ):  # it is replaced, the next one later and later
                 self.failed(replica)
             case ReplicaPhase.READY:
                 self._not_starting.discard(replica.deployment)
             case ReplicaPhase.FAILED if former not in SERVED and not replica.cut_short:
                 self._not_starting.add(replica.deployment)
+
+    def _has_lost_its_node(self, replica: ReplicaState) -> bool:
+        """That says nothing against its code: what takes its place starts at once, however many nodes are lost."""
+        there = {node.id for node in self._cluster.nodes()}
+        return bool(there and replica.node_id) and replica.node_id not in there
 
     def are_failing(self, deployment: DesiredDeployment) -> bool:
         """Its replicas do not get ready, and the next one is not started yet. One that served and was killed is no such sign."""

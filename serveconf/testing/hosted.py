@@ -189,9 +189,9 @@ class FakeProxy:
         """At once."""
         return self.state
 
-    async def check(self) -> str:
-        """It answers."""
-        return ""
+    async def check(self) -> ProxyState:
+        """What it is now, as of the real one."""
+        return self.state
 
     async def stage(self, data: bytes) -> tuple[str, str, bool] | None:
         """It builds the generation, or can't: a middleware "broken:X"."""

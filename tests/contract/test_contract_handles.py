@@ -284,6 +284,13 @@ async def test_a_proxy_that_hangs_is_told_and_then_restarted(lab: FakeEngineLab)
     assert state.pid == 2  # another process
 
 
+async def test_a_proxy_whose_death_nobody_heard_of_is_seen_to_be_another_process(lab: FakeEngineLab) -> None:
+    name, actor = await proxy(lab)
+    actor.hosted.state = replace(actor.hosted.state, pid=2)
+    await lab.until(lambda: getattr(lab.proxy(name), "pid", None) == 2)
+    assert lab.phase(name) == "Ready"
+
+
 async def test_a_proxy_that_answers_again_in_time_is_left_alone(lab: FakeEngineLab) -> None:
     name, actor = await proxy(lab)
     actor.hung.clear()

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from world import World, request
 
 from serveconf.reconcile.ports import Answers, NodeState
@@ -132,6 +133,22 @@ async def test_a_replica_that_fails_its_checks_is_lost_once(world: World) -> Non
         "replica ID fails its health checks",
         "replica ID has taken the place of a lost one, ready after 0.0 s",
     ]
+
+
+async def test_replicas_that_lose_their_nodes_again_and_again_are_replaced_at_once(world: World) -> None:
+    await world.apply(WEB)
+    (node,) = world.cluster.nodes()
+    for number in range(5):
+        node = replace(node, id=f"next{number}")
+        world.cluster.set_nodes(node)
+        world.cluster.sicken(world.replicas()[0])
+        await world.look()
+        await world.look()
+    found = {_without_ids(e.message): e.count for e in world.events.recent() if e.kind in ("heal", "replace")}
+    assert found == {
+        "replica ID fails its health checks": 5,
+        "replica ID has taken the place of a lost one, ready after 0.0 s": 5,
+    }
 
 
 async def test_a_replica_that_keeps_ending_is_one_event_with_a_count(world: World) -> None:
