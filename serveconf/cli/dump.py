@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from serveconf.cli.common import Output, chosen, errors_shown, print_json, tell
 from serveconf.cli.looking import stack_meant
 from serveconf.cli.options import OutputOption, StackOption
 from serveconf.disk import write_whole
-from serveconf.errors import NotFound
+from serveconf.errors import NotFound, OperatorError
 
 if TYPE_CHECKING:
     from serveconf.client import Client
@@ -39,12 +38,12 @@ def dump(
         if out is None or stack is not None:
             names = [stack_meant(client, stack)]
         specs = {name: live_spec(client, name, out or Path.cwd()) for name in names}
+        if out is not None:
+            _write(specs, out, force=force, quiet=output is Output.JSON)
         if output is Output.JSON:
             print_json(list(specs.values()) if out is not None and stack is None else specs[names[0]])
         elif out is None:
             typer.echo(spec_yaml(specs[names[0]]), nl=False)
-        else:
-            _write(specs, out, force=force)
 
 
 def live_spec(client: Client, stack: str, folder: Path) -> dict[str, Any]:
@@ -97,12 +96,16 @@ def spec_yaml(spec: dict[str, Any]) -> str:
     return yaml.dump(spec, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _write(specs: dict[str, dict[str, Any]], out: Path, *, force: bool) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name, spec in specs.items():
-        file = out / f"{name}.yaml"
-        if file.exists() and not force:
-            print(f"error: {file} is there already\n  hint: give --force to write over it", file=sys.stderr)
-            raise typer.Exit(1)
-        write_whole(file, spec_yaml(spec))
-        typer.echo(f"wrote {file}")
+def _write(specs: dict[str, dict[str, Any]], out: Path, *, force: bool, quiet: bool) -> None:
+    """All of them or none. ``quiet``: stdout is for something else."""
+    files = {out / f"{name}.yaml": spec for name, spec in specs.items()}
+    if not force and (there := [str(file) for file in files if file.exists()]):  # before any is written
+        which = f"{there[0]} is" if len(there) == 1 else f"{', '.join(there)} are"
+        raise OperatorError(f"{which} there already", hint="give --force to write over what is there")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for file, spec in files.items():
+            write_whole(file, spec_yaml(spec))
+            tell(f"wrote {file}") if quiet else typer.echo(f"wrote {file}")
+    except OSError as error:
+        raise OperatorError(f"{error.filename or out} can't be written: {error.strerror}") from error

@@ -166,6 +166,34 @@ def test_a_backup_goes_to_another_cluster(run: Run, tmp_path: Path) -> None:
         other.close()
 
 
+def test_dumped_files_are_all_written_or_none_and_say_what_serves(run: Run, stage: Stage, tmp_path: Path) -> None:
+    spec()
+    run("apply", "serve.yaml")
+    spec(**{"route_prefix: /": "route_prefix: /blog"})
+    text = Path("serve.yaml").read_text().replace("name: shop", "name: blog")
+    Path("serve.yaml").write_text(text)
+    assert run("apply", "serve.yaml").exit_code == 0
+    Path("live").mkdir()
+    Path("live/shop.yaml").write_text("mine")
+    refused = run("dump", "--out", "live")
+    assert refused.exit_code == 1 and "live/shop.yaml is there already" in refused.stderr
+    assert sorted(path.name for path in Path("live").iterdir()) == ["shop.yaml"]  # blog.yaml was written before it
+    forced = told(run("dump", "--out", "live", "--force", "-o", "json"))
+    assert sorted(one["name"] for one in forced) == ["blog", "shop"]  # one document, and the files all the same
+    for name in ("blog", "shop"):
+        assert run("plan", f"live/{name}.yaml", "--exit-code").exit_code == 0
+
+
+def test_a_folder_that_can_be_none_is_one_line(run: Run) -> None:
+    spec()
+    run("apply", "serve.yaml")
+    refused = run("dump", "--out", "serve.yaml")
+    assert isinstance(refused.exception, SystemExit) and refused.exit_code == 1
+    assert refused.stderr.startswith("error: serve.yaml can't be written: ")
+    refused = run("dump", "--out", "serve.yaml/below", "-o", "json")
+    assert refused.exit_code == 1 and "can't be written" in told(refused, 1)["error"]["message"]
+
+
 def test_a_wrong_token_and_nobody_there(run: Run, stage: Stage) -> None:
     spec()
     assert command(stage, "status", token="guessed").exit_code != 0
