@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from serveconf.errors import AuthorError
 from serveconf.local_ray import Tell
 from serveconf.proxy.ports import port_is_free
 from serveconf.spec.problems import SpecInvalid
@@ -19,9 +20,14 @@ MOST_TRIED = 20  # ports, the default among them
 
 
 def control_place(address: str) -> tuple[str, int]:
-    """Host and port of the control API at that address."""
-    url = urlsplit(address)
-    return url.hostname or "127.0.0.1", url.port or (443 if url.scheme == "https" else DEFAULT_PORT)
+    """Host and port of the control API at that address. Raises AuthorError where it is none."""
+    try:
+        url = urlsplit(address)
+        return url.hostname or "127.0.0.1", url.port or (443 if url.scheme == "https" else DEFAULT_PORT)
+    except ValueError as error:
+        raise AuthorError(
+            f"{address} is no address of a control API: {error}", hint=f"such as {DEFAULT_ADDRESS}"
+        ) from error
 
 
 def choose_control_place(http: tuple[str, int] | None, tell: Tell) -> tuple[str, int]:

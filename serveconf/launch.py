@@ -56,6 +56,7 @@ def find(
     """
     record = read_record()
     url = address or record.address or DEFAULT_ADDRESS
+    control_place(url)  # a place at all
     known = token or (record.token if url.rstrip("/") == record.address else None)
     client = Client(url, known or "")
     patience_s = ANSWER_S if patience_s is None else patience_s  # as for whatever it is asked next

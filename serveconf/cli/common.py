@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serveconf.disk import disk_full, is_full
-from serveconf.errors import Conflict, ServeconfError
+from serveconf.errors import Conflict, OperatorError, ServeconfError
 from serveconf.spec.problems import SpecInvalid
 
 if TYPE_CHECKING:
@@ -96,15 +96,17 @@ def errors_shown(output: Output) -> Iterator[None]:
         show_error(error, output)
         raise SystemExit(6 if isinstance(error, Conflict) else 1) from error
     except OSError as error:
-        if not is_full(error):
+        if (said := of_the_system(error)) is None:
             raise
-        show_error(full(error), output)
+        show_error(said, output)
         raise SystemExit(1) from error
 
 
-def full(error: OSError) -> ServeconfError:
-    """What is told where there is no room: the error of an open names a file, that of a write none."""
-    return disk_full("the output" if error.filename is None else "a file", error.filename)
+def of_the_system(error: OSError) -> ServeconfError | None:
+    """What the system says of a file, or that there is no room; None where it is about neither."""
+    if is_full(error):  # the error of an open names a file, that of a write none
+        return disk_full("the output" if error.filename is None else "a file", error.filename)
+    return OperatorError(f"{error.filename}: {error.strerror}") if error.filename and error.strerror else None
 
 
 def show_error(error: ServeconfError, output: Output) -> None:

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from serveconf.cli.common import Output, chosen, full, show_error, tell
-from serveconf.disk import is_full
+from serveconf.cli.common import Output, chosen, of_the_system, show_error, tell
 from serveconf.errors import InternalError
 
 # name -> its module in serveconf.cli, where a function has the same name, and the first line of that function's help
@@ -128,8 +127,8 @@ def main() -> None:
     except Exception as error:  # the last edge: nobody is left to tell it to but the user
         if os.environ.get("SERVECONF_DEBUG"):
             raise
-        if isinstance(error, OSError) and is_full(error):
-            show_error(full(error), Output.TEXT)
+        if isinstance(error, OSError) and (said := of_the_system(error)) is not None:
+            show_error(said, Output.TEXT)
             sys.exit(1)
         hint = "this is a fault of serveconf; with SERVECONF_DEBUG=1 it shows where"
         show_error(InternalError(f"{type(error).__name__}: {error}", hint=hint), Output.TEXT)

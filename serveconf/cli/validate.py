@@ -72,7 +72,7 @@ def check_file(path: Path, env: Mapping[str, str], env_files: list[Path], proble
 def spec_files(paths: list[Path], problems: list[Problem]) -> Iterator[Path]:
     """The files, and the YAML files below the folders, but for those in hidden folders."""
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # a name that can be none is the reader's to say
             yield path
             continue
         below = sorted(_yaml_below(path))

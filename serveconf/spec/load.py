@@ -135,7 +135,7 @@ class _Files:
 
     def read(self, path: Path, shown: str) -> Part:
         """The file's part. What cannot be read gives a part with the problem alone."""
-        real = path.resolve()
+        real = Path(os.path.realpath(path))  # also of a link that leads to itself
         self.seen[real] = _absolute(path)
         try:
             data = read_bytes(path)
@@ -163,7 +163,7 @@ class _Files:
 
     def _refuse(self, path: Path) -> str | None:
         try:
-            real = path.resolve()
+            real = Path(os.path.realpath(path))  # also of a link that leads to itself
             regular = path.is_file()
         except (OSError, RuntimeError, ValueError) as error:
             return f"cannot be read: {error}"

@@ -142,3 +142,35 @@ def test_of_a_revision_only_what_is_known_is_shown(shop: Stage) -> None:
     assert shown.exit_code == 0
     assert "revision: 1\nstack: shop\n" in shown.stdout and "None" not in shown.stdout
     assert "import_path: web:app" in shown.stdout
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("validate loop.yaml", "cannot be read: Too many levels of symbolic links"),
+        ("plan loop.yaml", "cannot be read: Too many levels of symbolic links"),
+        (f"validate {LONG}", "cannot be read: File name too long"),
+        (f"watch {LONG}", f"error: {LONG}: File name too long"),
+        (f"run {LONG}", f"error: {LONG}: File name too long"),
+        (f"sync {LONG} --once", f"error: {LONG}: File name too long"),
+        (f"backup {LONG}", f"error: {LONG}: File name too long"),
+        ("run web:app --save serve.yaml/below.yaml", "serve.yaml: File exists"),
+        ("dump --out serve.yaml", "error: serve.yaml can't be written: File exists"),
+    ],
+)
+def test_what_the_system_says_of_a_file_is_one_line_and_no_fault_of_ours(shop: Stage, words: str, said: str) -> None:
+    Path("loop.yaml").symlink_to("loop.yaml")
+    done = run(shop, *words.split())
+    assert done.exit_code == 1
+    assert said in done.output and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:x"])
+@pytest.mark.parametrize("words", ["status", "apply serve.yaml", "plan serve.yaml", "shutdown", "events"])
+def test_an_address_that_is_none_is_said_before_anything_is_asked_or_started(address: str, words: str) -> None:
+    done = CliRunner().invoke(app, ["--address", address, "--token", "secret", *words.split()])
+    assert isinstance(done.exception, SystemExit) and done.exit_code == 1
+    assert f"error: {address} is no address of a control API" in done.stderr
