@@ -88,12 +88,19 @@ def judge_request(generation: Generation, method: str, url: str, headers: Sequen
 
 
 def _asked(method: str, url: str, headers: Sequence[tuple[str, str]]) -> _Asked:
-    parts = urlsplit(url)
+    none = AuthorError(
+        f"'{url}' is no URL and no path", code="bad_request", hint="such as 'GET https://a.example/x?v=2' or '/x'"
+    )
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise none from error
     if not parts.path.startswith("/") and (parts.path or not parts.netloc):
-        raise AuthorError(
-            f"'{url}' is no URL and no path", code="bad_request", hint="such as 'GET https://a.example/x?v=2' or '/x'"
-        )
-    fields = [(name.strip().lower().encode("latin-1"), value.strip().encode("latin-1")) for name, value in headers]
+        raise none
+    try:
+        fields = [(name.strip().lower().encode("latin-1"), value.strip().encode("latin-1")) for name, value in headers]
+    except UnicodeEncodeError as error:
+        raise AuthorError(f"'{error.object}' can be in no header", code="bad_request") from error
     if parts.netloc:
         fields = [(b"host", parts.netloc.rpartition("@")[2].encode()), *(one for one in fields if one[0] != b"host")]
     given = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields_of(fields).items()}

@@ -174,3 +174,17 @@ def test_an_address_that_is_none_is_said_before_anything_is_asked_or_started(add
     done = CliRunner().invoke(app, ["--address", address, "--token", "secret", *words.split()])
     assert isinstance(done.exception, SystemExit) and done.exit_code == 1
     assert f"error: {address} is no address of a control API" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "header", "said"),
+    [
+        ("GET http://[x/", "a: b", "'http://[x/' is no URL and no path"),
+        ("nowhere", "a: b", "'nowhere' is no URL and no path"),
+        ("/", "a: ключ", "'ключ' can be in no header"),
+    ],
+)
+def test_a_request_that_can_be_none_is_taken_by_nobody(shop: Stage, url: str, header: str, said: str) -> None:
+    done = run(shop, "routes", "--test", url, "-H", header)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {said}")
