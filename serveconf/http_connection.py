@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import ssl
 
 READ_BYTES = 65_536
+# Who may wait for ever notices a network that has gone: seconds and times, by the names that systems give them.
+ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 class Broken(Exception):
@@ -52,6 +54,10 @@ class Connection:
         if self._socket is None:
             self._socket = socket.create_connection(self._place, timeout=connect_s or limit_s)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in ALIVE.items():
+                if (option := getattr(socket, name, None)) is not None:
+                    self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
             if self._tls is not None:
                 self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._place[0])
         self._socket.settimeout(None if patient else limit_s)

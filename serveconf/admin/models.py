@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serveconf.spec.kinds import Replicas
+
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Span = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
@@ -239,7 +241,7 @@ class HealthModel(Body):
 class ScaleBody(BaseModel):
     """A number of replicas, until the next apply."""
 
-    replicas: int = Field(ge=0)
+    replicas: Replicas
 
 
 class ScaledModel(BaseModel):

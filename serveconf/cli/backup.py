@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from serveconf.cli.applying import exit_code_of, watch_apply
-from serveconf.cli.common import Output, chosen, errors_shown, print_json, tell
+from serveconf.cli.common import Output, chosen, errors_shown, exit_code_of_error, print_json, show_error, tell
 from serveconf.cli.options import OutputOption
-from serveconf.errors import Conflict, NotFound, OperatorError
+from serveconf.errors import Conflict, NotFound, OperatorError, ServeconfError
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The file.", show_default=False)]
 
@@ -66,7 +66,8 @@ def restore(
 ) -> None:
     """Bring the stacks of a backup up again, each as one apply. Starts a local Ray where no cluster is in reach.
 
-    Exit codes as apply's; 6 where a stack lives and --replace is not given: then nothing is touched.
+    Each is brought up whatever becomes of the others. Exit codes as apply's, the highest of all; 6 where a stack lives and
+    --replace is not given: then nothing is touched.
     """
     from serveconf.backup_file import decode_backup
     from serveconf.launch import find_or_start
@@ -91,9 +92,16 @@ def restore(
             if not client.has_code(digest):
                 client.put_code(digest, data)
         results: list[dict[str, Any]] = []
+        errors: dict[str, ServeconfError] = {}
         for one in wanted:
             tell(f"stack {one.name}:")
-            results.append(watch_apply(client, client.restore(one, replaces=replace), None))
+            try:
+                results.append(watch_apply(client, client.restore(one, replaces=replace), None))
+            except ServeconfError as error:  # the other stacks are brought up all the same
+                errors[one.name] = error
+                if output is not Output.JSON:
+                    show_error(error, output)
     if output is Output.JSON:
-        print_json({"stacks": results})
-    raise typer.Exit(max((exit_code_of(result) for result in results), default=0))
+        told = [{"stack": name, "error": error.as_json()} for name, error in errors.items()]
+        print_json({"stacks": results, **({"errors": told} if told else {})})
+    raise typer.Exit(max(*map(exit_code_of, results), *map(exit_code_of_error, errors.values()), 0, 0))

@@ -94,12 +94,17 @@ def errors_shown(output: Output) -> Iterator[None]:
         raise SystemExit(1) from invalid
     except ServeconfError as error:
         show_error(error, output)
-        raise SystemExit(6 if isinstance(error, Conflict) else 1) from error
+        raise SystemExit(exit_code_of_error(error)) from error
     except OSError as error:
         if (said := of_the_system(error)) is None:
             raise
         show_error(said, output)
         raise SystemExit(1) from error
+
+
+def exit_code_of_error(error: ServeconfError) -> int:
+    """The exit code of a command that ends with it."""
+    return 6 if isinstance(error, Conflict) else 1
 
 
 def of_the_system(error: OSError) -> ServeconfError | None:

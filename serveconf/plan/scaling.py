@@ -23,6 +23,7 @@ TOLERANCE = 0.05  # so much more load than the target is no reason for another r
 FOLLOWS = 0.1  # once the number falls, what it falls by next has to last for this share of downscale_delay_s
 FALLS = 0.5  # ... for this share of it after the last fall
 START_S = 2.0  # what a replica's start takes where none has started yet
+_MOST = 1e6  # replicas that a load can ask for, however small the target is
 _PARTS = 64  # of downscale_delay_s, for each of which the largest load is remembered
 
 
@@ -291,7 +292,7 @@ def _to_zero(rule: Rule, past: Past, fleet: Fleet, keep: Verdict) -> tuple[Verdi
 
 
 def _replicas_for(load: float, rule: Rule) -> int:
-    return ceil(load / rule.target_ongoing_requests - 1e-6)
+    return ceil(min(load / rule.target_ongoing_requests, _MOST) - 1e-6)
 
 
 def _remember(rule: Rule, past: Past, sample: Sample, fleet: Fleet) -> Past:

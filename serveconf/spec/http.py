@@ -69,6 +69,19 @@ class MiddlewareSpec(Strict):
     """Keyword arguments."""
 
 
+class TracingSpec(Strict):
+    """Spans of requests, for OpenTelemetry's tools. W3C trace headers are passed on with it and without."""
+
+    endpoint: Annotated[str, AfterValidator(check_endpoint), pattern(r"^https?://[^\s/?#]+[^\s?#]*$")] = Field(
+        examples=["http://127.0.0.1:4318"], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Collector that takes OTLP over HTTP (not gRPC), with or without the path /v1/traces."""
+    sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=1.0, examples=[0.1, 1], json_schema_extra=costs(Cost.ROUTE)
+    )
+    """Share of the requests that are traced, of those whose client has not decided it (traceparent)."""
+
+
 class HttpOptions(Strict):
     """The HTTP front of the cluster. Stacks that share a cluster must not contradict each other here."""
 
@@ -156,16 +169,3 @@ class HttpOptions(Strict):
         json_schema_extra=costs(Cost.ROUTE),
     )
     """Starlette middlewares around every request, 404s and system endpoints included; the first is the outermost."""
-
-
-class TracingSpec(Strict):
-    """Spans of requests, for OpenTelemetry's tools. W3C trace headers are passed on with it and without."""
-
-    endpoint: Annotated[str, AfterValidator(check_endpoint), pattern(r"^https?://[^\s/?#]+[^\s?#]*$")] = Field(
-        examples=["http://127.0.0.1:4318"], json_schema_extra=costs(Cost.ROUTE)
-    )
-    """Collector that takes OTLP over HTTP (not gRPC), with or without the path /v1/traces."""
-    sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        default=1.0, examples=[0.1, 1], json_schema_extra=costs(Cost.ROUTE)
-    )
-    """Share of the requests that are traced, of those whose client has not decided it (traceparent)."""

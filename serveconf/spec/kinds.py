@@ -56,6 +56,8 @@ ReplicaCount = Annotated[
         json_schema_input_type=Annotated[int, Field(ge=1, le=MOST_REPLICAS)] | Literal["auto"],
     ),
 ]
+Replicas = Annotated[int, Field(ge=0, le=MOST_REPLICAS)]
+SomeReplicas = Annotated[int, Field(ge=1, le=MOST_REPLICAS)]
 CountOrPercent = Annotated[
     int | str,
     BeforeValidator(check_count_or_percent, json_schema_input_type=Annotated[int, Field(ge=0)] | Percent),

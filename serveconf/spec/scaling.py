@@ -14,7 +14,7 @@ from serveconf.spec.checks import (
     check_timezone,
 )
 from serveconf.spec.cost import Cost
-from serveconf.spec.kinds import ImportPath, PositiveFactor, Seconds, Strict, costs, pattern
+from serveconf.spec.kinds import ImportPath, PositiveFactor, Replicas, Seconds, SomeReplicas, Strict, costs, pattern
 
 AUTO_MAX_REPLICAS = 100  # what num_replicas: auto means where nothing else is said, as in Ray Serve
 ROOM_OVER_TARGET = 1.5  # max_ongoing_requests as a multiple of the target, where only the latter is said
@@ -35,30 +35,24 @@ class ScheduleSpec(Strict):
         default="UTC", examples=["UTC", "Europe/Berlin"], json_schema_extra=costs(Cost.SCALE)
     )
     """Where these times are meant, as the IANA database names it; daylight saving is kept to."""
-    min_replicas: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, examples=[None, 4], json_schema_extra=costs(Cost.SCALE)
-    )
+    min_replicas: Replicas | None = Field(default=None, examples=[None, 4], json_schema_extra=costs(Cost.SCALE))
     """Fewest replicas meanwhile; null: as ever."""
-    max_replicas: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, examples=[None, 20], json_schema_extra=costs(Cost.SCALE)
-    )
+    max_replicas: SomeReplicas | None = Field(default=None, examples=[None, 20], json_schema_extra=costs(Cost.SCALE))
     """Most replicas meanwhile; null: as ever."""
 
 
 class AutoscalingConfig(Strict):
     """How the number of replicas follows the load."""
 
-    min_replicas: Annotated[int, Field(ge=0)] = Field(default=1, examples=[1, 0], json_schema_extra=costs(Cost.SCALE))
+    min_replicas: Replicas = Field(default=1, examples=[1, 0], json_schema_extra=costs(Cost.SCALE))
     """Fewest replicas; 0: down to none, and a request that comes then waits at the proxy while a replica starts."""
-    max_replicas: Annotated[int, Field(ge=1)] = Field(
+    max_replicas: SomeReplicas = Field(
         default=1,
         examples=[10],
         json_schema_extra=costs(Cost.SCALE, default="1; with `num_replicas: auto` 100"),
     )
     """Most replicas."""
-    initial_replicas: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, examples=[None, 2], json_schema_extra=costs(Cost.SCALE)
-    )
+    initial_replicas: Replicas | None = Field(default=None, examples=[None, 2], json_schema_extra=costs(Cost.SCALE))
     """Replicas to begin with; null: min_replicas, and at least 1 at the first apply."""
     target_ongoing_requests: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=2.0, examples=[2], json_schema_extra=costs(Cost.SCALE)
@@ -76,9 +70,7 @@ class AutoscalingConfig(Strict):
     """How much of the missing replicas is added at once; more than 1 overshoots."""
     downscaling_factor: PositiveFactor = Field(default=1.0, examples=[1, 0.5], json_schema_extra=costs(Cost.NONE))
     """How much of the surplus is drained at once."""
-    max_upscale_step: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, examples=[None, 4], json_schema_extra=costs(Cost.NONE)
-    )
+    max_upscale_step: SomeReplicas | None = Field(default=None, examples=[None, 4], json_schema_extra=costs(Cost.NONE))
     """At most so many replicas more at once; null: no limit."""
     policy: ImportPath | None = Field(
         default=None, examples=[None, "shop.scaling:replicas"], json_schema_extra=costs(Cost.SCALE)

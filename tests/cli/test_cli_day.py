@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from stage import Stage
 from typer.testing import CliRunner, Result
 
 from serveconf import launch
+from serveconf.backup_file import decode_backup, encode_backup
 from serveconf.cli.parser import app
 from serveconf.local_ray import free_port
 
@@ -115,7 +117,7 @@ def test_a_number_by_hand_and_one_out_of_bounds(run: Run) -> None:
     run("apply", "serve.yaml")
     assert run("scale", "web", "4").exit_code == 0
     assert ready(told(run("status", "-o", "json"))["stacks"][0]) == {"web": 4}
-    for wrong in (("scale", "nobody", "2"), ("scale", "web", "--", "-1")):
+    for wrong in (("scale", "nobody", "2"), ("scale", "web", "--", "-1"), ("scale", "web", "9" * 20)):
         refused = run(*wrong)
         assert refused.exit_code not in (0, 3), refused.output
         assert refused.stderr
@@ -162,6 +164,29 @@ def test_a_backup_goes_to_another_cluster(run: Run, tmp_path: Path) -> None:
         assert (stack["name"], ready(stack)) == ("shop", {"web": 2})
         twice = command(other, "restore", "all.backup")
         assert twice.exit_code != 0 and "shop" in twice.stderr
+    finally:
+        other.close()
+
+
+def test_a_stack_that_can_not_be_restored_keeps_no_other_from_it(run: Run, tmp_path: Path) -> None:
+    for name, code in (("blog", "1"), ("shop", "2")):
+        spec(**{"name: shop": f"name: {name}", "route_prefix: /": f"route_prefix: /{name}"})
+        Path("web.py").write_text(f"app = {code}\n")
+        run("apply", "serve.yaml")
+    run("backup", "all.backup")
+    saved = decode_backup(Path("all.backup").read_bytes())
+    stacks = [replace(one, revisions={1: b"{}"}) if one.name == "blog" else one for one in saved.stacks]
+    torn = replace(saved, stacks=tuple(stacks))
+    Path("torn.backup").write_bytes(encode_backup(torn))
+    other = Stage(tmp_path / "others")
+    try:
+        done = command(other, "restore", "torn.backup", "-o", "json")
+        said = json.loads(done.stdout)
+        assert done.exit_code == 1
+        assert [result["stack"] for result in said["stacks"]] == ["shop"]
+        assert [one["stack"] for one in said["errors"]] == ["blog"]
+        (stack,) = told(command(other, "status", "-o", "json"))["stacks"]
+        assert (stack["name"], ready(stack)) == ("shop", {"web": 2})
     finally:
         other.close()
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,22 @@ def server(*connections: list[bytes], reads_body: bool = True) -> Iterator[tuple
         calls.close()
         thread.join()
         listener.close()
+
+
+def test_who_waits_for_ever_has_the_system_ask_whether_the_other_end_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[socket.socket] = []
+    connect = socket.create_connection
+
+    def noted(*args: Any, **options: Any) -> socket.socket:
+        opened.append(connect(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(socket, "create_connection", noted)
+    with server([OK]) as (calls, _), calls.stream("GET", "/events"):
+        (line,) = opened
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) <= 15  # the system's own patience is two hours
+        assert line.gettimeout() is None
 
 
 def test_a_connection_is_used_again() -> None:

@@ -35,6 +35,11 @@ def test_a_load_gets_as_many_replicas_as_the_target_says(replicas: int) -> None:
     assert replicas - 1 <= scaled.number <= replicas + 1 and scaled.waiting == 0
 
 
+def test_the_smallest_target_asks_for_all_that_may_be() -> None:
+    """5e-324 is more than 0: a load divided by it is more than a float holds."""
+    assert Scaled(replace(RULE, target_ongoing_requests=5e-324)).run(5, PER_REPLICA).number == RULE.max_replicas
+
+
 def test_a_step_is_right_within_a_second_although_one_replica_serves_it_all() -> None:
     scaled = Scaled(RULE).run(60, PER_REPLICA * 0.5).run(1, PER_REPLICA * 16)
     assert 16 <= scaled.number <= 32  # and what works the queue off in a second
