@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from apply import Load
 
 import serveconf
 from serveconf.local_ray import free_port
@@ -41,7 +42,7 @@ app = FastAPI()
 def answer() -> dict:
     return {{"said": "{word}", "pid": os.getpid()}}
 """
-SMALL_APPS, EDITED_OF = 40, 30
+SMALL_APPS, EDITED_OF, LOAD = 40, 30, 64
 SMALL = "defaults: {ray_actor_options: {num_cpus: 0.02}}"  # so that all of them fit on two cores
 PAUSE_S = 4.0  # for standbys to be there again
 
@@ -158,6 +159,23 @@ def edits(bench: Bench) -> dict[str, float]:
     return found
 
 
+def edit_under_load(bench: Bench) -> dict[str, float]:
+    """A saved edit while 64 connections ask: to the first answer of the new code, and the longest time without any answer."""
+    file = bench.stack("loaded", "name: loaded, import_path: 'web:app'")
+    bench.code("loaded", "web")
+    bench.command("apply", str(file))
+    with bench.watching(file):
+        bench.rest("loaded")
+        with Load(bench.port, "/loaded/", LOAD) as load:
+            time.sleep(PAUSE_S)
+            word = bench.code("loaded", "web")
+            took = bench.until("/loaded/", lambda answer: answer["said"] == word)
+            time.sleep(PAUSE_S)
+    if load.failed:
+        raise RuntimeError(f"{load.failed} of {load.answers} requests failed")
+    return {f"edit under {LOAD} connections to its answer": took, "... the longest gap between answers": load.gap_s}
+
+
 def edit_of_many(bench: Bench) -> dict[str, float]:
     """One of thirty deployments that share no module is edited: apply, the whole command."""
     names = [f"m{number}" for number in range(EDITED_OF)]
@@ -258,6 +276,7 @@ def commands(bench: Bench) -> dict[str, float]:
 PARTS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "python": python_start,
     "edits": edits,
+    "load": edit_under_load,
     "many": edit_of_many,
     "kills": kills,
     "scaling": scaling,
