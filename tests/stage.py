@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from serveconf.admin.app import make_app
 from serveconf.admin.server import AdminServer
+from serveconf.client import Client
 from serveconf.figures import DeploymentFigures, ProcessFigures, ProxyFigures
 from serveconf.plan.state import ReplicaPhase
 from serveconf.reconcile.apply import Deps
@@ -31,6 +32,7 @@ from serveconf.testing import FakeCluster, FakePreflight, MemoryStore
 
 T = TypeVar("T")
 STEP_S = 0.05
+DRAINED_S = 30.0
 
 
 class WallClock:
@@ -123,6 +125,19 @@ class Stage:
     def let_go(self) -> None:
         """… and becomes ready."""
         self._loop.call_soon_threadsafe(self.cluster.held.set)
+
+    def empty(self) -> None:
+        """Every stack is taken away, whatever has become of it, and has drained."""
+        self.let_go()
+        self.cluster.broken = set()
+        client = Client(self.url, "secret")
+        for one in client.status()["stacks"]:
+            if one["state"] != "Deleting":
+                list(client.events(client.begin(one["name"], "delete", {"author": "ada@host"})))
+        deadline = time.monotonic() + DRAINED_S
+        while client.status()["stacks"]:
+            assert time.monotonic() < deadline, client.status()["stacks"]
+            time.sleep(STEP_S)
 
     async def _start(self) -> None:
         store, clock = MemoryStore(), WallClock()

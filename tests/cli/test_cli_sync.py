@@ -21,23 +21,11 @@ from serveconf.credentials import webhook_secret
 SPEC = "name: {name}\ndeployments:\n  - {{name: web, import_path: 'web:app', route_prefix: /{name}}}\n"
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(tmp_path_factory.mktemp("packages"))
-    yield stage
-    stage.close()
-
-
 @pytest.fixture
-def stage(shared: Stage) -> Iterator[Stage]:
+def stage(shared_stage: Stage) -> Iterator[Stage]:
     """A control API without a stack."""
-    yield shared
-    shared.cluster.broken = set()
-    client = Client(shared.url, "secret")
-    for one in client.status()["stacks"]:
-        if one["state"] != "Deleting":
-            list(client.events(client.begin(one["name"], "delete", {"author": "ada@host"})))
-    Meanwhile().until(lambda: not client.status()["stacks"], "every stack has drained")
+    yield shared_stage
+    shared_stage.empty()
 
 
 @pytest.fixture

@@ -24,26 +24,16 @@ COMMAND = Path(sys.executable).parent / "serveconf"
 SPEC = "name: shop\ndeployments:\n  - {name: web, import_path: 'web:app', route_prefix: %s, num_replicas: %d}\n"
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(tmp_path_factory.mktemp("packages"))
-    yield stage
-    stage.close()
-
-
 @pytest.fixture
-def stage(shared: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(shared_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """A control API where ``web`` serves with one replica, as ``serve.yaml`` says."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SERVECONF_HOME", str(tmp_path / "home"))
     Path("web.py").write_text("app = 1\n")
     spec()
-    assert run(shared, "apply", "serve.yaml", "-o", "json").exit_code == 0
-    yield shared
-    shared.let_go()
-    client = Client(shared.url, "secret")
-    list(client.events(client.begin("shop", "delete", {"author": "ada@host"})))
-    Meanwhile().until(lambda: not client.status()["stacks"], "every stack has drained")
+    assert run(shared_stage, "apply", "serve.yaml", "-o", "json").exit_code == 0
+    yield shared_stage
+    shared_stage.empty()
 
 
 def spec(prefix: str = "/", n: int = 1) -> str:

@@ -23,26 +23,14 @@ SPEC = (
 )
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(tmp_path_factory.mktemp("packages"))
-    yield stage
-    stage.close()
-
-
 @pytest.fixture
-def stage(shared: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(shared_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """A control API without a stack, and a folder with an app."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SERVECONF_HOME", str(tmp_path / "home"))
     Path("web.py").write_text("app = 1\n")
-    yield shared
-    shared.cluster.broken = set()
-    client = Client(shared.url, "secret")
-    for one in client.status()["stacks"]:
-        if one["state"] != "Deleting":
-            list(client.events(client.begin(one["name"], "delete", {"author": "ada@host"})))
-    Meanwhile().until(lambda: not client.status()["stacks"], "every stack has drained")
+    yield shared_stage
+    shared_stage.empty()
 
 
 class All(set[str]):

@@ -33,31 +33,18 @@ def bye(): return "bye"
 numbers = iter(range(1000))
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(tmp_path_factory.mktemp("packages"))
-    yield stage
-    stage.close()
-
-
 @pytest.fixture
-def stage(shared: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(shared_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """A control API that this process finds, without a stack; this process has no session yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("SERVECONF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SERVECONF_ADDRESS", shared.url)
+    monkeypatch.setenv("SERVECONF_ADDRESS", shared_stage.url)
     monkeypatch.setenv("SERVECONF_TOKEN", "secret")
     monkeypatch.setattr(sessions, "connected_to", lambda: None)
     monkeypatch.setattr(sessions, "_session", None)
-    yield shared
-    shared.let_go()
-    shared.cluster.broken = set()
-    client = Client(shared.url, "secret")
-    for one in client.status()["stacks"]:
-        if one["state"] != "Deleting":
-            list(client.events(client.begin(one["name"], "delete", {"author": "ada@host"})))
-    until(lambda: not client.status()["stacks"], "every stack has drained")
+    yield shared_stage
+    shared_stage.empty()
 
 
 @pytest.fixture
