@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import secrets
 import signal
 import socket
@@ -32,8 +33,13 @@ START_S = 120.0
 STOP_S = 4.0  # Ray drains its node when it is asked to stop; nothing of ours is left on it by then
 READY = "Ray runtime started"
 HOST = "127.0.0.1"
+LAST_WORKER_PORT = 19_999  # `ray start` gives its workers those from 10,002 on
+DEALT_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+FIRST_DYNAMIC = 49_152  # RFC 6335
 
 Tell = Callable[[str], None]
+
+_ports: list[int] = []  # those that free_port may still tell
 
 
 def ray_in_reach() -> str | None:
@@ -167,10 +173,31 @@ def _pids(ray: LocalRay) -> list[int]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    """A TCP port that nobody has just now, nor is dealt out to before it is listened on: one that the kernel gives neither to
+    an outgoing connection nor to who asks for any port, as Ray's own processes do; a process is told each one once.
+    """
+    for port in _ports_left():
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return int(probe.getsockname()[1])
+    with socket.socket() as probe:  # the kernel deals out all of them here
+        probe.bind(("", 0))
         return int(probe.getsockname()[1])
+
+
+def _ports_left() -> Iterator[int]:
+    if not _ports:
+        _ports.extend(range(LAST_WORKER_PORT + 1, _first_dealt_out()))
+        random.shuffle(_ports)
+    while _ports:
+        yield _ports.pop()
+
+
+def _first_dealt_out() -> int:
+    try:
+        return int(DEALT_OUT.read_text().split()[0])
+    except (OSError, ValueError, IndexError):  # no Linux
+        return FIRST_DYNAMIC
 
 
 def _wait_started(process: subprocess.Popen[bytes], log: Path) -> None:

@@ -35,3 +35,11 @@ def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage = Stage(tmp_path_factory.mktemp("packages"))
     yield stage
     stage.close()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    from serveconf import local_ray
+
+    return local_ray.free_port()

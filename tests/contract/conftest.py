@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -71,11 +70,3 @@ def make(request: pytest.FixtureRequest) -> Lab:
         request.getfixturevalue("local_ray")
         return RayLab(RayEngine())
     return FakeLab() if request.param == "fake cluster" else FakeEngineLab()
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

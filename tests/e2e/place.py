@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from serveconf.cli.looking import is_healthy
+from serveconf.local_ray import free_port
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Place:
     def __init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="e2e"))  # short: Ray keeps unix sockets below it
         self.mark = uuid.uuid4().hex
-        self.control_port, self.http_port = free_ports(2)
+        self.control_port, self.http_port = free_port(), free_port()
         ours = ("SERVECONF_", "RAY_", "COVERAGE_", "PYTEST_")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         self.env = {
@@ -145,18 +145,6 @@ def end(process: subprocess.Popen[str], timeout: float = COMMAND_S) -> Done:
         out, err = process.communicate()
         raise AssertionError(f"{process.args} did not end:\n{out}\n{err}") from None
     return Done(process.returncode, out, err)
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports that nobody has just now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def ask(url: str, *, data: bytes | None = None, **headers: str) -> tuple[int, str]:

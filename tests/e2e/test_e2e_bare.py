@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from place import Place, ask, free_ports, until
+from place import Place, ask, until
+
+from serveconf.local_ray import free_port
 
 SPEC = """
 name: bare
@@ -104,7 +106,7 @@ def test_taken_port_of_an_edit_exits_3_and_the_old_listener_goes_on(place: Place
 
 def test_port_changes_live(place: Place, keeper: Path) -> None:
     good = keeper.read_text()
-    (port,) = free_ports(1)
+    port = free_port()
     keeper.write_text(good.replace(str(place.http_port), str(port)))
     place.ok("apply", keeper)
     assert ask(f"http://127.0.0.1:{port}/-/healthz") == (200, "success")

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 from conftest import Stack
-from place import Place, ask, free_ports, until
+from place import Place, ask, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
+
+from serveconf.local_ray import free_port
 
 PREFIX = "/rich"
 OWN = {"date", "server", "x-request-id"}  # each server's own
@@ -113,7 +115,7 @@ def servers(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "name: starlette, import_path: 'other:star', route_prefix: /star",
         "name: raw, import_path: 'other:raw', route_prefix: /raw",
     )
-    (port,) = free_ports(1)
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "rich_app:app", "--port", str(port), "--root-path", PREFIX]
     plain = subprocess.Popen([*command, "--log-level", "critical"], cwd=stack.folder, env=place.env)
     try:

@@ -197,3 +197,37 @@ def test_the_folder_of_rays_files_is_made_and_told_where_it_can_not_be(monkeypat
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file" / "below"))
     with pytest.raises(OperatorError, match="can't lie in"):
         local_ray._folder()
+
+
+@pytest.fixture
+def ports_dealt_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def says(line: str) -> None:
+        (tmp_path / "range").write_text(line)
+        monkeypatch.setattr(local_ray, "DEALT_OUT", tmp_path / "range")
+        monkeypatch.setattr(local_ray, "_ports", [])
+
+    return says
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_to_others_and_none_twice(
+    ports_dealt_out: Callable[[str], None],
+) -> None:
+    ports_dealt_out("20300\t60999\n")
+    told = [free_port() for _ in range(100)]
+    assert len(set(told)) == 100
+    assert max(told) < 20_300  # neither an outgoing connection nor who binds port 0 takes one meanwhile
+    assert min(told) > 19_999  # nor one of Ray's workers
+
+
+@pytest.mark.parametrize("line", ["1024\t65535\n", "", "none"])
+def test_a_free_port_wherever_the_kernel_deals_them_out(ports_dealt_out: Callable[[str], None], line: str) -> None:
+    ports_dealt_out(line)
+    with socket.create_server(("127.0.0.1", free_port())):
+        pass
+
+
+def test_a_free_port_is_never_one_that_somebody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = free_port()
+    with socket.create_server(("127.0.0.1", own)):
+        monkeypatch.setattr(local_ray, "_ports", [own, own])
+        assert free_port() != own

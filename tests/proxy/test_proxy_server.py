@@ -17,16 +17,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
 from serveconf.errors import OperatorError, PortInUse
+from serveconf.local_ray import free_port
 from serveconf.proxy.certificate import ends_at
 from serveconf.proxy.edge import Limits
 from serveconf.proxy.ports import listen, port_is_free, refuse_new
 from serveconf.proxy.tls import Tls, TlsFiles
 from serveconf.routing import Front
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 class Gate:

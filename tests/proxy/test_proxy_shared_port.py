@@ -85,13 +85,6 @@ def processes(tmp_path: Path, free_port: int) -> Iterator[Processes]:
         one.stdout.close()
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def test_when_who_serves_is_killed_the_next_one_goes_on_and_no_client_is_refused(processes: Processes) -> None:
     first = processes.start()
     assert processes.said(first) == "serves"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.proxy import Proxy
 from serveconf.cluster.settings import ClusterSettings
 from serveconf.errors import EngineSilent
+from serveconf.local_ray import free_port
 from serveconf.plan.state import Phase
 from serveconf.reconcile.ports import ProxyOrder
 from serveconf.routing import Generation, ReplicaAddress, Route, encode
@@ -186,9 +186,3 @@ async def test_one_that_starts_while_nobody_answers_what_it_is_to_serve_waits_fo
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"hello"})
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
