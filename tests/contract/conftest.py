@@ -12,6 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from labs import ActorLab, FakeEngineLab, FakeLab, Lab, RayLab
 
+from serveconf.cluster import actors as actors_module
+from serveconf.cluster import handle as handle_module
+from serveconf.cluster import proxy_handles
 from serveconf.cluster.settings import NAMESPACE
 
 
@@ -70,3 +73,23 @@ def make(request: pytest.FixtureRequest) -> Lab:
         request.getfixturevalue("local_ray")
         return RayLab(RayEngine())
     return FakeLab() if request.param == "fake cluster" else FakeEngineLab()
+
+
+@pytest.fixture
+async def quick_lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngineLab]:
+    """One whose engine does as it is told, where everything that takes seconds takes hundredths."""
+    monkeypatch.setattr(handle_module, "ANSWER_S", 0.1)
+    monkeypatch.setattr(actors_module, "ANSWER_S", 0.1)
+    monkeypatch.setattr(handle_module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(handle_module, "AWAY_S", 0.2)
+    monkeypatch.setattr(handle_module, "KILL_GRACE_S", 0.2)
+    monkeypatch.setattr(proxy_handles, "PERIOD_S", 0.02)
+    monkeypatch.setattr(proxy_handles, "ANSWER_S", 0.05)
+    monkeypatch.setattr(proxy_handles, "END_S", 0.3)
+    made = FakeEngineLab()
+    await made.cluster.refresh()
+    yield made
+    for actor in made.fake.actors.values():
+        actor.hung.set()
+        actor.return_()
+    await made.close()

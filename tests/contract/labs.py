@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from serveconf.cluster.actors import ActorCluster
 from serveconf.cluster.engine import Engine
 from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX, ClusterSettings
@@ -18,7 +20,9 @@ from serveconf.reconcile.ports import Cluster, ProxyOrder, ReplicaOrder
 from serveconf.routing import CALLERS
 from serveconf.spec.models import DeploymentSpec, StackSpec
 from serveconf.testing import FakeCluster, FakeEngine
+from serveconf.testing.engine import FakeActor
 
+QUICK = {"health_check_period_s": 0.02, "health_check_timeout_s": 0.02}
 SETTINGS = ClusterSettings(cluster_id="contract", secret=b"s" * 32)
 
 
@@ -200,3 +204,20 @@ def deployment(path: str, **said: Any) -> DesiredDeployment:
     spec = StackSpec(deployments=[DeploymentSpec(name="a", import_path=path, factory=factory, **said)])
     (made,) = make_desired(spec, revision=1, code="", files_for=lambda _: {"a.py": path}).deployments
     return made
+
+
+async def replica(
+    lab: FakeEngineLab, path: str = "good:app", ready_s: float = 60, **said: Any
+) -> tuple[str, FakeActor]:
+    """One that was just started."""
+    order = replace(lab.order(1, path, **said), ready_timeout_s=ready_s)
+    await lab.cluster.start_replica(order)
+    return order.id, lab.fake.actors[REPLICA_PREFIX + order.id]
+
+
+async def proxy(lab: FakeEngineLab) -> tuple[str, FakeActor]:
+    """One that listens."""
+    order = lab.proxy_order()
+    await lab.cluster.start_proxy(order)
+    await lab.until(lambda: lab.phase(order.id) == "Ready")
+    return order.id, lab.fake.actors[PROXY_PREFIX + order.id]

@@ -1,63 +1,26 @@
-"""One actor's life, with everything that can go wrong in it: on an engine that does as it is told."""
+"""One replica's life, with everything that can go wrong in it: on an engine that does as it is told."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
 from typing import Any
 
 import pytest
-from labs import FakeEngineLab
+from labs import QUICK, FakeEngineLab, replica
 from msgspec.structs import replace
 
-from serveconf.cluster import actors as actors_module
-from serveconf.cluster import handle as handle_module
-from serveconf.cluster import node_watch, proxy_handles
-from serveconf.cluster.settings import PROXY_PREFIX, REPLICA_PREFIX
-from serveconf.errors import OperatorError
-from serveconf.reconcile.ports import ProxyOrder
-from serveconf.testing.engine import FakeActor
+from serveconf.cluster import node_watch
+from serveconf.cluster.engine import Away
+from serveconf.cluster.settings import REPLICA_PREFIX
 
 pytestmark = pytest.mark.anyio
 
-QUICK = {"health_check_period_s": 0.02, "health_check_timeout_s": 0.02}
-
 
 @pytest.fixture
-async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngineLab]:
+def lab(quick_lab: FakeEngineLab) -> FakeEngineLab:
     """Everything that takes seconds takes hundredths."""
-    monkeypatch.setattr(handle_module, "ANSWER_S", 0.1)
-    monkeypatch.setattr(actors_module, "ANSWER_S", 0.1)
-    monkeypatch.setattr(handle_module, "AGAIN_S", 0.01)
-    monkeypatch.setattr(handle_module, "AWAY_S", 0.2)
-    monkeypatch.setattr(handle_module, "KILL_GRACE_S", 0.2)
-    monkeypatch.setattr(proxy_handles, "PERIOD_S", 0.02)
-    monkeypatch.setattr(proxy_handles, "ANSWER_S", 0.05)
-    monkeypatch.setattr(proxy_handles, "END_S", 0.3)
-    made = FakeEngineLab()
-    await made.cluster.refresh()
-    yield made
-    for actor in made.fake.actors.values():
-        actor.hung.set()
-        actor.return_()
-    await made.close()
-
-
-async def replica(
-    lab: FakeEngineLab, path: str = "good:app", ready_s: float = 60, **said: Any
-) -> tuple[str, FakeActor]:
-    """One that was just started."""
-    order = replace(lab.order(1, path, **said), ready_timeout_s=ready_s)
-    await lab.cluster.start_replica(order)
-    return order.id, lab.fake.actors[REPLICA_PREFIX + order.id]
-
-
-async def proxy(lab: FakeEngineLab) -> tuple[str, FakeActor]:
-    """One that listens."""
-    order = lab.proxy_order()
-    await lab.cluster.start_proxy(order)
-    await lab.until(lambda: lab.phase(order.id) == "Ready")
-    return order.id, lab.fake.actors[PROXY_PREFIX + order.id]
+    return quick_lab
 
 
 async def test_out_of_reach_is_not_dead(lab: FakeEngineLab) -> None:
@@ -183,8 +146,6 @@ async def test_one_that_is_late_says_what_it_waits_for(lab: FakeEngineLab, hung:
 
 
 async def test_what_its_first_check_says_is_why_it_is_late(lab: FakeEngineLab) -> None:
-    from msgspec.structs import replace
-
     name, actor = await replica(lab, "slow:app", ready_s=0.05)
     actor.hosted.state = replace(actor.hosted.state, message="its health check fails: 404")
     await lab.until(lambda: lab.phase(name) == "Failed")
@@ -274,57 +235,6 @@ async def test_one_that_the_engine_refuses_has_failed_with_its_words(lab: FakeEn
     assert (state.phase, state.message) == ("Failed", "ValueError: no such resource")
 
 
-async def test_a_proxy_that_hangs_is_told_and_then_restarted(lab: FakeEngineLab) -> None:
-    name, actor = await proxy(lab)
-    actor.hung.clear()
-    await lab.until(lambda: lab.phase(name) == "Unhealthy")
-    await lab.until(lambda: lab.phase(name) == "Ready")
-    state = lab.proxy(name)
-    assert state is not None
-    assert state.pid == 2  # another process
-
-
-async def test_a_proxy_whose_death_nobody_heard_of_is_seen_to_be_another_process(lab: FakeEngineLab) -> None:
-    name, actor = await proxy(lab)
-    actor.hosted.state = replace(actor.hosted.state, pid=2)
-    await lab.until(lambda: getattr(lab.proxy(name), "pid", None) == 2)
-    assert lab.phase(name) == "Ready"
-
-
-async def test_a_proxy_that_answers_again_in_time_is_left_alone(lab: FakeEngineLab) -> None:
-    name, actor = await proxy(lab)
-    actor.hung.clear()
-    await lab.until(lambda: lab.phase(name) == "Unhealthy")
-    actor.hung.set()
-    await lab.until(lambda: lab.phase(name) == "Ready")
-    state = lab.proxy(name)
-    assert state is not None
-    assert state.pid == 1
-
-
-async def test_after_a_silence_one_of_two_proxies_stands_by_again(lab: FakeEngineLab) -> None:
-    name, actor = await proxy(lab)
-    spare = replace(lab.proxy_order(), id="spare", stands_by=True)
-    await lab.cluster.start_proxy(spare)
-    await lab.until(lambda: lab.phase("spare") == "Ready")
-
-    def serving() -> list[str]:
-        return [p.id for p in lab.cluster.observe().proxies if not p.stands_by]
-
-    actor.hung.clear()
-    await lab.until(lambda: lab.phase(name) == "Unhealthy")
-    await lab.cluster.serve_beside("spare")
-    actor.hung.set()
-    await lab.until(lambda: lab.phase(name) == "Ready")
-    assert serving() == [name, "spare"]
-    assert not await lab.cluster.stand_by_again(name)
-    assert await lab.cluster.stand_by_again("spare")
-    assert serving() == [name]
-    actor.hung.clear()
-    with pytest.raises(OperatorError):
-        await lab.cluster.stand_by_again(name)
-
-
 async def test_the_nodes_stay_known_through_an_empty_answer_and_an_error(lab: FakeEngineLab, monkeypatch: Any) -> None:
     monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
     following = asyncio.create_task(lab.actors.keep_nodes_fresh())
@@ -345,116 +255,7 @@ async def test_the_nodes_stay_known_through_an_empty_answer_and_an_error(lab: Fa
     following.cancel()
 
 
-async def test_a_standby_that_dies_while_it_is_taken_is_a_retry_that_nobody_sees(lab: FakeEngineLab) -> None:
-    from test_contract_cluster import standby
-
-    from serveconf.cluster.settings import STANDBY_PREFIX
-
-    node = lab.cluster.nodes()[0].id
-    for name in ("one", "two"):
-        await lab.cluster.start_standby(standby(name, node, 0.1))
-    await lab.until(lambda: len([s for s in lab.cluster.observe().standbys if s.phase == "Ready"]) == 2)
-    lab.fake.actors[STANDBY_PREFIX + "one"].why_dead = "killed"  # nobody has heard of it yet
-    name, _ = await taken(lab)
-    await lab.until(lambda: lab.phase(name) == "Ready")
-    state = lab.replica(name)
-    assert state is not None
-    assert state.was_standby
-    assert not lab.cluster.observe().standbys
-
-
-async def test_standbys_give_up_their_room(lab: FakeEngineLab) -> None:
-    from msgspec.structs import replace
-    from test_contract_cluster import standby
-
-    node = lab.fake.live_nodes[0]
-    await lab.cluster.start_standby(standby("one", node.id, 2))
-    await lab.until(lambda: [s.phase for s in lab.cluster.observe().standbys] == ["Ready"])
-    lab.fake.live_nodes = (replace(node, available={"CPU": 1.0}),)
-    await lab.cluster.refresh()
-    assert lab.cluster.nodes()[0].available == {"CPU": 3.0}
-    order = lab.order(1, ray_actor_options={"num_cpus": 3})
-    await lab.cluster.start_replica(order)
-    await lab.until(lambda: not lab.cluster.observe().standbys)
-
-
-async def taken(lab: FakeEngineLab) -> tuple[str, str]:
-    """A replica of the usual kind."""
-    order = lab.order(1)
-    await lab.cluster.start_replica(order)
-    return order.id, order.deployment.name
-
-
-async def test_a_controller_that_dies_between_the_order_and_the_taking_leaves_no_riddle(lab: FakeEngineLab) -> None:
-    from test_contract_cluster import standby
-
-    from serveconf.cluster.settings import STANDBY_PREFIX
-
-    await lab.cluster.start_standby(standby("one", lab.cluster.nodes()[0].id, 0.1))
-    await lab.until(lambda: [s.phase for s in lab.cluster.observe().standbys] == ["Ready"])
-    order = lab.order(1)
-    await lab.actors._orders.keep(STANDBY_PREFIX + "one", order)  # and then it died
-    await lab.another_controller()
-    assert lab.cluster.observe().of_stack("default") == ()
-    assert not lab.cluster.observe().standbys
-    await lab.until(lambda: not lab.fake.actors)
-
-
-@pytest.mark.parametrize("fault", ["cancelled", "the store", "the actor"])
-async def test_a_standby_whose_taking_is_broken_off_does_not_stay(lab: FakeEngineLab, fault: str) -> None:
-    from test_contract_cluster import standby
-
-    from serveconf.cluster.settings import STANDBY_PREFIX
-    from serveconf.errors import OperatorError
-
-    await lab.cluster.start_standby(standby("one", lab.cluster.nodes()[0].id, 0.1))
-    await lab.until(lambda: [s.phase for s in lab.cluster.observe().standbys] == ["Ready"])
-    actor, real = lab.fake.actors[STANDBY_PREFIX + "one"], lab.fake.store.put
-    match fault:
-        case "cancelled":
-            actor.hung.clear()
-        case "the actor":
-            actor.hosted = None
-        case "the store":
-
-            async def put(key: str, value: bytes) -> None:
-                raise OperatorError("silent", code="store_silent")
-
-            lab.fake.store.put = put  # type: ignore[method-assign]
-    starting = asyncio.create_task(lab.cluster.start_replica(lab.order(1)))
-    if fault == "cancelled":
-        await asyncio.sleep(0.02)  # while it waits for the standby, or before
-        starting.cancel()
-    await asyncio.gather(starting, return_exceptions=True)
-    assert starting.cancelled() == (fault == "cancelled")
-    lab.fake.store.put = real  # type: ignore[method-assign]
-    assert STANDBY_PREFIX + "one" not in lab.fake.actors
-    assert not lab.cluster.observe().standbys
-
-
-async def test_standbys_give_up_their_room_to_what_waits_for_a_place(lab: FakeEngineLab, monkeypatch: Any) -> None:
-    from msgspec.structs import replace
-    from test_contract_cluster import standby
-
-    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
-    node = lab.fake.live_nodes[0]
-    lab.fake.live_nodes = (replace(node, available={"CPU": 2.0}),)
-    await lab.cluster.refresh()
-    for name in ("one", "two"):
-        await lab.cluster.start_standby(standby(name, node.id, 1))
-    await lab.until(lambda: [s.phase for s in lab.cluster.observe().standbys] == ["Ready", "Ready"])
-    for number in (1, 2):  # the second sees the same two free CPUs as the first
-        await lab.cluster.start_replica(lab.order(number, "slow:app", ray_actor_options={"num_cpus": 2}))
-    assert len(lab.cluster.observe().standbys) == 2
-    lab.fake.live_nodes = (replace(node, available={"CPU": 0.0}),)
-    following = asyncio.create_task(lab.actors.keep_nodes_fresh())
-    await lab.until(lambda: not lab.cluster.observe().standbys)
-    following.cancel()
-
-
 async def test_an_actor_that_cannot_be_killed_is_gone_all_the_same(lab: FakeEngineLab) -> None:
-    from serveconf.cluster.engine import Away
-
     name, _ = await replica(lab)
     await lab.until(lambda: lab.phase(name) == "Ready")
     real = lab.fake.kill
@@ -534,20 +335,13 @@ async def test_one_that_can_not_serve_on_is_not_taken_back_and_goes(lab: FakeEng
 
 
 async def test_what_ran_on_a_node_out_of_reach_leaves_at_once_and_is_ended_when_the_node_answers_again(
-    lab: FakeEngineLab, monkeypatch: Any
+    lab: FakeEngineLab, monkeypatch: Any, free_port: int
 ) -> None:
-    import socket
-
-    from msgspec.structs import replace
-
-    from serveconf.cluster import node_watch
-
     monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
     monkeypatch.setattr(node_watch, "KNOCK_S", 0.05)
     head = lab.fake.live_nodes[0]
-    with socket.create_server(("127.0.0.1", 0)) as raylet:
-        port = raylet.getsockname()[1]
-        other = replace(head, id="other", is_head=False, ip="127.0.0.1", port=port, total={"CPU": 65.0})
+    with socket.create_server(("127.0.0.1", free_port)):
+        other = replace(head, id="other", is_head=False, ip="127.0.0.1", port=free_port, total={"CPU": 65.0})
         lab.fake.live_nodes = (head, other)
         await lab.cluster.refresh()
         names = [(await replica_number(lab, number)) for number in (1, 2)]
@@ -561,7 +355,7 @@ async def test_what_ran_on_a_node_out_of_reach_leaves_at_once_and_is_ended_when_
     assert [node.id for node in lab.cluster.nodes()] == [head.id]
     await lab.cluster.stop_replica(far, drain_s=60)
     await lab.until(lambda: lab.phase(far) is None)
-    with socket.create_server(("127.0.0.1", port)):
+    with socket.create_server(("127.0.0.1", free_port)):
         await lab.until(lambda: len(lab.cluster.nodes()) == 2)
     assert REPLICA_PREFIX + far not in lab.fake.actors
     following.cancel()
@@ -575,8 +369,6 @@ async def replica_number(lab: FakeEngineLab, number: int) -> str:
 
 
 async def test_replicas_of_one_deployment_are_spread_over_the_nodes_that_have_room(lab: FakeEngineLab) -> None:
-    from msgspec.structs import replace
-
     head = lab.fake.live_nodes[0]
     full, drains = ({"available": {"CPU": 0.0}}, {"drains": True})
     others = [replace(head, id=name, is_head=False, **said) for name, said in (("full", full), ("going", drains))]
@@ -585,63 +377,3 @@ async def test_replicas_of_one_deployment_are_spread_over_the_nodes_that_have_ro
     for number in range(4):
         await replica_number(lab, number)
     assert sorted(r.node_id for r in lab.cluster.observe().replicas) == sorted([head.id, "second"] * 2)
-
-
-def nodes_that_are_cut_off(monkeypatch: Any) -> set[str]:
-    """Their ids, to be filled: nobody reaches them, and the engine has them for alive."""
-    cut: set[str] = set()
-
-    async def look(self: Any, nodes: Any) -> frozenset[str]:
-        await asyncio.sleep(0)
-        return frozenset(cut & {node.id for node in nodes})
-
-    monkeypatch.setattr(node_watch, "NODES_PERIOD_S", 0.01)
-    monkeypatch.setattr(node_watch.Reach, "look", look)
-    return cut
-
-
-async def proxy_on_another_node(lab: FakeEngineLab) -> tuple[ProxyOrder, asyncio.Task[None]]:
-    """Its order, and the task that looks at the nodes."""
-    (head,) = lab.fake.live_nodes
-    lab.fake.live_nodes = (replace(head, id="head"), replace(head, is_head=False))
-    await lab.cluster.refresh()
-    order = replace(lab.proxy_order(), node_id=head.id)
-    await lab.cluster.start_proxy(order)
-    await lab.until(lambda: lab.phase(order.id) == "Ready")
-    return order, asyncio.create_task(lab.actors.keep_nodes_fresh())
-
-
-async def test_a_proxy_whose_node_is_cut_off_is_neither_shown_nor_ended_and_is_there_again_with_it(
-    lab: FakeEngineLab, monkeypatch: Any
-) -> None:
-    cut = nodes_that_are_cut_off(monkeypatch)
-    order, following = await proxy_on_another_node(lab)
-    for _ in range(2):
-        cut.add(order.node_id)
-        await lab.until(lambda: lab.proxy(order.id) is None and len(lab.cluster.nodes()) == 1)
-        cut.clear()
-        await lab.until(lambda: lab.phase(order.id) == "Ready")
-    actor = lab.fake.actors[PROXY_PREFIX + order.id]
-    assert not actor.why_dead
-    assert getattr(lab.proxy(order.id), "pid", None) == 1  # the very same
-
-    cut.add(order.node_id)
-    await lab.until(lambda: lab.proxy(order.id) is None)
-    await lab.actors.end_what_is_adrift()  # the cluster ends while its node is out of reach
-    assert actor.why_dead
-    following.cancel()
-
-
-async def test_a_proxy_whose_node_the_engine_gives_up_is_shown_to_be_cleared_away(
-    lab: FakeEngineLab, monkeypatch: Any
-) -> None:
-    cut = nodes_that_are_cut_off(monkeypatch)
-    order, following = await proxy_on_another_node(lab)
-    cut.add(order.node_id)
-    await lab.until(lambda: lab.proxy(order.id) is None)
-    lab.fake.live_nodes = lab.fake.live_nodes[:1]
-    await lab.until(lambda: lab.phase(order.id) == "Unhealthy")
-    await lab.cluster.stop_proxy(order.id, drain_s=3600)
-    await lab.until(lambda: lab.proxy(order.id) is None)
-    assert PROXY_PREFIX + order.id not in lab.fake.actors
-    following.cancel()
