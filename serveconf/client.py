@@ -355,11 +355,14 @@ def _error(answer: Answer) -> ServeconfError:
     """The error that an answer tells of."""
     try:
         told = answer.json()["error"]
-        code, message, hint = told["code"], told["message"], told.get("hint")
+        code, message, hint, problems = told["code"], told["message"], told.get("hint"), told.get("problems") or []
     except (ValueError, KeyError, TypeError):
         return _strange(answer)
-    if told.get("problems"):
-        return CodeRejected(message, told["problems"])
+    said = isinstance(code, str) and isinstance(message, str) and isinstance(hint, str | None)
+    if not said or not isinstance(problems, list) or not all(isinstance(problem, dict) for problem in problems):
+        return _strange(answer)
+    if problems:
+        return CodeRejected(message, problems)
     kinds: dict[int, type[ServeconfError]] = {
         401: Unauthorized,
         404: NotFound,

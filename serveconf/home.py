@@ -47,7 +47,7 @@ def read_record() -> Record:
     """What was remembered; an empty record where there is none or it can't be read."""
     try:
         return _record(json.loads((home_folder() / "cluster.json").read_bytes()))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Record()
 
 

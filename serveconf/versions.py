@@ -5,13 +5,15 @@ The controller says its versions at ``/health``, which every command asks anyway
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serveconf import __version__
 from serveconf.errors import OperatorError
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 API = 1  # of the control API: one more where a command or a controller of the number before would be misunderstood
 OLDEST_API = 0  # the oldest that is still understood: one version back, at least
@@ -49,8 +51,9 @@ class OtherVersion(OperatorError):
 
 
 def is_older(version: str, than: str) -> bool:
-    """Whether a version comes before another; what is not told is older than anything."""
-    return _numbers(version) < _numbers(than)
+    """Whether a version comes before another (PEP 440); what is not told, or is none, is older than anything."""
+    first, second = _version(version), _version(than)
+    return second is not None and (first is None or first < second)
 
 
 def compare(controller: Speaker, command: Speaker = THIS) -> str | None:
@@ -74,5 +77,10 @@ def _install(version: str) -> str:
     return f"pip install 'serveconf=={version}' has the command that belongs to it"
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
+def _version(said: str) -> Version | None:
+    from packaging.version import InvalidVersion, Version  # who speaks with its own version does without
+
+    try:
+        return Version(said)
+    except InvalidVersion:
+        return None

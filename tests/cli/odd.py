@@ -19,6 +19,8 @@ class Odd:
     def __init__(self) -> None:
         self.said: dict[str, list[tuple[int, bytes] | Callable[[Any], None]]] = {}
         self.asked: list[str] = []
+        self.heard: list[tuple[dict[str, list[str]], dict[str, str], bytes]] = []  # of each: query, headers, body
+        self.health: Any = None  # what it says there instead
         self.version = __version__
         odd = self
 
@@ -27,8 +29,13 @@ class Odd:
 
             def do_GET(self) -> None:
                 url = urlsplit(self.path)
-                self.rfile.read(int(self.headers.get("content-length", 0)))
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                odd.heard.append((parse_qs(url.query), headers, body))
                 what = f"{self.command} {url.path.removeprefix('/api/v1')}"
+                if what == "GET /health" and odd.health is not None:
+                    odd.answer(self, 200, odd.health)
+                    return
                 if what == "GET /health":
                     proofs = [prove("secret", parse_qs(url.query)["challenge"][0])]
                     odd.answer(self, 200, {"service": "serveconf", "version": odd.version, "api": 1, "proofs": proofs})

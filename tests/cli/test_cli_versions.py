@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
@@ -133,3 +134,31 @@ def test_the_last_word_of_a_controller_that_ends_may_be_lost_and_one_that_is_not
         ending.join()
     with pytest.raises(Unreachable):
         client.upgrade_controller("0.3.0")
+
+
+@pytest.mark.parametrize(
+    "older_to_newer",
+    [
+        ("", "0.0.1"),
+        ("not a version", "0.0.1.dev1"),
+        ("0.2.0.dev1", "0.2.0a1", "0.2.0b1", "0.2.0rc1", "0.2.0", "0.2.0.post1", "0.2.1"),
+        ("1.9", "1.10", "1!0.1"),
+        ("1.0+local.1", "1.1"),
+    ],
+)
+def test_versions_come_in_the_order_that_python_packages_have(older_to_newer: tuple[str, ...]) -> None:
+    for older, newer in itertools.pairwise(older_to_newer):
+        assert is_older(older, newer)
+        assert not is_older(newer, older)
+
+
+def test_the_same_version_written_in_two_ways_is_none_of_both() -> None:
+    assert not is_older("1.0", "1.0.0") and not is_older("1.0.0", "1.0")
+    assert not is_older("", "") and not is_older("no version", "")
+
+
+def test_a_controller_before_the_release_is_brought_to_it_and_not_the_other_way_round() -> None:
+    said = compare(Speaker(version="0.3.0rc1", api=3, oldest_api=2), COMMAND)
+    assert said is not None and "'serveconf upgrade' brings it to this version" in said
+    said = compare(Speaker(version="0.3.0.post1", api=3, oldest_api=2), COMMAND)
+    assert said is not None and "pip install 'serveconf==0.3.0.post1'" in said
