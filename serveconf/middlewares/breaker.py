@@ -52,7 +52,7 @@ class CircuitBreaker:
                 )
                 return
             is_trial = self._is_trying = True
-        status = 500  # unless it answers
+        status = 0  # without an answer: its client went away, which says nothing of the deployment
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -62,12 +62,14 @@ class CircuitBreaker:
 
         try:
             await self.app(scope, receive, noting)
+        except Exception:  # raised on: the server makes a 500 of it
+            status = status or 500
+            raise
         finally:
             if is_trial:
                 self._is_trying = False
-                self._decide(failed=status >= 500)
-            else:
-                self._note(failed=status >= 500)
+            if status:
+                self._decide(failed=status >= 500) if is_trial else self._note(failed=status >= 500)
 
     def _decide(self, *, failed: bool) -> None:
         """The one request that was let through says whether it goes on."""

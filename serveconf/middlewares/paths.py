@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serveconf.middlewares.answers import KINDS, answer, header
+
+_PORT = re.compile(rb":[0-9]*\Z")  # of a Host; the colons of an IPv6 address are in brackets (RFC 3986 §3.2.2)
 
 
 class Redirect:
@@ -46,7 +49,7 @@ class Redirect:
         """Where the client should go; None where it is right already."""
         asked = header(scope, b"host") or b""
         scheme = b"https" if self._https else scope["scheme"].encode()
-        host = self._host or (asked.partition(b":")[0] if self._https and scope["scheme"] == "http" else asked)
+        host = self._host or (_PORT.sub(b"", asked) if self._https and scope["scheme"] == "http" else asked)
         path: bytes = scope.get("raw_path") or scope["path"].encode()
         target = self._moved(path)
         if scheme == scope["scheme"].encode() and host == asked and target == path:

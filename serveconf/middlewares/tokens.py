@@ -101,7 +101,7 @@ class JWT:
             try:
                 found = jwt.decode(text.strip().decode("ascii"), self._keys, algorithms=self._algorithms)
                 self._claims.validate(found.claims)
-            except (JoseError, ValueError) as error:
+            except (JoseError, ValueError, TypeError) as error:  # TypeError: joserfc on a head such as {"crit": 1}
                 if again and self._url and "key" in str(error).lower() and monotonic() - self._tried > _RETRY_S:
                     await self._fetch()  # it may have been signed with a key that is newer than the set
                     continue
@@ -135,7 +135,13 @@ class JWT:
             self._keys = KeySet.import_key_set(response.json())
             self._fetched = monotonic()
             self._good.clear()
-        except (httpx.HTTPError, ValueError, KeyError, JoseError) as error:
+        except (
+            httpx.HTTPError,
+            ValueError,
+            KeyError,
+            TypeError,
+            JoseError,
+        ) as error:  # what it sent may be no set of keys
             log.warning("the issuer's keys could not be fetched", extra={"url": self._url, "why": str(error)})
             self._fetched = monotonic() - self._refresh_s + _RETRY_S  # and not at every request
 
