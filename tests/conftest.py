@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -43,3 +44,12 @@ def free_port() -> int:
     from serveconf import local_ray
 
     return local_ray.free_port()
+
+
+@pytest.fixture
+def ipv6() -> None:
+    """Skips where this machine has no IPv6, as many containers."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"needs IPv6: {error.strerror}")

@@ -32,7 +32,7 @@ from serveconf.testing import FakeCluster, FakePreflight, MemoryStore
 
 T = TypeVar("T")
 STEP_S = 0.05
-DRAINED_S = 30.0
+DRAINED_S = 120.0
 
 
 class WallClock:
@@ -94,13 +94,13 @@ class Stage:
         self._thread.start()
         self.do(self._start())
 
-    def do(self, work: Coroutine[Any, Any, T], timeout_s: float = 30.0) -> T:
+    def do(self, work: Coroutine[Any, Any, T], timeout_s: float = 120.0) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
     def close(self) -> None:
         self.do(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join()
         self._loop.close()
 
     def apply(self, *deployments: dict[str, Any], stack: str = "shop", code: str = "1") -> dict[str, Any]:
@@ -171,7 +171,8 @@ class Stage:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-        await asyncio.sleep(0.05)  # sockets are closed by the loop's next turns
+        for _ in range(10):  # sockets are closed by the loop's next turns
+            await asyncio.sleep(0.005)
         await self._loop.shutdown_asyncgens()
 
     async def _reconcile(self, reconciler: Reconciler) -> None:

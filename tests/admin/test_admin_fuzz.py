@@ -118,7 +118,7 @@ class Target:
 
     async def send(self, request: dict[str, Any]) -> httpx.Response:
         transport = httpx.ASGITransport(self.api.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url=URL) as client, asyncio.timeout(30):
+        async with httpx.AsyncClient(transport=transport, base_url=URL) as client, asyncio.timeout(120):
             return await client.request(**request)
 
 

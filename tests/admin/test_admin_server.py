@@ -14,7 +14,7 @@ async def ask(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             return await reader.read(65536)
     finally:
         writer.close()

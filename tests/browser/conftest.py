@@ -15,7 +15,8 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 120_000
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]  # in a container it may be root, with little shared memory
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def browser() -> Iterator[Any]:
         pytest.skip("needs chromium: 'apt install chromium', or its path in CHROMIUM")
     sync_api.expect.set_options(timeout=PATIENCE_MS)
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -43,6 +44,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 def page(browser: Any, stage: Stage) -> Iterator[Any]:
     """A page that is signed in, and stays without an error in its console."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -159,6 +159,7 @@ def test_whoever_may_only_look_is_offered_no_way_back(browser: Any, stage: Stage
     session = sessions.sign_in(sessions.invite(Role.READ))
     assert session is not None
     context = browser.new_context()
+    context.set_default_timeout(120_000)
     context.add_cookies([{"name": sessions.name, "value": session, "url": f"{stage.url}/api/v1"}])
     context.add_init_script(f"localStorage.setItem('serveconf-key', '{sessions.key(session)}')")
     page = context.new_page()

@@ -69,7 +69,7 @@ def test_the_apps_lines_are_shown_and_neither_ours_nor_other_stacks(odd: Odd) ->
         lines(row("hello"), row(ours), row("2026-01-31 12:00:00,000 WARNING serveconf.replica slow"), dies=True)(
             handler
         )
-        hangs.wait(30)
+        hangs.wait(120)
 
     odd.said[LOGS] = [written]
     shown = Shown(odd)
@@ -86,7 +86,7 @@ def test_a_controller_that_is_away_just_then_is_asked_again(odd: Odd, away: int)
 
     def written(handler: Any) -> None:
         lines(row("hello"), dies=True)(handler)
-        hangs.wait(30)
+        hangs.wait(120)
 
     odd.said[LOGS] = [written]
     Shown(odd, away=away).until("hello")
@@ -99,7 +99,7 @@ def test_a_deployment_that_goes_and_comes_back_is_followed_anew(odd: Odd) -> Non
 
     def written(handler: Any) -> None:
         lines(row("again"), dies=True)(handler)
-        hangs.wait(30)
+        hangs.wait(120)
 
     odd.said[LOGS] = [lines(row("first"), dies=True), (404, json.dumps(gone).encode()), written]
     Shown(odd).until("first", "again")

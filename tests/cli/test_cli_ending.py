@@ -94,7 +94,7 @@ def test_a_reader_that_has_gone_ends_nothing(tmp_path: Path) -> None:
     process.stdout.close()
     process.stderr.close()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert done.exists()
 
 
@@ -109,7 +109,7 @@ def test_a_reader_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
         os._exit(0)
         """
     )
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert done.exists()
     process.communicate()
 
@@ -134,7 +134,7 @@ def test_a_terminal_that_is_closed_is_an_end() -> None:
     os.close(inner)
     assert b"begun" in os.read(outer, 1000)
     os.close(outer)  # the kernel sends SIGHUP
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
 
 
 def test_nohup_outlives_the_terminal() -> None:

@@ -99,7 +99,7 @@ def test_of_two_people_who_apply_at_once_the_second_waits_and_both_are_served(st
     def during(there: Meanwhile) -> None:
         there.until(lambda: starting(stage), "the first one's start")
         stage.let_go()
-        there.ended.wait(30)
+        there.ended.wait(120)
 
     second = lasting(stage, "apply", "serve.yaml", "-o", "json", during=during)
     assert json.loads(second.stdout)["revision"] == revision + 2

@@ -119,7 +119,7 @@ def learning() -> Iterator[WarmInspector]:
 
 def until(inspector: WarmInspector, what: Callable[[], object]) -> None:
     """Under its lock: who asks while it is held (by the timer that has just learned) gets a process of their own."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while True:
         with inspector._lock:
             if what():

@@ -214,7 +214,7 @@ async def test_nothing_is_left_in_the_store_of_what_is_gone(lab: FakeEngineLab) 
     assert await lab.fake.store.keys("orders/")
     await lab.cluster.stop_replica(name, drain_s=0)
     await lab.until(lambda: lab.phase(name) is None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         while await lab.fake.store.keys("orders/"):
             await asyncio.sleep(0.01)
 

@@ -87,7 +87,7 @@ def place() -> Iterator[Place]:
         place.ok("apply", folder / "serve.yaml")
         yield place
         assert place.ok("shutdown", "-o", "json").json == {"stopped": True}
-        until(lambda: not place.processes(), "everything has ended after shutdown", 10)
+        until(lambda: not place.processes(), "everything has ended after shutdown")
     finally:
         place.run("shutdown")
         place.close()

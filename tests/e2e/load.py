@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from place import ASK_S
+
 CONNECTIONS = 8
 PAUSE_S = 0.01  # between two requests of one connection: the machine has other things to do
 
@@ -46,7 +48,7 @@ class Load:
             time.sleep(PAUSE_S)
 
     def _work(self, number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ASK_S)
         paths = itertools.islice(itertools.cycle(self._paths), number, None)
         while not self._stop.is_set():
             self._ask(connection, next(paths))

@@ -29,7 +29,10 @@ T = TypeVar("T")
 COMMAND = Path(sys.executable).parent / "serveconf"
 MARKER = "SERVECONF_E2E"
 FOREIGN = "E2E_FOREIGN_TOKEN"
-COMMAND_S = 90.0
+COMMAND_S = 300.0  # a guard against what hangs: however slow the machine is, a command ends before
+UNTIL_S = 150.0  # likewise
+ASK_S = 120.0
+GOING = ("Draining", "Failed")  # an apply waits only so long until what it has replaced is gone
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,9 @@ class Place:
         return found
 
     def pids(self, stack: str, deployment: str) -> set[int]:
-        """The processes of a deployment."""
+        """The processes of a deployment, less those that go."""
         found = next(d for d in self.stack(stack)["deployments"] if d["name"] == deployment)
-        return {replica["pid"] for replica in found["replicas"]}
+        return {replica["pid"] for replica in found["replicas"] if replica["state"] not in GOING}
 
     def processes(self) -> list[str]:
         """What was started here and still runs."""
@@ -151,21 +154,28 @@ def ask(url: str, *, data: bytes | None = None, **headers: str) -> tuple[int, st
     """Status and text of an answer, whatever the status."""
     request = urllib.request.Request(url, data=data, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=ASK_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 40.0) -> T:
-    """The first truth that ``look`` comes to; an answer that fails meanwhile is no truth."""
+def until(look: Callable[[], T], what: str, seconds: float = UNTIL_S) -> T:
+    """The first truth that ``look`` comes to; an answer that fails, or lacks what is looked for, is no truth yet."""
     deadline = time.monotonic() + seconds
     while True:
         try:
             found = look()
-        except (OSError, AssertionError, http.client.HTTPException) as error:
-            found, seen = None, str(error)
+        except (
+            OSError,
+            AssertionError,
+            LookupError,
+            StopIteration,
+            subprocess.SubprocessError,
+            http.client.HTTPException,
+        ) as error:
+            found, seen = None, repr(error)
         else:
             seen = str(found)
         if found:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from conftest import Stack
+from held import HOLDS, Held
 from load import Load
-from place import ask, until
+from place import COMMAND_S, ask, until
 
 pytestmark = pytest.mark.ray
 
@@ -54,11 +55,11 @@ def test_up_under_load_down_to_none_and_back_with_nothing_failed(stack: Stack) -
     stack.apply()
     assert ready(stack) == 1
     with Load(stack.place.http_port, [f"/{stack.name}/"]) as load:
-        until(lambda: ready(stack) == 3, "three replicas", 60)
-        state = web(stack)["autoscaling"]
-        assert (state["desired"], state["min"], state["max"]) == (3, 0, 3) and state["ongoing"] > 0
+        until(lambda: ready(stack) == 3, "three replicas")
+        state = until(lambda: (now := web(stack)["autoscaling"])["ongoing"] > 0 and now, "what is going on")
+        assert (state["min"], state["max"]) == (0, 3)
     assert load.failures == []
-    until(lambda: web(stack)["replicas"] == [], "no replica", 60)
+    until(lambda: web(stack)["replicas"] == [], "no replica")
     plan = stack.place.ok("plan", stack.file, "-o", "json").json
     assert plan["changed"] is False
     with ThreadPoolExecutor(50) as clients:
@@ -68,14 +69,17 @@ def test_up_under_load_down_to_none_and_back_with_nothing_failed(stack: Stack) -
 
 
 def test_a_long_answer_is_not_cut_when_its_replica_goes(stack: Stack) -> None:
-    stack.code("web", SLOW)
-    stack.spec(WEB.replace("min_replicas: 0", "min_replicas: 1"))
+    stack.code("web", HOLDS % "long")
+    stack.spec(f"{WEB.replace('min_replicas: 0', 'min_replicas: 1')}, graceful_shutdown_timeout_s: 120")
     stack.apply()
-    with ThreadPoolExecutor(8) as clients:
-        long = [clients.submit(ask, f"{stack.url}/?seconds={seconds}") for seconds in (9, 1, 1, 1, 1, 1, 1, 9)]
-        until(lambda: ready(stack) == 3, "three replicas", 60)
-        assert [one.result()[0] for one in long] == [200] * 8
-    until(lambda: len(web(stack)["replicas"]) == 1, "one replica", 60)
+    with Held(stack.url, "abcdefgh") as long:
+        until(lambda: ready(stack) == 3, "three replicas")
+        long.arrived()  # those too that waited for a replica
+        long.let_go(*"bcdefg")
+        until(lambda: ready(stack) == 1, "the others drain, or have gone")
+        long.let_go(*"ah")
+        assert [answer for answer in long.answers() if answer[0] != 200] == []
+    until(lambda: len(web(stack)["replicas"]) == 1, "one replica")
 
 
 def test_a_number_by_hand(stack: Stack) -> None:
@@ -90,20 +94,20 @@ def test_a_number_by_hand(stack: Stack) -> None:
 
 
 def test_a_replica_that_has_begun_to_drain_serves_on_when_it_is_wanted_again(stack: Stack) -> None:
-    stack.code("web", SLOW)
-    stack.spec("name: web, import_path: 'web:app', route_prefix: /$, num_replicas: 2")
+    stack.code("web", HOLDS % "long")
+    stack.spec("name: web, import_path: 'web:app', route_prefix: /$, num_replicas: 2, graceful_shutdown_timeout_s: 120")
     stack.apply()
     before = {replica["id"] for replica in web(stack)["replicas"]}
-    with ThreadPoolExecutor(8) as clients:
-        long = [clients.submit(ask, f"{stack.url}/?seconds=6") for _ in range(8)]
-        until(lambda: sum(replica["ongoing"] for replica in web(stack)["replicas"]) == 8, "requests on both")
+    with Held(stack.url, "abcdefgh") as long:
+        long.arrived()
         stack.place.ok("scale", "web", "1", "--stack", stack.name)
         until(lambda: ready(stack) == 1, "one that drains")
         stack.place.ok("scale", "web", "2", "--stack", stack.name)
         until(lambda: ready(stack) == 2, "two again")
         assert {replica["id"] for replica in web(stack)["replicas"]} == before
-        assert [one.result()[0] for one in long] == [200] * 8
-    until(lambda: len({ask(f"{stack.url}/?seconds=0")[1] for _ in range(20)}) == 2, "answers of both")
+        long.let_go()
+        assert [answer for answer in long.answers() if answer[0] != 200] == []
+    until(lambda: len({ask(stack.url)[1] for _ in range(20)}) == 2, "answers of both")
 
 
 DEMAND = """
@@ -120,7 +124,7 @@ def demand(stack: Stack) -> float:
     place = stack.place
     env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.root / "home/ray_token")}
     command = [sys.executable, "-c", DEMAND, place.record()["ray"]["address"]]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=COMMAND_S, check=True)
     return float(sum(bundle.get("CPU", 0) * count for bundle, count in json.loads(done.stdout.splitlines()[-1])))
 
 

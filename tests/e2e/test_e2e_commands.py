@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Stack
-from place import Place, ask, until
+from place import Place, ask, end, until
 
 WEB = "name: web, import_path: 'web:app', route_prefix: /$"
 API = "name: api, import_path: 'web:app', route_prefix: /$/api"
@@ -166,8 +166,8 @@ def test_two_applies_of_one_stack_follow_each_other(stack: Stack) -> None:
     stack.says("web", "both")
     stack.spec(WEB)
     applies = [stack.place.start("apply", stack.file, "-o", "json") for _ in range(2)]
-    ended = [apply.communicate(timeout=60) for apply in applies]
-    assert [apply.returncode for apply in applies] == [0, 0], ended
+    ended = [end(apply) for apply in applies]
+    assert [done.code for done in ended] == [0, 0], ended
     assert ask(stack.url)[0] == 200
 
 

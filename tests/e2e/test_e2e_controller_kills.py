@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import os
 import signal
+import textwrap
+from pathlib import Path
 
 from conftest import KEEPER, Stack
+from held import HOLDS, Held
 from place import Place, ask, end, until
 
 WEB = "name: web, import_path: 'web:app', route_prefix: /$"
+PATIENT = ", graceful_shutdown_timeout_s: 120, rollout: {ready_timeout_s: 120}"
 SLOW_ANSWER = """
     import asyncio, os
     from fastapi import FastAPI
     app = FastAPI()
 
     @app.get("/")
-    async def answer(seconds: float = 0) -> str:
-        await asyncio.sleep(seconds)
+    async def answer() -> str:
         return "%s"
+    """
+STARTS_WHEN_TOLD = """
+    import asyncio
+    from contextlib import asynccontextmanager
+    from pathlib import Path
+    from fastapi import FastAPI
+
+    @asynccontextmanager
+    async def lifespan(app):
+        while not Path("%s").exists():
+            await asyncio.sleep(0.02)
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.get("/")(lambda: "first")
     """
 
 
@@ -37,17 +53,20 @@ def states(stack: Stack) -> list[str]:
 
 
 def test_in_a_drain_the_old_replica_finishes_and_is_no_ghost(stack: Stack) -> None:
-    stack.code("web", SLOW_ANSWER % "before")
-    stack.spec(WEB)
+    stack.code("web", HOLDS % "before")
+    stack.spec(WEB + PATIENT)
     stack.apply()
-    stack.code("web", SLOW_ANSWER % "after")
-    with Asking(f"{stack.url}?seconds=8") as asking:
+    stack.code("web", HOLDS % "after")
+    with Held(stack.url, "a") as asking:
+        asking.arrived()
         stack.apply()
         assert states(stack) == ["Draining", "Ready"]
         kill_controller(stack.place)
-        assert asking.answer() == (200, '"before"')
+        asking.let_go()
+        ((status, said),) = asking.answers()
+        assert status == 200 and '"said":"before"' in said
     until(lambda: states(stack) == ["Ready"], "the old one has gone")
-    assert ask(stack.url) == (200, '"after"')
+    assert '"said":"after"' in ask(stack.url)[1]
 
 
 def test_in_a_bake_the_watch_goes_on(stack: Stack) -> None:
@@ -64,18 +83,20 @@ def test_in_a_bake_the_watch_goes_on(stack: Stack) -> None:
     assert stack.place.stack(stack.name)["state"] == "Healthy"
 
 
-def test_with_an_apply_in_the_queue_both_end_and_the_newest_or_the_first_serves(stack: Stack) -> None:
+def test_with_an_apply_in_the_queue_both_end_and_the_newest_or_the_first_serves(stack: Stack, tmp_path: Path) -> None:
+    told = tmp_path.with_name(f"{tmp_path.name}-told")  # outside of what is code
     stack.code("web", SLOW_ANSWER % "before")
-    stack.spec(WEB + ", rollout: {bake_s: 5}")
+    stack.spec(WEB + PATIENT)
     stack.apply()
-    stack.code("web", SLOW_ANSWER % "first")
+    stack.code("web", STARTS_WHEN_TOLD % told)
     first = stack.place.start("apply", stack.file, "-o", "json")
-    until(lambda: ask(stack.url) == (200, '"first"'), "it has switched")
+    until(lambda: states(stack) == ["Ready", "Starting"], "it has begun")
     stack.code("web", SLOW_ANSWER % "second")
     second = stack.place.start("apply", stack.file)
     assert second.stderr is not None
     assert any("another apply" in line for line in second.stderr)
     kill_controller(stack.place)
+    told.touch()
     assert end(first).json["outcome"] == "applied"
     done = end(second)
     code = done.code  # what waited was in the memory of the one that died: it is told, and exits without a lie
@@ -91,47 +112,18 @@ def test_in_a_shutdown_a_second_one_ends_everything() -> None:
     try:
         folder = place.root / "keeper"
         folder.mkdir()
-        (folder / "keeper.py").write_text(
-            "import asyncio\nfrom fastapi import FastAPI\napp = FastAPI()\n"
-            "@app.get('/')\nasync def slow(): await asyncio.sleep(6)\n"
-        )
+        (folder / "keeper.py").write_text(textwrap.dedent(HOLDS % "kept"))
         (folder / "serve.yaml").write_text(KEEPER % place.http_port)
         place.ok("apply", folder / "serve.yaml")
-        with Asking(f"{place.url}/keeper/") as asking:
+        with Held(f"{place.url}/keeper/", "a") as asking:
+            asking.arrived()
+            controller = place.status()["controller"]["pid"]
             stopping = place.start("shutdown")
             until(lambda: [p for p in place.status()["proxies"] if p["state"] == "Draining"], "it drains")
-            os.kill(place.status()["controller"]["pid"], signal.SIGKILL)
-            with contextlib.suppress(
-                OSError, http.client.HTTPException
-            ):  # the command may end Ray itself, and it with it
-                asking.answer()
-        end(stopping)
+            os.kill(controller, signal.SIGKILL)
+        end(stopping)  # it may end Ray itself, and with it who was asked
         place.run("shutdown")
-        until(lambda: not place.processes(), "everything has ended", 30)
+        until(lambda: not place.processes(), "everything has ended")
     finally:
         place.run("shutdown")
         place.close()
-
-
-class Asking:
-    """A request that is on its way."""
-
-    def __init__(self, url: str) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self._pool = ThreadPoolExecutor(1)
-        self._url = url
-
-    def __enter__(self) -> Asking:
-        import time
-
-        self._asked = self._pool.submit(ask, self._url)
-        time.sleep(0.5)
-        return self
-
-    def answer(self) -> tuple[int, str]:
-        """What it got."""
-        return self._asked.result(40)
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()

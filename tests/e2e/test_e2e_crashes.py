@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import Stack
 from load import Load
-from place import Place, ask, until
+from place import ASK_S, Place, ask, end, until
 
 WEB = "name: web, import_path: 'web:app', route_prefix: /$, num_replicas: 2"
 SLOW = """
@@ -45,7 +45,7 @@ BLOCKING = """
 
     @app.get("/block")
     async def block() -> int:
-        asyncio.get_running_loop().call_later(0.2, time.sleep, 60)
+        asyncio.get_running_loop().call_later(0.2, time.sleep, 600)
         return os.getpid()
     """
 
@@ -123,7 +123,7 @@ def test_a_controller_that_finds_its_port_taken_at_its_restart_reconciles_and_wa
 
 def test_replica_whose_event_loop_is_blocked_is_told_by_status_and_then_replaced(live: Stack) -> None:
     live.code("web", BLOCKING)
-    live.spec(f"{WEB}, event_loop_timeout_s: 6, graceful_shutdown_timeout_s: 1")
+    live.spec(f"{WEB}, event_loop_timeout_s: 12, graceful_shutdown_timeout_s: 1")
     live.apply()
     before = live.pids("web")
     blocked = int(ask(f"{live.url}/block")[1])
@@ -179,7 +179,7 @@ def _standing_by(place: Place) -> list[int]:
 def _connect(port: int) -> str:
     """One connection; those that the dead process had in its hands may be cut."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=ASK_S) as client:
             client.sendall(b"GET /-/healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             return "answered" if client.recv(64).startswith(b"HTTP/1.1 200") else "cut"
     except ConnectionRefusedError:
@@ -208,8 +208,8 @@ def test_killed_during_an_apply_it_is_finished_all_the_same(live: Stack, victims
     begun = next(line for line in apply.stderr if "Starting" in line)
     assert "web" in begun
     kill(*(pid for name, pid in pids.items() if victims in (name, "both")))
-    _, err = apply.communicate(timeout=60)
-    assert apply.returncode == 0, err
+    done = end(apply)
+    assert done.code == 0, done.err
     until(lambda: ask(live.url) == (200, '"after"'), "the new code answers")
     until(live.place.is_whole, "everything is as it should be")
     assert place.stack(live.name)["revision"] == revision + 1

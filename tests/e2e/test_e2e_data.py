@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import Stack
-from place import COMMAND, Place, ask, until
+from place import COMMAND, COMMAND_S, Place, ask, until
 
 WEB = "name: web, import_path: 'web:app', route_prefix: /$"
 APP = """
@@ -76,7 +76,7 @@ def test_what_an_app_writes_rolls_nothing(place: Place, stack: Stack, tmp_path: 
         assert "results.csv" not in log.read_text() and "data.store" not in log.read_text()
     finally:
         run.terminate()
-        assert run.wait(timeout=60) == 0
+        assert run.wait(timeout=COMMAND_S) == 0
 
     (stack.folder / ".serveconfignore").write_text("!results.csv\n")
     assert place.ok("plan", stack.file, "-o", "json").json["changed"] is True

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Stack
-from place import FOREIGN, MARKER, Place, ask
+from place import COMMAND_S, FOREIGN, MARKER, Place, ask
 
 from serveconf.ray_env import MARK
 
@@ -38,7 +38,9 @@ def ray(place: Place) -> str:
 
 
 def ask_ray(address: str, env: dict[str, str]) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-c", ASKS, address], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS, address], env=env, capture_output=True, text=True, timeout=COMMAND_S
+    )
     return done.returncode, done.stdout + done.stderr
 
 

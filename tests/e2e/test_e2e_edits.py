@@ -11,7 +11,7 @@ import pytest
 from conftest import Stack
 from edited import ADDED
 from load import Load
-from place import Place, ask
+from place import ASK_S, GOING, Place, ask
 
 ONE = "name: one, import_path: 'one:app', route_prefix: /$/one, num_replicas: 2"
 TWO = "name: two, import_path: 'two:app', route_prefix: /$/two"
@@ -61,7 +61,10 @@ def edited(
         result = live.apply()
     assert load.failures == []
     assert result["outcome"] == "applied" and result["changed"] and result["receipt"]["failed"] == 0
-    now = {d["name"]: {r["pid"] for r in d["replicas"]} for d in live.place.stack(live.name)["deployments"]}
+    now = {
+        d["name"]: {r["pid"] for r in d["replicas"] if r["state"] not in GOING}
+        for d in live.place.stack(live.name)["deployments"]
+    }
     assert {name for name in names if before[name] == now.get(name)} == kept
     costs: dict[str, set[str]] = {}
     for action in result["actions"]:
@@ -153,7 +156,7 @@ def test_a_renamed_application_keeps_its_processes_its_streams_and_its_calls(liv
     live.spec(ONE, "name: shop, import_path: 'graph:app', route_prefix: /$/shop, num_replicas: 2")
     live.apply()
     before = live.pids("shop"), live.pids("shop.Model"), live.pids("one")
-    stream = urllib.request.urlopen(f"{live.url}/shop?lines=60", timeout=30)
+    stream = urllib.request.urlopen(f"{live.url}/shop?lines=60", timeout=ASK_S)
     live.spec(
         ONE.replace("name: one", "name: single"),
         "name: store, import_path: 'graph:app', route_prefix: /$/shop, num_replicas: 2",
@@ -181,7 +184,7 @@ def test_a_stream_outlives_replicas_that_come_and_go_beside_its_own(live: Stack)
     shop = "name: shop, import_path: 'graph:app', route_prefix: /$/shop, num_replicas: %d"
     live.spec(ONE, shop % 1)
     live.apply()
-    stream = urllib.request.urlopen(f"{live.url}/shop?lines=80", timeout=30)
+    stream = urllib.request.urlopen(f"{live.url}/shop?lines=80", timeout=ASK_S)
     live.spec(ONE, shop % 2)
     live.apply()
     time.sleep(1)  # more than graceful_shutdown_timeout_s

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from place import Place, ask, end, until
+from place import ASK_S, Place, ask, end, until
 from websockets.sync.client import connect
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "configs"
@@ -69,9 +69,9 @@ def test_streaming_streams_and_echoes(place: Place, example: Path) -> None:
     assert ask(f"{place.url}/count?to=3") == (200, "1\n2\n3\n")
     assert ask(f"{place.url}/events?n=1") == (200, "event: tick\ndata: 0\n\n")
     assert ask(f"{place.url}/size", data=b"x" * 3_000_000) == (200, '{"bytes":3000000}')
-    with connect(f"ws://127.0.0.1:{place.http_port}/echo", proxy=None) as socket:
+    with connect(f"ws://127.0.0.1:{place.http_port}/echo", proxy=None, open_timeout=ASK_S) as socket:
         socket.send("again")
-        assert socket.recv(timeout=10) == "again"
+        assert socket.recv(timeout=ASK_S) == "again"
 
 
 @pytest.mark.parametrize("example", ["composition"], indirect=True)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import Stack
-from place import COMMAND, Place, ask, end, until
+from place import COMMAND, COMMAND_S, Place, ask, end, until
 
 WEB = "name: web, import_path: 'web:app', route_prefix: /$"
 
@@ -49,25 +49,25 @@ def test_what_the_branch_says_is_what_runs(place: Place, stack: Stack, tmp_path:
             "commit": first,
             "in_sync": True,
         }
-        assert place.stack(stack.name)["source"] == source
+        until(lambda: place.stack(stack.name)["source"] == source, "status says from where")
         assert f"branch main, commit {first[:12]}, serve.yaml: in sync" in place.ok("status").out
 
         stack.says("web", "two")
         assert '"said":"one"' in ask(stack.url)[1]  # what is not committed does not count
         second = commit(stack.folder)
         until(lambda: '"said":"two"' in ask(stack.url)[1], "the second commit is served")
-        assert place.stack(stack.name)["source"]["commit"] == second
+        until(lambda: place.stack(stack.name)["source"]["commit"] == second, "status says so")
 
         place.ok("rollback", "--stack", stack.name)
         until(lambda: "resume" in log.read_text(), "the pin is said")
-        assert place.stack(stack.name)["source"]["in_sync"] is False
+        until(lambda: place.stack(stack.name)["source"]["in_sync"] is False, "status says so")
         once = place.run("sync", stack.folder, "--branch", "main", "--once")
         assert once.code == 6, once.err
         place.ok("resume", "--stack", stack.name)
         until(lambda: '"said":"two"' in ask(stack.url)[1], "the branch holds again")
 
         sync.send_signal(signal.SIGTERM)
-        assert sync.wait(timeout=60) == 0, log.read_text()
+        assert sync.wait(timeout=COMMAND_S) == 0, log.read_text()
     finally:
         sync.kill()
         sync.wait()

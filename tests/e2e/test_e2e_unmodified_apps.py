@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import Stack
-from place import Place, ask, until
+from place import ASK_S, Place, ask, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
@@ -125,12 +125,12 @@ def servers(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         place.ok("delete", "--stack", stack.name)
     finally:
         os.kill(plain.pid, signal.SIGTERM)
-        plain.wait(timeout=20)
+        plain.wait()
 
 
 def answer(port: int, prefix: str, asked: Ask) -> tuple[int, list[tuple[str, str]], bytes]:
     """Status, headers and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ASK_S)
     connection.putrequest(asked.method, prefix + asked.path or "/", skip_host=True, skip_accept_encoding=True)
     headers = {"host": "example.test", **asked.headers}
     chunked = isinstance(asked.body, list)
@@ -157,12 +157,12 @@ def transcript(url: str, say: list[str | bytes], **options: Any) -> list[Any]:
     """Everything that a WebSocket says, to its end."""
     seen: list[Any] = []
     try:
-        with connect(url, proxy=None, open_timeout=20, **options) as socket:
+        with connect(url, proxy=None, open_timeout=ASK_S, **options) as socket:
             assert socket.response is not None
-            seen += [socket.subprotocol, socket.response.headers.get("x-room"), socket.recv(timeout=20)]
+            seen += [socket.subprotocol, socket.response.headers.get("x-room"), socket.recv(timeout=ASK_S)]
             for message in say:
                 socket.send(message)
-                seen.append(socket.recv(timeout=20))
+                seen.append(socket.recv(timeout=ASK_S))
     except InvalidStatus as refused:
         return ["refused", refused.response.status_code, refused.response.body]
     except ConnectionClosed as closed:

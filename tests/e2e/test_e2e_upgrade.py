@@ -53,7 +53,7 @@ def place() -> Iterator[Upgraded]:
         yield place
     finally:
         place.run("shutdown")
-        until(lambda: not place.processes(), "everything has ended", 30)
+        until(lambda: not place.processes(), "everything has ended")
         place.close()
 
 
@@ -84,4 +84,4 @@ def test_upgrades_lose_no_request_and_one_that_does_not_come_up_changes_nothing(
         assert again.json["outcome"] == "unchanged"
     assert load.failures == []
     assert place.ok("plan", place.root / "shop" / "serve.yaml", "-o", "json").json["changed"] is False
-    assert place.is_whole()
+    until(place.is_whole, "all is well")

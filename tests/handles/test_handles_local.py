@@ -174,7 +174,7 @@ def test_a_call_that_takes_too_long_is_no_longer_waited_for_and_goes_on() -> Non
 
     @deployment
     def slow() -> str:
-        go.wait(20)
+        go.wait(120)
         ended.set()
         return "done"
 
@@ -211,7 +211,7 @@ def test_a_cancelled_call_ends_at_the_other_end_and_so_does_what_it_has_called()
                 raise
 
     response = run_locally(Outer.bind(Inner.bind()), "app").remote()
-    assert begun.wait(20)
+    assert begun.wait(120)
     response.cancel()
     with pytest.raises(RequestCancelledError):
         response.result(timeout_s=20)

@@ -58,7 +58,7 @@ def members(leader: int) -> list[int]:
 
 
 def until(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not look():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -10,6 +10,7 @@ import pytest
 
 from serveconf.cluster import node_watch
 from serveconf.cluster.node_watch import Answer, Reach, answer_to, knock
+from serveconf.local_ray import free_port
 from serveconf.reconcile.ports import NodeState
 
 pytestmark = pytest.mark.anyio
@@ -40,8 +41,7 @@ def silent() -> Iterator[int]:
 
 def closed() -> int:
     """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 def node(name: str, port: int) -> NodeState:
@@ -63,7 +63,7 @@ async def test_a_node_is_lost_at_the_first_refusal_and_found_at_the_first_answer
 async def test_a_refusal_is_told_at_once_and_once(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_watch, "KNOCK_S", 3600)
     look, there = Reach(), [node("a", closed()), node("b", busy)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         assert await look.look(there) == {"a"}
     with pytest.raises(TimeoutError):  # nothing new: it takes its time
         async with asyncio.timeout(0.5):

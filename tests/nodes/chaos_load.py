@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 PATHS = ("/spread", "/pair", "/spread/slow", "/pair/slow")
 PORT = 8000
-REQUEST_S = 30.0
+REQUEST_S = 120.0
 
 
 @dataclass

@@ -41,7 +41,7 @@ SPEC = """
 REPLICAS = 5
 NODE = ("--num-cpus=2",)
 ACTOR = "ray::Actor"
-TRUE_S = 60.0  # how long the status may take to be true again, before it counts as never
+TRUE_S = 150.0  # how long the status may take to be true again, before it counts as never
 LEFT = """
 import ray, sys
 from ray._private.state import actors

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parent.parent / "e2e"))  # for ``place``
 
 from chaos_scene import left_over
 from machines import Machines, Node, why_not
-from place import until
+from place import GOING, until
 
 APP = """
     import os
@@ -73,10 +73,10 @@ class Cluster:
         return file
 
     def replicas(self, deployment: str) -> list[dict[str, Any]]:
-        """The replicas of a deployment, as ``status`` tells."""
+        """The replicas of a deployment, as ``status`` tells, less those that go."""
         (stack,) = self.machines.status()["stacks"]
         found: list[dict[str, Any]] = next(d["replicas"] for d in stack["deployments"] if d["name"] == deployment)
-        return found
+        return [replica for replica in found if replica["state"] not in GOING]
 
     def proxies(self) -> list[dict[str, Any]]:
         """All proxies, as ``status`` tells."""

@@ -29,14 +29,23 @@ HTTP_PORT = 8000
 STATUS_URL = "http://127.0.0.1:8001/api/v1/status"
 DISK_MB = 256  # where disks are small
 COMPILER = shutil.which("cc")
+ASK_THERE = """
+import sys
+from urllib.request import Request, urlopen
+with urlopen(Request(sys.argv[1], headers={sys.argv[2]: sys.argv[3]}), timeout=5) as answer:
+    print(answer.read().decode(), answer.status, sep="\\n", end="")
+"""
+MAY_DO = "ip link add b type bridge && ip link add v type veth peer name w && mount -t tmpfs none /tmp"
 MASK_AND_RUN = 'mount -t tmpfs none "$0" && exec "$@"'
 
 
 def why_not() -> str | None:
     """Why this machine can't have namespaces; None where it can."""
-    if sys.platform != "linux" or shutil.which("ip") is None:
-        return "needs Linux and iproute2"
-    tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    if sys.platform != "linux" or not all(map(shutil.which, ("ip", "unshare", "mount"))):
+        return "needs Linux, iproute2 and util-linux"
+    tried = subprocess.run(
+        ["unshare", "--net", "--mount", "sh", "-c", MAY_DO], capture_output=True, text=True, check=False
+    )
     if os.geteuid() != 0 or tried.returncode != 0:
         return "needs to be root, and allowed to make network namespaces: " + (tried.stderr.strip() or "not root")
     return None
@@ -100,7 +109,7 @@ class Node:
     def joined(self) -> Node:
         """Wait until Ray runs here."""
         out = self.folder / "out"
-        until(lambda: "Ray runtime started" in out.read_text(errors="replace"), f"Ray runs on {self.ip}", 60)
+        until(lambda: "Ray runtime started" in out.read_text(errors="replace"), f"Ray runs on {self.ip}")
         return self
 
     @property
@@ -273,10 +282,12 @@ class Machines:
         """The same, asked without the command, which takes its time. Raises AssertionError where nobody answers."""
         if not self._token:
             self._token = self.ok("token").out.strip()
-        command = ["curl", "-s", "--max-time", "5", "-w", "\n%{http_code}", STATUS_URL]
-        command += ["-H", f"Authorization: Bearer {self._token}"]
+        bearer = f"Authorization: Bearer {self._token}"
+        command = ["curl", "-s", "--max-time", "5", "-w", "\n%{http_code}", STATUS_URL, "-H", bearer]
+        if shutil.which("curl") is None:
+            command = [sys.executable, "-c", ASK_THERE, STATUS_URL, *bearer.split(": ")]
         done = subprocess.run(self.head.inside(command), check=False, capture_output=True, text=True)
-        assert done.returncode == 0, f"the control API does not answer: curl's exit code {done.returncode}"
+        assert done.returncode == 0, f"the control API does not answer: {command[0]}'s exit code {done.returncode}"
         body, _, code = done.stdout.rpartition("\n")
         assert code == "200", f"the control API answers {code}: {body[:300]}"
         return json.loads(body)

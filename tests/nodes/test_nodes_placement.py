@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import HERE, THERE, Cluster
-from place import ask
+from place import ASK_S, ask
+from test_nodes_front import links
 from websockets.sync.client import connect
 
 from serveconf.wire import ProtocolError, WireClient
@@ -23,7 +24,7 @@ ELSEWHERE = "name: asked, import_path: 'told:app', ray_actor_options: {num_cpus:
 def listening(pid: int) -> set[tuple[str, int]]:
     """The TCP addresses on which a process listens."""
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    sockets = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+    sockets = links(pid)
     found = [row[1].split(":") for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
     return {(".".join(str(byte) for byte in reversed(bytes.fromhex(ip))), int(port, 16)) for ip, port in found}
 
@@ -44,7 +45,7 @@ def test_bodies_and_websockets_travel_between_nodes(cluster: Cluster) -> None:
     cluster.apply(HERE, THERE)
     size = 8 * 1024 * 1024
     assert ask(f"{cluster.head.url}/there/size", data=b"x" * size) == (200, str(size))
-    with connect(f"ws://{cluster.head.ip}:8000/there/echo") as socket:
+    with connect(f"ws://{cluster.head.ip}:8000/there/echo", open_timeout=ASK_S) as socket:
         socket.send("hello")
         assert socket.recv() == "hello"
 

@@ -7,14 +7,18 @@ import threading
 import time
 from collections.abc import Sequence
 
+from place import ASK_S
+
 VISITORS = 4
 PAUSE_S = 0.02  # between two requests of one visitor: the machine has other things to do
+FURTHER = 4 * VISITORS  # visits before the block begins, and anew after it: however short it is, they surround it
 
 Address = tuple[str, int]
 
 
 class Visitors:
-    """They come while the ``with`` block runs, to the first of the addresses that lets them in.
+    """They come while the ``with`` block runs, and a little before and after it, to the first of the addresses that lets
+    them in.
 
     ``failures``: whatever was no answer of 200.
     """
@@ -30,12 +34,23 @@ class Visitors:
     def __enter__(self) -> Visitors:
         for thread in self._threads:
             thread.start()
+        self._wait_for_further()
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self._wait_for_further()
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+    def _wait_for_further(self) -> None:
+        """Until so many visits more have ended, well or not: each of them does within its connection's time-out."""
+        enough = self._ended() + FURTHER
+        while self._ended() < enough:
+            time.sleep(PAUSE_S)
+
+    def _ended(self) -> int:
+        return sum(self.answers.values()) + len(self.failures)
 
     def _work(self, number: int) -> None:
         connection, turn = None, number
@@ -74,7 +89,7 @@ class Visitors:
 
     def _connect(self) -> http.client.HTTPConnection:
         for host, port in self._addresses:
-            connection = http.client.HTTPConnection(host, port, timeout=20)
+            connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
             try:
                 connection.connect()
             except ConnectionRefusedError:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import uvloop
 
@@ -34,7 +35,7 @@ class RunningServer:
             self._end_loop()
             raise
 
-    def run(self, coroutine, timeout_s=20):
+    def run(self, coroutine, timeout_s=120):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
 
     def use(self, front):
@@ -45,13 +46,21 @@ class RunningServer:
 
         self.run(change())
 
+    def limit(self, **limits):
+        """From now on these hold: a client that must have sent something in time has done so before."""
+
+        async def change():
+            self.edge.limits = replace(self.edge.limits, **limits)
+
+        self.run(change())
+
     def stop(self):
         self.run(self.server.drain(0))
         self._end_loop()
 
     def _end_loop(self):
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join()
         self.loop.close()
 
     def connect(self):
@@ -87,7 +96,7 @@ class Answer:
 class RawClient:
     """Sends bytes, reads answers by the rules of RFC 9112 §6.3; knows when the server has closed."""
 
-    def __init__(self, host, port, context=None, timeout_s=10):
+    def __init__(self, host, port, context=None, timeout_s=120):
         self.sock = socket.create_connection((host, port), timeout=timeout_s)
         if context is not None:
             self.sock = context.wrap_socket(self.sock, server_hostname="localhost")

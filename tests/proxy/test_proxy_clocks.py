@@ -83,8 +83,11 @@ def keep_waiting_for_tls():
 
 
 def keep_waiting_for_the_head():
-    with serving(echo, limits=Limits(head_timeout_s=0.1)) as running, running.connect() as client:
-        assert client.ask("GET / HT").status == 408
+    with serving(echo) as running, running.connect() as client:
+        client.send("GET / HT")
+        until(lambda: running.edge.connections)
+        running.limit(head_timeout_s=0.1)
+        assert client.answer().status == 408
         until(lambda: is_free(running))
 
 
@@ -105,10 +108,10 @@ def keep_waiting_for_the_body():
 
 def take_nothing():
     with serving(stream_for_ever) as running, running.connect() as client, running.connect() as websocket:
-        running.use(Front(send_timeout_s=0.3))
         client.send(get())
         websocket.send(HANDSHAKE.format(""))
         until(lambda: len(running.edge.connections) == len(running.edge.websockets) == 1)
+        running.use(Front(send_timeout_s=0.3))
         until(lambda: is_free(running))
 
 
@@ -167,6 +170,7 @@ def test_a_body_that_the_app_does_not_ask_for_has_no_clock():
         sending.start()
         asked.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
         running.run(asyncio.sleep(0.5))
+        running.use(Front())
         release.set()
         assert asked.answer().status == 100
         assert asked.ask("hi").body == b"2"
@@ -436,9 +440,10 @@ def test_log_lines_cannot_be_forged():
 @pytest.mark.parametrize(("size", "is_reset"), [(200_000, False), (20_000_000, True)])
 def test_a_client_that_leaves_while_it_is_not_read_from_is_noticed(size, is_reset):
     """A request that waits in line with a large body would else be run for nobody."""
-    cancelled = threading.Event()
+    asked, cancelled = threading.Event(), threading.Event()
 
     async def waits(scope, receive, send):
+        asked.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -450,9 +455,10 @@ def test_a_client_that_leaves_while_it_is_not_read_from_is_noticed(size, is_rese
             client.sock.settimeout(0.5)
             with contextlib.suppress(TimeoutError):
                 client.send(post("x" * size))
+            assert asked.wait(120)
             if is_reset:
                 client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        assert cancelled.wait(10)
+        assert cancelled.wait(120)
 
 
 @pytest.mark.parametrize(
@@ -503,7 +509,7 @@ def http2_client(folder, app, **options):
     context.set_alpn_protocols(["h2"])
     with (
         serving(app, tls=TlsFiles(certfile=str(cert), keyfile=str(key)), http2=True, **options) as running,
-        socket.create_connection((running.host, running.port), timeout=10) as plain,
+        socket.create_connection((running.host, running.port), timeout=120) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as client,
     ):
         yield running, client
@@ -534,9 +540,10 @@ def frames_until_closed(client, ping=False):
 @pytest.mark.parametrize("ping", [False, True])
 @pytest.mark.parametrize("first", [b"", PREFACE, PREFACE + GET_WHOLE])
 def test_an_http2_client_without_a_request_is_let_go(tmp_path, first, ping):
-    with http2_client(tmp_path, echo, edge=Edge(Limits(head_timeout_s=0.3, linger_s=0.3))) as (running, client):
-        running.use(Front(keep_alive_timeout_s=0.3))
+    with http2_client(tmp_path, echo, edge=Edge(Limits(linger_s=0.3))) as (running, client):
         client.sendall(first)
+        running.limit(head_timeout_s=0.3)
+        running.use(Front(keep_alive_timeout_s=0.3))
         frames_until_closed(client, ping=ping and bool(first))
         until(lambda: not running.edge.connections)
 

@@ -50,7 +50,7 @@ def counted(stack):
 
 
 def wait_until(holds):
-    for _ in range(500):
+    for _ in range(12_000):
         if holds():
             return
         time.sleep(0.01)
@@ -144,7 +144,7 @@ def test_a_client_that_leaves_and_an_answer_that_is_cut_are_told_apart(stack):
     stack.switch_to("one")
     with stack.running.connect() as client:
         client.send(get("/app/wait"))
-        gate.wait(10)
+        gate.wait(120)
     wait_until(lambda: counted(stack) == {("s/d", "GET", 499): 1})
     with stack.running.connect() as client:
         assert not client.ask(get("/app")).whole

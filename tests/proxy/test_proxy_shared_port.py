@@ -68,7 +68,7 @@ class Processes:
 
     def ask(self) -> int:
         """Who answers; raises where the connection is refused, or cut."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as client:
             client.sendall(b"who\n")
             return int(client.makefile().readline())
 

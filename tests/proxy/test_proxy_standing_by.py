@@ -50,7 +50,7 @@ class Pair:
 
     async def answers(self) -> int:
         """The status of one request on a connection of its own."""
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=120) as client:
             return (await client.get(self.url)).status_code
 
 
@@ -96,7 +96,7 @@ async def test_one_that_served_beside_the_other_and_drains_leaves_it_the_port(pa
 
 async def test_one_that_served_beside_the_other_stands_by_again_and_cuts_nobody(pair: Pair) -> None:
     await pair.second.serve_beside()
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:  # whichever of them it is connected to
+    async with httpx.AsyncClient(trust_env=False, timeout=120) as client:  # whichever of them it is connected to
         assert (await client.get(pair.url)).status_code == 200
         assert not await pair.first.stand_by_again()  # the port is its own
         assert await pair.second.stand_by_again() and await pair.second.stand_by_again()
@@ -142,7 +142,7 @@ async def test_one_that_comes_back_listens_although_a_replica_of_the_stored_tabl
     await proxy.run()
     state = await proxy.describe()
     assert (state.phase, state.generation, state.message) == (Phase.READY, 7, "")
-    async with httpx.AsyncClient(trust_env=False, timeout=10, base_url=f"http://{state.address}") as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=120, base_url=f"http://{state.address}") as client:
         assert (await client.get("/alive")).text == "hello"
         assert (await client.get("/-/healthz")).status_code == 200
         waiting = asyncio.create_task(client.get("/dead"))

@@ -70,7 +70,7 @@ async def test_who_is_ready_serves_while_the_start_of_the_next_takes_its_time(wo
 
     world.cluster.start_replica = slow  # type: ignore[method-assign]
     looking = asyncio.create_task(world.reconciler.pass_once())
-    await asyncio.wait_for(begun.wait(), 5)
+    await asyncio.wait_for(begun.wait(), 120)
     for _ in range(20):
         await asyncio.sleep(0)
     assert len(world.serving("/cart")) == 6 and not looking.done()

@@ -109,7 +109,7 @@ def test_a_replicas_writes_are_told_apart_data_below_app_dir_and_what_lies_besid
         (app_dir / "module.py").write_text("x")
         (code / "__pycache__" / "web.pyc.123").write_text("x")
         (code / "made.py").write_text("x")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while not (await store.keys("beside/") and await store.keys("written/")):
                 await asyncio.sleep(0.05)
         for task in tasks:

@@ -133,7 +133,7 @@ def test_whatever_happens_in_between_no_proxy_serves_a_table_before_those_that_a
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callers_module, "WAIT_S", 0.05)
-        asyncio.run(asyncio.wait_for(play(), 60))
+        asyncio.run(asyncio.wait_for(play(), 120))
 
 
 def test_a_table_says_whose_replicas_call_others_and_older_processes_read_it_all_the_same() -> None:

@@ -44,7 +44,7 @@ Spec = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 def in_a_world(play: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(play, 20))
+    asyncio.run(asyncio.wait_for(play, 120))
 
 
 def fresh() -> World:

@@ -66,7 +66,7 @@ class World:
         for _ in range(4):
             await self.look()
         assert operation.task is not None
-        await asyncio.wait_for(operation.task, 5)
+        await asyncio.wait_for(operation.task, 120)
         assert operation.result is not None
         return operation.result
 

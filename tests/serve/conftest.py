@@ -36,7 +36,7 @@ class Cluster:
         place = Path(tempfile.mkdtemp(dir=self.folder))
         for name, content in {"main": source, **modules}.items():
             (place / f"{name}.py").write_text(textwrap.dedent(content))
-        done = subprocess.run([sys.executable, "main.py"], cwd=place, capture_output=True, text=True, timeout=100)
+        done = subprocess.run([sys.executable, "main.py"], cwd=place, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -59,7 +59,7 @@ def cluster() -> Iterator[Cluster]:
         ray_port, port = free_port(), free_port()
         patch.setenv("RAY_ADDRESS", f"127.0.0.1:{ray_port}")
         patch.setenv("SEED_PAGE_PORT", str(port))
-        http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
+        http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False)
         with _ray(ray_port, folder / "ray.log"):
             try:
                 yield Cluster(folder, port, http)
@@ -76,7 +76,7 @@ def _ray(port: int, log: Path) -> Iterator[None]:
         options = ["--include-dashboard=false", "--disable-usage-stats"]
         ray = subprocess.Popen([*command, *options], stdout=out, stderr=out, start_new_session=True)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while "Ray runtime started" not in log.read_text(errors="replace"):
             assert time.monotonic() < deadline and ray.poll() is None, log.read_text(errors="replace")
             time.sleep(0.1)
@@ -84,7 +84,7 @@ def _ray(port: int, log: Path) -> Iterator[None]:
     finally:
         ray.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            ray.wait(10)
+            ray.wait(30)
         for process in list(session(ray.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)

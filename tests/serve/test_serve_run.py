@@ -95,7 +95,7 @@ def test_ray_serve_s_samples_run_with_one_import_changed(cluster):
         pipeline = serve.run(Summarizer.bind(Translator.bind()), name="pipeline", route_prefix="/pipeline")
         print(pipeline.short.remote("a long text").result())
         translator = serve.get_deployment_handle("Translator", "pipeline")
-        print(translator.translate.remote(pipeline.short.remote("response")).result(timeout_s=10))
+        print(translator.translate.remote(pipeline.short.remote("response")).result(timeout_s=120))
 
         words = serve.run(Translator.bind(), name="words", route_prefix=None)
         print(words.translate.remote("alone").result())
@@ -162,12 +162,16 @@ def test_run_replaces_an_application_keeps_the_front_and_delete_takes_it_away(cl
         """
         import asyncio
         import time
+        from pathlib import Path
         from serveconf import serve
+
+        over = str(Path("over").resolve())
 
         @serve.deployment(autoscaling_config={"max_replicas": 2, "upscale_delay_s": 0.1}, max_ongoing_requests=2)
         class Sleeper:
-            async def __call__(self, seconds):
-                await asyncio.sleep(seconds)
+            async def __call__(self, over):
+                while not Path(over).exists():
+                    await asyncio.sleep(0.02)
 
         @serve.deployment
         class Asks:
@@ -180,16 +184,18 @@ def test_run_replaces_an_application_keeps_the_front_and_delete_takes_it_away(cl
         print(asks.remote().result(), serve.get_deployment_handle("Two").remote().result())
 
         sleeper = serve.get_deployment_handle("Sleeper", "asks")
-        calls = [sleeper.remote(3) for _ in range(12)]
+        calls = [sleeper.remote(over) for _ in range(12)]
 
         def replicas():
             stack = next(one for one in serve.status().stacks if one.name == "asks")
             return next(len(one.replicas) for one in stack.deployments if one.name == "Asks.Sleeper")
 
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while replicas() < 2 and time.monotonic() < until:
             time.sleep(0.1)
-        print(replicas(), [call.result() for call in calls] == [None] * 12)
+        found = replicas()
+        Path(over).touch()
+        print(found, [call.result() for call in calls] == [None] * 12)
         """
     )
     assert out == "Two Two\n2 True\n"  # a name in a replica, the default one in a script, and calls of a script count
@@ -229,7 +235,7 @@ class Outer:
 answers, over = set(), threading.Event()
 
 def ask():
-    with httpx.Client(base_url="http://127.0.0.1:PORT") as http:
+    with httpx.Client(base_url="http://127.0.0.1:PORT", timeout=120) as http:
         while not over.is_set():
             answers.add(tuple(http.get("/pair").raise_for_status().json()))
 
@@ -239,7 +245,9 @@ for version in (1, 2):
         asking = [threading.Thread(target=ask) for _ in range(4)]
         for thread in asking:
             thread.start()
-    time.sleep(0.5)
+    until = time.monotonic() + 120
+    while (version, version, version) not in answers and time.monotonic() < until:
+        time.sleep(0.01)
 over.set()
 for thread in asking:
     thread.join()

@@ -20,7 +20,7 @@ from serveconf.client import Client
 from serveconf.errors import AuthorError, CodeFailed, NotFound, OperatorError
 
 sessions = importlib.import_module("serveconf.serve.session")  # the package has a function of that name
-WITHIN_S = 30.0
+WITHIN_S = 120.0
 MODULE = """
 from serveconf import serve
 

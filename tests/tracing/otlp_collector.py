@@ -67,7 +67,7 @@ class Collector:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
+        self._thread.join()
 
 
 def as_dict(span: Any, resource: Any) -> dict[str, Any]:

@@ -169,6 +169,8 @@ def test_what_was_changed_behind_its_back_is_undone_or_told(tmp_path: Path, heal
         watcher.until(lambda: watcher.kinds("served"), "the first apply")
         serving.drifts["shop"] = "revision 2 by somebody serves instead"
         watcher.until(lambda: watcher.kinds("drift"), "it is told")
+        if heal:
+            watcher.until(lambda: len(serving.recorded) == 2, "it is undone")
         assert len(watcher.rests(3.0)) == (2 if heal else 1)
         assert len(watcher.kinds("drift")) == 1
         said = "revision 2 by somebody serves instead"

@@ -6,14 +6,15 @@ import os
 import shutil
 import subprocess
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from watching import SPEC, FakeServing, lay_out, rename_over, watching
 
 from serveconf.watch import following as following_module
-from serveconf.watch.settle import LONE_S
+from serveconf.watch import settle
+
+PATIENCE_S = 1.5
 
 
 @pytest.fixture(params=["told", "silent"])
@@ -22,6 +23,14 @@ def events(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "told")
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes saves for those of one burst, however slowly they come and are told of on a busy machine."""
+    for name in ("LONE_S", "BURST_S"):
+        monkeypatch.setattr(settle, name, PATIENCE_S)
+
+
+@pytest.mark.usefixtures("patient")
 def test_fifty_saves_in_a_second_are_one_apply(tmp_path: Path, events: bool) -> None:
     file = lay_out(tmp_path / "app")
     with watching(file, events=events) as watcher:
@@ -29,7 +38,7 @@ def test_fifty_saves_in_a_second_are_one_apply(tmp_path: Path, events: bool) -> 
         for number in range(50):
             (file.parent / "web.py").write_text(f"save = {number}")
             time.sleep(0.02)
-        assert watcher.rests() == [("shop", "one"), ("shop", "save = 49")]
+        watcher.comes_to(("shop", "one"), ("shop", "save = 49"))
 
 
 def test_a_save_does_not_wait_for_what_the_save_before_it_has_replaced(tmp_path: Path) -> None:
@@ -97,10 +106,11 @@ def test_a_touch_a_comment_and_a_save_of_the_same_are_nothing(tmp_path: Path, ev
         (file.parent / ".web.py.swp").write_text("an editor's")
         (file.parent / "web.py~").write_text("an editor's")
         (file.parent / "app.db").write_text("the app's")
-        assert watcher.rests() == [("shop", "one")]
+        watcher.comes_to(("shop", "one"))
 
 
-def test_half_a_file_is_not_applied(tmp_path: Path, events: bool) -> None:
+def test_half_a_file_is_not_applied(tmp_path: Path, events: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "BROKEN_S", 3.0)  # however long it takes until the rest of it comes
     file = lay_out(tmp_path / "app", word="x = 1")
     with watching(file, events=events) as watcher:
         watcher.until(lambda: watcher.serving.applied, "the first apply")
@@ -112,7 +122,7 @@ def test_half_a_file_is_not_applied(tmp_path: Path, events: bool) -> None:
         file.write_text(spec[:30])
         time.sleep(0.3)
         file.write_text(spec + "    num_replicas: 2\n".replace("    ", "# "))
-        assert watcher.rests() == [("shop", "x = 1"), ("shop", whole)]
+        watcher.comes_to(("shop", "x = 1"), ("shop", whole))
         assert watcher.kinds("invalid") == []
 
 
@@ -130,7 +140,7 @@ def test_a_configmap_that_swaps_its_link_is_seen(tmp_path: Path, events: bool) -
         (mount / "..data_tmp").symlink_to("..two")
         (mount / "..data_tmp").rename(mount / "..data")
         shutil.rmtree(mount / "..one")
-        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+        watcher.comes_to(("shop", "one"), ("shop", "two"))
 
 
 def test_a_folder_behind_a_link_that_is_swapped_is_seen(tmp_path: Path, events: bool) -> None:
@@ -141,7 +151,7 @@ def test_a_folder_behind_a_link_that_is_swapped_is_seen(tmp_path: Path, events: 
         watcher.until(lambda: watcher.serving.applied, "the first apply")
         (tmp_path / "next").symlink_to("releases/two")
         (tmp_path / "next").rename(tmp_path / "current")
-        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+        watcher.comes_to(("shop", "one"), ("shop", "two"))
 
 
 def test_a_folder_that_vanishes_and_comes_back_is_followed_on(tmp_path: Path, events: bool) -> None:
@@ -157,26 +167,19 @@ def test_a_folder_that_vanishes_and_comes_back_is_followed_on(tmp_path: Path, ev
         watcher.until(lambda: ("shop", "four") in watcher.serving.applied, "an edit in the folder that came back")
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_checkout_of_500_files_is_one_apply(tmp_path: Path, events: bool) -> None:
     file = lay_out(tmp_path / "app")
     with watching(file, events=events) as watcher:
         watcher.until(lambda: watcher.serving.applied, "the first apply")
-        pauses = [time.monotonic()]
         for number in range(500):
             folder = file.parent / f"package{number % 25}"
             folder.mkdir(exist_ok=True)
             (folder / f"module{number}.py").write_text(f"n = {number}\n")
-            pauses.append(time.monotonic())
         (file.parent / "web.py").write_text("two")
-        rested = (
-            max(later - before for before, later in pairwise(pauses)) > LONE_S
-        )  # a busy machine: then it is several
-        watcher.until(lambda: watcher.serving.applied[-1] == ("shop", "two"), "what came last is applied")
-        applied = [*watcher.rests()]
-        assert (applied[0], applied[-1]) == (("shop", "one"), ("shop", "two"))
-        assert len(applied) == 2 or rested
+        watcher.comes_to(("shop", "one"), ("shop", "two"))
         (file.parent / "package24" / "module24.py").write_text("n = -1\n")
-        watcher.until(lambda: len(watcher.serving.applied) == len(applied) + 1, "an edit in a new folder")
+        watcher.until(lambda: len(watcher.serving.applied) == 3, "an edit in a new folder")
 
 
 def test_an_env_file_is_part_of_what_is_watched(tmp_path: Path) -> None:
@@ -205,8 +208,11 @@ def test_while_an_apply_runs_changes_wait_and_the_newest_wins(tmp_path: Path) ->
             time.sleep(0.3)
         assert len(watcher.serving.started) == 2
         watcher.serving.hold.set()
-        assert [word for _, word in watcher.rests()][-1] == "five"
-        assert len(watcher.serving.applied) == 3
+        watcher.until(lambda: watcher.serving.applied[-1] == ("shop", "five"), "the newest is applied")
+        assert {word for _, word in watcher.rests()} == {"one", "five"}  # they are read as the apply goes on
+        assert (
+            len(watcher.serving.started) <= 4
+        )  # the one that ran, and one more or two, as the last save is heard of late
 
 
 def test_a_file_that_is_always_being_written_is_named_and_holds_nothing_up(tmp_path: Path) -> None:
@@ -234,9 +240,9 @@ def test_what_the_app_is_seen_to_write_is_no_change(tmp_path: Path, events: bool
         for number in range(3):
             (file.parent / "results.csv").write_text(f"{number}\n")
             time.sleep(0.7)
-        assert watcher.rests() == [("shop", "one")]
+        watcher.comes_to(("shop", "one"))
         (file.parent / "web.py").write_text("two")
-        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+        watcher.comes_to(("shop", "one"), ("shop", "two"))
 
 
 def test_data_that_was_packed_at_first_is_no_change_once_it_is_known(tmp_path: Path) -> None:
@@ -248,9 +254,9 @@ def test_data_that_was_packed_at_first_is_no_change_once_it_is_known(tmp_path: P
         for number in range(3):
             (file.parent / "results.csv").write_text(f"{number}\n")
             time.sleep(0.7)
-        assert watcher.rests() == [("shop", "one")]
+        watcher.comes_to(("shop", "one"))
         (file.parent / "web.py").write_text("two")
-        assert watcher.rests() == [("shop", "one"), ("shop", "two")]
+        watcher.comes_to(("shop", "one"), ("shop", "two"))
 
 
 def test_data_that_is_named_as_code_counts_again(tmp_path: Path, events: bool) -> None:

@@ -38,7 +38,7 @@ async def beside(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> 
         peer = Peer(*messages)
         result: Any
         try:
-            result = await asyncio.wait_for(client(scope, peer.receive, peer.send), 5)
+            result = await asyncio.wait_for(client(scope, peer.receive, peer.send), 120)
         except TimeoutError:
             result = "nothing came"
         except Exception as error:

@@ -76,7 +76,7 @@ def test_a_node_whose_application_blocks_its_loop_is_not_left() -> None:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert is_listening.wait(10)
+        assert is_listening.wait(120)
         assert asyncio.run(ask()) == 200
     finally:
         is_over.set()
