@@ -70,7 +70,8 @@ def test_up_under_load_down_to_none_and_back_with_nothing_failed(stack: Stack) -
 
 def test_a_long_answer_is_not_cut_when_its_replica_goes(stack: Stack) -> None:
     stack.code("web", HOLDS % "long")
-    stack.spec(f"{WEB.replace('min_replicas: 0', 'min_replicas: 1')}, graceful_shutdown_timeout_s: 120")
+    some = WEB.replace("min_replicas: 0", "min_replicas: 1, target_ongoing_requests: 3")  # eight are for 3, two for 1
+    stack.spec(f"{some}, graceful_shutdown_timeout_s: 120")
     stack.apply()
     with Held(stack.url, "abcdefgh") as long:
         until(lambda: ready(stack) == 3, "three replicas")
