@@ -13,6 +13,8 @@ from serveconf.cli.looking import stack_meant
 from serveconf.cli.options import OutputOption, StackOption
 from serveconf.errors import AuthorError
 
+MOST_REPLICAS = 100_000  # as in spec/checks.py, which takes longer to import than the command
+
 DeploymentArgument = Annotated[
     str | None,
     typer.Argument(
@@ -89,7 +91,7 @@ def _change(stack: str | None, verb: str, body: dict[str, Any]) -> dict[str, Any
 
 def scale(
     deployment: Annotated[str, typer.Argument(help="The deployment.")],
-    replicas: Annotated[int, typer.Argument(min=0, help="How many replicas it should have.")],
+    replicas: Annotated[int, typer.Argument(min=0, max=MOST_REPLICAS, help="How many replicas it should have.")],
     stack: StackOption = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until they are there.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait.")] = scaling.WAIT_S,

@@ -64,12 +64,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+def _number(word: str) -> int:
+    """A number as it mostly is. Raises ValueError; typer says what is wrong with one that is none, or that is too large."""
+    if len(word) > 5:
+        raise ValueError
+    return int(word)
+
+
 STRAIGHT: dict[str, tuple[str, tuple[Callable[[str], object], ...]]] = {
     # command -> its module in serveconf.cli, and what its arguments are read as where nothing else is said
     "apply": ("applying", (Path,)),
     "plan": ("applying", (Path,)),
     "status": ("looking", ()),
-    "scale": ("scaling", (str, int)),
+    "scale": ("scaling", (str, _number)),
 }
 
 

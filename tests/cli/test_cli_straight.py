@@ -13,9 +13,10 @@ import pytest
 import typer
 from stage import Stage
 
-from serveconf.cli import looking
+from serveconf.cli import change, looking
 from serveconf.cli.main import straight
 from serveconf.read_there import read_there
+from serveconf.spec import checks
 
 COMMAND = Path(sys.executable).parent / "serveconf"
 SPEC = "name: shop\ndeployments:\n  - {name: web, import_path: 'web:app', route_prefix: %s}\n"
@@ -140,6 +141,7 @@ def test_a_number_of_replicas_is_set_without_the_parser(stage: Stage, folder: Pa
         ["apply", "a", "--stack", "s"],
         ["scale", "web"],
         ["scale", "web", "two"],
+        ["scale", "web", "100001"],  # more than there may be: typer says so
         ["scale", "web", "-1"],
         ["scale", "web", "2", "--stack"],
         ["scale", "--stack", "s", "web", "2"],
@@ -163,3 +165,7 @@ def test_it_ends_with_the_parsers_codes(monkeypatch: pytest.MonkeyPatch, error: 
     with pytest.raises(SystemExit) as parsed:
         app([])
     assert ended.value.code == parsed.value.code == code
+
+
+def test_no_more_replicas_are_asked_for_than_a_spec_may_have() -> None:
+    assert change.MOST_REPLICAS == checks.MOST_REPLICAS
