@@ -29,7 +29,7 @@ class _Place:
     """A module's code, and the names of the function that is being read."""
 
     tree: ast.Module
-    module: str
+    package: tuple[str, ...]  # where its relative imports start
     inside: ast.FunctionDef | ast.AsyncFunctionDef | None = None
 
 
@@ -63,12 +63,16 @@ class _Reader:
         return self._places[module]
 
     def _parsed(self, module: str) -> _Place | None:
-        below = Path(*module.split(".")) if module else Path()
+        names = tuple(module.split("."))
+        if not all(name.isidentifier() for name in names):  # nothing at all, or what leads out of the folder
+            return None
+        *above, last = names
         for folder in self._folders:
-            for file in (folder / below.with_suffix(".py"), folder / below / "__init__.py"):
+            below = folder.joinpath(*above)
+            for file, package in ((below / f"{last}.py", tuple(above)), (below / last / "__init__.py", names)):
                 try:
                     if file.is_file() and file.stat().st_size <= _MOST_BYTES:
-                        return _Place(ast.parse(file.read_bytes()), module)
+                        return _Place(ast.parse(file.read_bytes()), package)
                 except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
                     continue  # not ours to judge: what can't be read is unknown
         return None
@@ -91,8 +95,7 @@ class _Reader:
         return None
 
     def _imported(self, node: ast.ImportFrom, name: str, place: _Place, depth: int) -> tuple[ast.AST, _Place] | None:
-        base = place.module.split(".")[: -node.level] if node.level else []
-        module = self.place(".".join([*base, *([node.module] if node.module else [])]))
+        module = self.place(".".join(_module_of(node, place)))
         return self.lookup(name, module, depth - 1) if module else None
 
     def application(self, node: ast.AST, place: _Place, depth: int) -> Seen | None:
@@ -159,9 +162,14 @@ class _Reader:
                 case ast.ImportFrom(names=names):
                     for alias in names:
                         if (alias.asname or alias.name) == name:
-                            base = place.module.split(".")[: -node.level] if node.level else []
-                            return self.place(".".join([*base, *([node.module] if node.module else []), alias.name]))
+                            return self.place(".".join([*_module_of(node, place), alias.name]))
         return None
+
+
+def _module_of(node: ast.ImportFrom, place: _Place) -> list[str]:
+    """The module that ``from … import`` names; one dot is the package itself."""
+    above = place.package[: max(len(place.package) - node.level + 1, 0)] if node.level else ()
+    return [*above, *(node.module.split(".") if node.module else ())]
 
 
 def _flat(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
