@@ -56,9 +56,9 @@ class Globals:
 chosen = Globals()
 
 
-def print_json(data: Any) -> None:
-    """The one JSON document of ``-o json``."""
-    show(json.dumps(data, indent=2, ensure_ascii=False))
+def print_json(data: Any, *, one_line: bool = False) -> None:
+    """The one JSON document of ``-o json``; ``one_line``: one of those that follow each other."""
+    show(json.dumps(data, indent=None if one_line else 2, ensure_ascii=False))
 
 
 def show(text: str) -> None:
@@ -85,15 +85,18 @@ def width(stream: Any = None) -> int | None:
 
 
 @contextmanager
-def errors_shown(output: Output) -> Iterator[None]:
-    """Turn what serveconf raises into its message (or JSON) and its exit code; nobody sees our traceback."""
+def errors_shown(output: Output, *, one_line: bool = False) -> Iterator[None]:
+    """Turn what serveconf raises into its message (or JSON) and its exit code; nobody sees our traceback.
+
+    ``one_line``: the JSON is one line, as the others that the command prints.
+    """
     try:
         yield
     except SpecInvalid as invalid:
         show_problems(invalid, output)
         raise SystemExit(1) from invalid
     except ServeconfError as error:
-        show_error(error, output)
+        show_error(error, output, one_line=one_line)
         raise SystemExit(exit_code_of_error(error)) from error
     except OSError as error:
         if (said := of_the_system(error)) is None:
@@ -114,14 +117,14 @@ def of_the_system(error: OSError) -> ServeconfError | None:
     return OperatorError(f"{error.filename}: {error.strerror}") if error.filename and error.strerror else None
 
 
-def show_error(error: ServeconfError, output: Output) -> None:
+def show_error(error: ServeconfError, output: Output, *, one_line: bool = False) -> None:
     """One error, with its hint."""
     problems = getattr(error, "problems", [])
     if isinstance(error, SpecInvalid):
         show_problems(error, output)
         return
     if output is Output.JSON:
-        print_json({"error": error.as_json(), **({"problems": problems} if problems else {})})
+        print_json({"error": error.as_json(), **({"problems": problems} if problems else {})}, one_line=one_line)
         return
     if problems:
         from serveconf.cli.result_view import render_problems

@@ -32,7 +32,7 @@ def events(
     from serveconf.cli.options import read_since
     from serveconf.launch import find
 
-    with errors_shown(output):
+    with errors_shown(output, one_line=follow):
         begin = read_since(since, datetime.datetime.now(datetime.UTC)).isoformat() if since else None
         client = find(chosen.address, chosen.token)
         if not follow:

@@ -53,7 +53,7 @@ def logs(
         raise typer.BadParameter("name a deployment, or say --proxy or --controller")
     if previous and (deployment is None or follow):
         raise typer.BadParameter("--previous is of a deployment, and nothing more comes to it", param_hint="--previous")
-    with errors_shown(output):
+    with errors_shown(output, one_line=follow):
         wanted = Wanted(since, grep)
         lines = tail if tail is not None else SEARCHED if since or grep else TAIL
         client = find(chosen.address, chosen.token)
