@@ -19,6 +19,7 @@ from typing import Any, cast
 import ray
 from ray._private.state import available_resources_per_node, state
 from ray._raylet import IMPLICIT_RESOURCE_PREFIX  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -36,7 +37,7 @@ from serveconf.cluster.engine import Away, EngineError, Gone, Place, Refused, Re
 from serveconf.cluster.gcs import Gcs
 from serveconf.cluster.hosted import Hosted, set_up_process
 from serveconf.cluster.ray_groups import bundle_nodes, end_group, group_names, in_group
-from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE, REPLICA_PREFIX
+from serveconf.cluster.settings import HEAD_RESOURCE, NAMESPACE, REPLICA_PREFIX, STANDBY_PREFIX
 from serveconf.cluster.variables import expanded, split
 from serveconf.errors import EngineSilent, OperatorError
 from serveconf.reconcile.ports import NodeState, Store
@@ -45,6 +46,9 @@ _COLOR = re.compile("\x1b\\[[0-9;]*m")
 _EXIT = "Worker exit detail:"
 
 SMALLEST = 10_000  # parts that Ray counts of a resource
+# Ray lets go of calls to an actor that it restarts a second or two after it has heard of the end; asked for the state it tells at once
+RESTARTING = ActorTableData.ActorState.RESTARTING
+HEAR_S = 0.1
 
 _gcs = Gcs((RayError,))  # as Ray's own connection one for the whole process
 
@@ -85,6 +89,7 @@ class RayRemote:
     def __init__(self, actor: Any, name: str) -> None:
         self.actor = actor
         self.name = name
+        self._restarts = not name.startswith((REPLICA_PREFIX, STANDBY_PREFIX))
 
     async def call(self, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         """See the port."""
@@ -92,7 +97,15 @@ class RayRemote:
 
     async def closed(self) -> None:
         """See the port."""
-        await _answer(self.actor.closed.remote, None)
+        end = asyncio.ensure_future(_answer(self.actor.closed.remote, None))
+        try:
+            while not end.done():
+                await asyncio.wait([end], timeout=HEAR_S if self._restarts else None)
+                if not end.done() and self.actor._get_local_state() == RESTARTING:
+                    raise Away("its process has ended, and is started anew")
+            end.result()
+        finally:
+            end.cancel()
 
 
 class RayEngine:

@@ -32,6 +32,7 @@ from serveconf.reconcile.journal import EventKind, Happening, Journal
 from serveconf.reconcile.ports import Clock, Cluster
 from serveconf.reconcile.proxies import Proxies
 from serveconf.reconcile.records import Failure, StackHead
+from serveconf.reconcile.respread import Respread
 from serveconf.reconcile.rollout import has_too_many
 from serveconf.reconcile.scaling import Scaling
 from serveconf.reconcile.settled import Seen, is_settled
@@ -89,6 +90,7 @@ class StackPass:
         self._look_at = 0.0  # ... until then
         self._beginning = Beginning(name, room.stacks.ledger.store)
         self._baking = Baking(room.cluster, room.clock)
+        self._respread = Respread(name, room.clock, room.journal)
         self._canaries = Canaries(room.cluster, room.stacks, room.clock, say=self._say, journal=room.journal)
 
     async def once(self) -> float:
@@ -176,9 +178,12 @@ class StackPass:
         await self._beginning.tell(beginning_routes(target, begun))
 
     def _decide(self, head: StackHead, observed: Observed, trial: Trial | None) -> Decision:
-        drains = {node.id for node in self._cluster.nodes() if node.drains}
+        nodes = self._cluster.nodes()
+        drains = {node.id for node in nodes if node.drains}
         current, target = self._desired(head.current), self._desired(head.target)
         moves = moves_of(current, target) if target is not None else {}
+        busy = target is not None or trial is not None or self._failing or head.ends
+        moving = self._respread.leaving(None if busy else current, observed, nodes)
         view = StackView(
             name=self.name,
             current=with_names(current, moves),
@@ -186,7 +191,7 @@ class StackPass:
             observed=observed,
             served=self._table.serving(),
             front_ready=head.target is None or self._proxies.are_ready(observed),
-            leaving=frozenset(r.id for r in observed.of_stack(self.name) if drains and r.node_id in drains),
+            leaving=moving | {r.id for r in observed.of_stack(self.name) if drains and r.node_id in drains},
             bakes=bool(self._bake(head).limits),
             baking=head.baking_until is not None,
         )

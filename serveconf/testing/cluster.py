@@ -191,13 +191,19 @@ class FakeCluster:
         self.on_change()
 
     def _place(self, order: ReplicaOrder) -> NodeState | None:
-        """The nodes in turn; None where each has as many of its deployment as it may have: it starts for ever."""
+        """The nodes in turn, or of those that say what is free the one with fewest of its deployment.
+
+        None where each has as many as it may have: it starts for ever.
+        """
         staying = [node for node in self._nodes if not node.drains] or self._nodes
         most = order.deployment.spec.get("max_replicas_per_node")
-        if most is None:
-            return staying[len(self._replicas) % len(staying)]
         mine = (order.stack, order.deployment.name)
         there = Counter(r.node_id for r in self._replicas.values() if (r.stack, r.deployment) == mine)
+        if most is None:
+            free = [node for node in staying if node.available]
+            if free:
+                return min(free, key=lambda node: there[node.id])
+            return staying[len(self._replicas) % len(staying)]
         return next((node for node in staying if there[node.id] < most), None)
 
     def _is_placed(self, replica: ReplicaState) -> bool:
