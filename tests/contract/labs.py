@@ -31,7 +31,7 @@ class Lab(ABC):
 
     good = "good:app"
     broken = "broken:app"
-    limit_s = 5.0
+    limit_s = 120.0
     cluster: Cluster
 
     async def until(self, what: Callable[[], object]) -> None:

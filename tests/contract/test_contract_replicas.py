@@ -28,10 +28,10 @@ async def test_out_of_reach_is_not_dead(lab: FakeEngineLab) -> None:
     await lab.until(lambda: lab.phase(name) == "Ready")
     actor.leave()
     await asyncio.sleep(0.1)
-    assert lab.phase(name) == "Ready"
+    assert lab.phase(name) in ("Ready", "Unhealthy")  # as long as that is, hundredths of seconds may be long
+    assert not actor.why_dead
     actor.return_()
-    await asyncio.sleep(0.1)
-    assert lab.phase(name) == "Ready"
+    await lab.until(lambda: lab.phase(name) == "Ready")
     actor.die()
     await lab.until(lambda: lab.phase(name) == "Failed")
 
@@ -288,10 +288,10 @@ async def test_a_look_that_runs_into_a_fault_is_followed_by_another(lab: FakeEng
 async def test_one_that_drains_serves_on_when_it_is_taken_back(lab: FakeEngineLab) -> None:
     name, actor = await replica(lab, "busy:app")
     await lab.until(lambda: lab.phase(name) == "Ready")
-    await lab.cluster.stop_replica(name, drain_s=0.05)
+    await lab.cluster.stop_replica(name, drain_s=0.5)
     assert await lab.cluster.take_back(name)
     assert lab.phase(name) == "Ready"
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.7)
     assert (lab.phase(name), actor.why_dead) == ("Ready", "")
     actor.die()
     await lab.until(lambda: lab.phase(name) == "Failed")  # it is watched again

@@ -289,7 +289,7 @@ async def test_a_deployment_that_is_not_there_is_an_error_in_time() -> None:
 async def test_a_deadline_ends_the_call_at_both_ends() -> None:
     async with stack() as s:
         replica = await s.replica("a", Model)
-        await s.directory.take(generation(1, {"m": [replica]}, request_timeout_s=0.05))
+        await s.directory.take(generation(1, {"m": [replica]}, request_timeout_s=1.0))
         with pytest.raises(TimeoutError, match="request_timeout_s"):
             await s.handle("m").wait.remote()
         model: Any = s.served["a"].servable

@@ -35,7 +35,7 @@ from urllib.request import Request, urlopen
 with urlopen(Request(sys.argv[1], headers={sys.argv[2]: sys.argv[3]}), timeout=5) as answer:
     print(answer.read().decode(), answer.status, sep="\\n", end="")
 """
-MAY_DO = "ip link add b type bridge && ip link add v type veth peer name w && mount -t tmpfs none /tmp"
+MAY_DO = "ip link add scb0 type bridge && ip link add scv0 type veth peer name scw0 && mount -t tmpfs none /tmp"
 MASK_AND_RUN = 'mount -t tmpfs none "$0" && exec "$@"'
 
 

@@ -285,8 +285,10 @@ async def abort_connections(edge):
 
 
 def a_route_whose_time_to_finish_is_over(world):
+    gate = asyncio.Event()
+
     async def app(scope, receive, send):
-        await asyncio.sleep(0.2)
+        await gate.wait()
         await respond(send, b"late")
 
     world.serve(app, "one")
@@ -295,6 +297,7 @@ def a_route_whose_time_to_finish_is_over(world):
         client.send(get("/app"))
         wait_for(lambda: world.seen)
         mount._over = True
+        world.stack.running.loop.call_soon_threadsafe(gate.set)
         yield told(client.answer()), client.is_closed()
     mount._over = False
 

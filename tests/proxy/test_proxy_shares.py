@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -18,6 +19,13 @@ def changed(of: Route, **fields: Any) -> Route:
 
 def sides(share: float, sticky: str | None = None) -> tuple[Route, Route]:
     return route(version="1"), changed(route(version="2", replicas=("a2",)), share=share, sticky=sticky)
+
+
+async def until(look: Callable[[], object]) -> None:
+    """Copies run beside their originals."""
+    async with asyncio.timeout(120):
+        while not look():
+            await asyncio.sleep(0.005)
 
 
 async def versions(bench: Bench, requests: int, client: httpx.AsyncClient | None = None) -> list[str]:
@@ -111,7 +119,7 @@ async def test_a_copy_has_all_of_the_request_and_a_mark(bench):
     answer = await bench.client.post("/a/x", content=b"hello", headers={"x-own": "1"})
     assert answer.json()["deployment"] == "a"
     await bench.get("/a/y")
-    await asyncio.sleep(0.05)
+    await until(lambda: copies.seen)
     assert [(one["path"], one["body"]) for one in copies.seen] == [("/a/y", b"")]  # the fake app reads no body
     assert copies.seen[0]["headers"][b"x-serveconf-mirrored"] == b"1"
     assert (await bench.get("/-/routes")).json() == {"/a": "a"}
@@ -131,6 +139,7 @@ async def test_a_share_of_the_requests_is_copied(bench):
     copies = Copies(bench)
     await copies.serve(percent=25)
     await versions(bench, 200)
+    await until(lambda: len(copies.seen) >= 48)
     await asyncio.sleep(0.05)
     assert 48 <= len(copies.seen) <= 52
 
@@ -161,9 +170,12 @@ async def test_a_mirror_that_fails_takes_nothing_from_its_originals(bench):
 
     bench.app._builder._leading["s", "next"].backend = fail
     assert await versions(bench, 20) == ["1"] * 20
-    await asyncio.sleep(0.05)
-    counted = bench.app.figures().deployments["s/next"].durations["GET"]
-    assert {status: histogram.count for status, histogram in counted.items()} == {500: 20}
+
+    def counted():
+        found = bench.app.figures().deployments["s/next"].durations.get("GET", {})
+        return {status: histogram.count for status, histogram in found.items()}
+
+    await until(lambda: counted() == {500: 20})
 
 
 @run
@@ -188,5 +200,5 @@ async def test_the_body_is_copied_as_the_app_reads_it_up_to_a_limit(bench):
             yield b"ab"
 
     await bench.client.post("/a/x", content=pieces())
-    await asyncio.sleep(0.05)
+    await until(lambda: len(copies.seen) == 4)
     assert [len(one["body"]) for one in copies.seen] == [0, 5, MOST_BODY_BYTES, 6]

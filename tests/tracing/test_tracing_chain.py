@@ -15,6 +15,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, WebSocket
 from otlp_collector import Collector
 from traced_stack import TracedStack, in_loop, traced_stack
 
+from serveconf.local_ray import free_port
 from serveconf.routing import Tracing
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
@@ -310,10 +311,7 @@ async def test_a_collector_that_is_away_costs_no_request_and_holds_up_no_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     deaf = socket.create_server(("127.0.0.1", 0))  # takes connections and never answers
-    away = socket.create_server(("127.0.0.1", 0))
-    address = away.getsockname()
-    away.close()
-    for endpoint in (f"http://127.0.0.1:{address[1]}", f"http://127.0.0.1:{deaf.getsockname()[1]}"):
+    for endpoint in (f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{deaf.getsockname()[1]}"):
         async with traced_stack() as (stack, client):
             await stack.replica("shop", shop(stack))
             await stack.serve(Tracing(endpoint=endpoint))
