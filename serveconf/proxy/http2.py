@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.zttp_h2_impl import ZttpH2Protocol
+from uvicorn.protocols.http.zttp_h2_impl import RequestResponseCycle, ZttpH2Protocol
 from uvicorn.server import ServerState
 
 from serveconf.proxy.clocks import Stall, Wait, seconds_for, taken_by
@@ -37,7 +38,9 @@ class Http2Protocol(ZttpH2Protocol):
         self.app: Any = Http2Request(edge)
         self._edge = edge
         self._taken = Stall()
+        self._granted = Stall()
         self._idle = Stall()
+        self._room = asyncio.Event()  # something came from the client: it may have made room for more of its answers
         self._awaits = Wait.HEAD
         self.timeout_keep_alive: Any = edge.front.keep_alive_timeout_s
 
@@ -52,14 +55,41 @@ class Http2Protocol(ZttpH2Protocol):
         self._awaits = Wait.NEXT
         super().handle_request(event)
         cycle = self.cycles.get(event.stream_id)
-        if event.end_stream and cycle is not None:
+        if cycle is None:
+            return
+        cycle.send = partial(self._send, cycle, cycle.send)  # type: ignore[method-assign]
+        if event.end_stream:
             cycle.more_body = False
             cycle.message_event.set()
 
+    async def _send(self, cycle: RequestResponseCycle, send: Any, message: Any) -> None:
+        """As uvicorn's, when the client has made room for what was sent before (RFC 9113 §5.2): else all of an answer would be
+        kept here for one that takes none of it."""
+        while _kept(cycle) > self._edge.limits.max_unsent_bytes and not cycle.disconnected:
+            self._room.clear()
+            await self._room.wait()
+        await send(message)
+
+    def data_received(self, data: bytes) -> None:
+        """Room for an answer may have come, or its end."""
+        super().data_received(data)
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody waits for room any more."""
+        super().connection_lost(exc)
+        self._room.set()
+
     def sweep(self, now: float) -> None:
         """Cut a client that takes nothing; close where no request is under way for too long, whatever else it sends."""
-        taken = taken_by(self.transport)
-        if taken is not None and self._taken.seconds(taken, now) >= seconds_for(Wait.TAKE, self._edge):
+        taken, kept = taken_by(self.transport), sum(map(_kept, self.cycles.values()))
+        stalled_s = max(
+            self._taken.seconds(taken, now) if taken is not None else 0.0,
+            self._granted.seconds(kept, now) if kept else 0.0,
+        )
+        if not kept:
+            self._granted = Stall()
+        if stalled_s >= seconds_for(Wait.TAKE, self._edge):
             self.transport.abort()
         elif self._idle.seconds(bool(self.cycles), now) >= seconds_for(self._awaits, self._edge) and not self.cycles:
             self.transport.close()
@@ -71,6 +101,11 @@ class Http2Protocol(ZttpH2Protocol):
     def abort(self) -> None:
         """What is in flight is cancelled with its tasks."""
         self.transport.close()
+
+
+def _kept(cycle: RequestResponseCycle) -> int:
+    """How many bytes of an answer wait for the client to make room."""
+    return cycle.stream.pending_bytes or 0
 
 
 class Http2Request:
@@ -112,6 +147,8 @@ class Http2Request:
                 return
             app = self._edge.forwarded_app if is_forwarded else self._edge.app
             await app(scope, body, counted_send)
+            if not ended and not body.left:
+                raise RuntimeError("an app returned without a complete answer")
         except _BodyTooLarge:
             trail.reason = Reason.TOO_LARGE
             if started:
