@@ -332,6 +332,7 @@ def test_a_drain_ends_what_began_and_then_says_goaway(fresh):
     connection.until_closed()
     assert (connection.bodies[1], 1 in connection.ended) == (b"waited", True)
     assert (GOAWAY, 0) in connection.frames
+    client.close()
     drained.result(10)
 
 
@@ -343,6 +344,7 @@ def test_a_drain_that_waits_no_longer_cuts_what_hangs(fresh):
     drained = asyncio.run_coroutine_threadsafe(running.server.drain(0.1), running.loop)
     connection.until_closed()
     assert 1 not in connection.ended or connection.statuses[1] != 200
+    client.close()
     drained.result(10)
 
 
