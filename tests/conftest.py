@@ -22,6 +22,10 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("here", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
+for name in ("http_proxy", "https_proxy", "all_proxy"):  # nothing here is asked of others, and no proxy reaches what is
+    os.environ.pop(name, None)
+    os.environ.pop(name.upper(), None)
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup

@@ -177,7 +177,7 @@ class RayLab(ActorLab):
 
     good = "starlette.applications:Starlette"
     broken = "no_such_module:app"
-    limit_s = 60.0
+    limit_s = 150.0
 
     def groups(self) -> list[str]:
         """See ActorLab."""
