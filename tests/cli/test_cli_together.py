@@ -81,7 +81,7 @@ def test_a_deadline_takes_back_what_was_started_and_the_next_apply_is_as_if_it_h
     before = replicas(stage)
     Path("web.py").write_text("app = 2\n")
     stage.hold()
-    late = run(stage, "apply", "serve.yaml", "--timeout", "0.1", "-o", "json")
+    late = run(stage, "apply", "serve.yaml", "--timeout", "1", "-o", "json")
     assert (late.exit_code, json.loads(late.stdout)["outcome"]) == (5, "timeout")
     stage.let_go()
     Meanwhile().until(lambda: replicas(stage) == before, "what was started is removed")
