@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,9 @@ def _ordered(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: spec[key] for key in (*first, *(key for key in spec if key not in first)) if key in spec}
 
 
+_BREAKS = re.compile("[\r\x85\u2028\u2029]")  # YAML reads each of them as the end of a line, unless it is escaped
+
+
 def spec_yaml(spec: dict[str, Any]) -> str:
     """A spec as its file; each text in a form that every YAML reader reads as that text."""
     import yaml
@@ -84,16 +88,27 @@ def spec_yaml(spec: dict[str, Any]) -> str:
             return True
 
     def text(dumper: Dumper, value: str) -> yaml.ScalarNode:
-        if "${" not in value:  # else it is what the file said: a variable
-            value = value.replace("$", "$$")
         try:
-            plain = resolve_plain(value) == value
+            plain = resolve_plain(value) == value and not _BREAKS.search(value)
         except Ambiguous:
             plain = False
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
 
     Dumper.add_representer(str, text)
-    return yaml.dump(spec, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(_escaped(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _escaped(value: Any) -> Any:
+    """With each dollar of a value doubled, as it is read back; in keys there are no variables, so it stands for itself."""
+    match value:
+        case dict():
+            return {key: _escaped(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_escaped(inner) for inner in value]
+        case str() if "${" not in value:  # else it is what the file said: a variable
+            return value.replace("$", "$$")
+        case _:
+            return value
 
 
 def _write(specs: dict[str, dict[str, Any]], out: Path, *, force: bool, quiet: bool) -> None:

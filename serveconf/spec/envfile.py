@@ -22,14 +22,17 @@ def read_env_file(path: Path) -> tuple[dict[str, str], list[Problem]]:
         if path.exists() and not path.is_file():
             raise OSError(None, "it is not a regular file")
         with path.open("rb") as stream:
-            text = stream.read(_MAX_BYTES).decode("utf-8-sig")
+            data = stream.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            return {}, [_problem(file, 0, f"the file is larger than {_MAX_BYTES} bytes", "too_large")]
+        text = data.decode("utf-8-sig")
     except OSError as error:
         return {}, [_problem(file, 0, f"cannot be read: {error.strerror or error}", "file")]
     except UnicodeDecodeError:
         return {}, [_problem(file, 1, "the file is not UTF-8 text", "encoding")]
     values: dict[str, str] = {}
     problems: list[Problem] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = re.fullmatch(_LINE, line)

@@ -73,8 +73,7 @@ def _add_way(places: dict[str, set[str]], path: Path) -> None:
         outer, inner = os.path.split(folder)
         if inner:
             places.setdefault(outer, set()).add(inner)
-    if os.path.abspath(path) != real:
-        _add_links(places, os.path.abspath(path))
+    _add_links(places, os.path.abspath(path))  # those that lead in a circle, too, which have no end that differs
 
 
 def _add_links(places: dict[str, set[str]], path: str) -> None:

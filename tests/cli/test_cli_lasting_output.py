@@ -14,18 +14,15 @@ import pytest
 from serveconf.cli import lasting as lasting_module
 from serveconf.cli.lasting import LastingStream, lasting_output
 
-HELD: list[Pipe] = []  # as long as the tests run
-
 
 class Pipe:
     """stdout for as long as the block lasts; ``read`` is the other end."""
 
     def __init__(self, *, held: bool = False) -> None:
         """``held``: it stays open, for a thread may be writing to it still."""
-        self.held = held
         reads, writes = os.pipe()
         self.read = os.fdopen(reads, "rb")
-        self.stream = os.fdopen(writes, "w", encoding="utf-8")
+        self.stream = os.fdopen(writes, "w", encoding="utf-8", closefd=not held)
 
     def __enter__(self) -> Pipe:
         self._before, sys.stdout = sys.stdout, self.stream
@@ -33,9 +30,8 @@ class Pipe:
 
     def __exit__(self, *why: object) -> None:
         sys.stdout = self._before
-        if not self.held:
-            with suppress(OSError):  # its reader may have gone
-                self.stream.close()
+        with suppress(OSError):  # its reader may have gone
+            self.stream.close()
 
     def text(self) -> str:
         """All that was written."""
@@ -77,7 +73,6 @@ def test_a_reader_that_does_not_read_keeps_nobody_and_what_does_not_fit_is_lost(
     monkeypatch.setattr(lasting_module, "WAITING", 3)
     monkeypatch.setattr(lasting_module, "LAST_S", 0.05)
     with Pipe(held=True) as pipe:
-        HELD.append(pipe)
         with lasting_output():
             for _ in range(100):
                 print("y" * 60_000, end="")
