@@ -205,7 +205,7 @@ async def test_a_dead_connection_is_made_again() -> None:
 async def test_past_its_time_a_request_gets_504_and_its_handler_is_cancelled() -> None:
     async with node() as n:
         gate = Gate()
-        backend = await n.backend(await n.start("a", gate), request_timeout_s=0.05)
+        backend = await n.backend(await n.start("a", gate), request_timeout_s=0.5)
         request = Request(backend, path="/slow")
         assert await request.status() == 504
         await until(lambda: gate.cancelled == ["/slow"])

@@ -193,14 +193,25 @@ def test_batches_run_at_the_same_time_where_that_is_allowed() -> None:
 
 def test_a_call_that_is_cancelled_while_it_waits_is_in_no_batch() -> None:
     async def main() -> None:
-        doubler = Doubler()
-        running = asyncio.create_task(doubler.double(0))
-        await asyncio.sleep(0.002)
-        waiting = [asyncio.create_task(doubler.double(n)) for n in (1, 2)]
+        begun, go = asyncio.Event(), asyncio.Event()
+        batches: list[list[int]] = []
+
+        @batch(max_batch_size=4, batch_wait_timeout_s=0.05)
+        async def double(numbers: list[int]) -> list[int]:
+            batches.append(numbers)
+            begun.set()
+            await go.wait()
+            return [2 * number for number in numbers]
+
+        running = asyncio.create_task(double(0))
+        await begun.wait()
+        waiting = [asyncio.create_task(double(n)) for n in (1, 2)]
         await asyncio.sleep(0.001)
         waiting[0].cancel()
+        await asyncio.wait([waiting[0]])
+        go.set()
         assert (await running, await waiting[1]) == (0, 4)
-        assert doubler.batches == [[0], [2]]
+        assert batches == [[0], [2]]
 
     asyncio.run(main())
 
