@@ -40,7 +40,7 @@ def pack(value: Any) -> tuple[bytes, list[memoryview]]:
 def _pickled(value: Any, beside: Any, buffers: list[memoryview]) -> bytes:
     try:
         data = pickle.dumps(value, protocol=5, buffer_callback=beside)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except Exception:  # noqa: BLE001 - pickling runs the value's own code, which may raise anything: by value is tried next
         pass
     else:
         if b"__main__" not in data:  # what a script defines is nowhere to be imported
