@@ -1,7 +1,8 @@
 """What holds for all tests, wherever they run.
 
-In CI, property tests try the same examples every time; elsewhere they go on finding new ones. Ctrl-C and a
-terminal's end are heard by what the tests start, also where they run in the background of a script, which ignores them.
+Property tests try the same examples every time, however slow the machine is; ``--hypothesis-profile=search`` has them
+look for new ones. No proxy of the network and no settings of git count. Ctrl-C and a terminal's end are heard by what
+the tests start, also where they run in the background of a script, which ignores them.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from stage import Stage
 
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("here", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 for name in ("http_proxy", "https_proxy", "all_proxy"):  # nothing here is asked of others, and no proxy reaches what is
     os.environ.pop(name, None)

@@ -76,7 +76,7 @@ def requests(draw):
     return head.encode() + b"\r\n" + after, method, status, b"" if method == "HEAD" else content
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(asked=st.lists(requests(), min_size=1, max_size=5), cuts=st.lists(st.integers(1, 600), max_size=8))
 def test_each_gets_its_own_answer_in_turn_however_the_bytes_come(client, asked, cuts):
     sent, before = b"".join(request for request, *_ in asked), 0
@@ -91,7 +91,7 @@ def test_each_gets_its_own_answer_in_turn_however_the_bytes_come(client, asked, 
     assert client.buffer == b""
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(request=requests(), at=st.integers(0, 10_000))
 def test_a_request_that_breaks_off_is_answered_with_nothing_that_looks_whole(server, request, at):
     text, method, _status, _body = request

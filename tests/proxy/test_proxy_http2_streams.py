@@ -260,7 +260,7 @@ def test_answers_without_a_body_end_with_their_head(shared, method, path, status
     assert (connection.statuses[stream], connection.bodies[stream]) == (status, b"")
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(st.lists(st.binary(max_size=300), max_size=5), min_size=1, max_size=4), st.randoms(use_true_random=False)
 )

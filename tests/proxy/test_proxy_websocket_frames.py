@@ -147,7 +147,7 @@ def test_the_handshake_is_answered_as_the_standard_has_it(socket):
 PIECES = st.lists(st.binary(max_size=60), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     messages=st.lists(st.tuples(PIECES, st.lists(st.binary(max_size=125), max_size=2)), min_size=1, max_size=3),
     cuts=st.lists(st.integers(1, 400), max_size=6),
@@ -170,7 +170,7 @@ def test_neither_fragments_nor_pings_between_them_nor_packets_change_a_message(s
     assert [payload for opcode, payload in got if opcode == PONG] == pongs
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=st.text(min_size=1, max_size=20), at=st.integers(0, 80))
 def test_text_may_be_split_within_a_letter(socket, text, at):
     data = text.encode()

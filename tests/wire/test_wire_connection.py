@@ -103,7 +103,7 @@ async def test_a_server_that_does_not_know_the_secret_gets_no_request() -> None:
 
 @in_loop
 async def test_a_peer_that_says_nothing_is_cut_off() -> None:
-    async with pair(ok, limits=Limits(handshake_timeout_s=0.02)) as (server, _):
+    async with pair(ok, limits=Limits(handshake_timeout_s=1.0)) as (server, _):
         reader, writer = await asyncio.open_unix_connection(server._listeners[0].sockets[0].getsockname())
         await reader.readexactly(40)
         assert await reader.read() == b""
