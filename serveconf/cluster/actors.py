@@ -49,6 +49,7 @@ log = get_logger("cluster")
 Handles = list[Handle[ReplicaState]]
 
 LOAD_ANSWER_S = 30.0  # a proxy with nothing to report says so four times a minute
+ADOPT_S = 3.0  # for what does not serve, and may wait for a place, to say what it is: a controller that has come back waits for it
 REPLICA_ANSWER_S = 1.0  # with figures: one whose loop the user's code blocks is left out
 
 
@@ -175,7 +176,7 @@ class ActorCluster:
         remote = handle.remote
         assert remote is not None
         try:
-            state = await remote.call("describe", timeout_s=ANSWER_S)
+            state = await remote.call("describe", timeout_s=ANSWER_S if serves else ADOPT_S)
             if type(state) is not type(handle.state):  # a standby that was to become a replica when the controller died
                 await handle.end_now()
                 self._orders.forget(name)

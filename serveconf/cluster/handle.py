@@ -176,6 +176,9 @@ class Handle(Generic[S]):
                     await self._get_ready()
                 if self.state.phase is Phase.FAILED:
                     return
+                if self.state.phase is Phase.DRAINING:  # since before it was adopted, which it said too late
+                    self.watch()
+                    return
                 await self._stay()
             except Gone as gone:
                 self._become(_ended(self.state, str(gone)))

@@ -10,6 +10,7 @@ import pytest
 from labs import QUICK, FakeEngineLab, replica
 from msgspec.structs import replace
 
+from serveconf.cluster import actors as actors_module
 from serveconf.cluster import node_watch
 from serveconf.cluster.engine import Away
 from serveconf.cluster.settings import REPLICA_PREFIX
@@ -79,6 +80,33 @@ async def test_a_silent_replica_that_serves_is_adopted_and_not_killed(lab: FakeE
     await lab.another_controller(name)
     assert lab.phase(name) == "Ready"
     assert not actor.why_dead
+
+
+async def test_a_controller_that_comes_back_does_not_wait_for_what_starts_and_says_nothing(
+    lab: FakeEngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors_module, "ANSWER_S", 3600.0)
+    monkeypatch.setattr(actors_module, "ADOPT_S", 0.01)
+    name, actor = await replica(lab)
+    actor.hung.clear()
+    await lab.another_controller()
+    assert lab.phase(name) == "Starting"
+    actor.hung.set()
+    await lab.until(lambda: lab.phase(name) == "Ready")
+
+
+async def test_one_that_drains_and_says_so_late_ends_all_the_same(
+    lab: FakeEngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors_module, "ADOPT_S", 0.01)
+    name, actor = await replica(lab)
+    await lab.until(lambda: lab.phase(name) == "Ready")
+    await actor.hosted.drain(30.0)
+    actor.hung.clear()
+    await lab.another_controller()
+    actor.hung.set()
+    await lab.until(lambda: lab.replica(name) is None)
+    assert actor.why_dead
 
 
 async def test_an_unreachable_replica_is_adopted_and_not_killed(lab: FakeEngineLab) -> None:

@@ -51,6 +51,14 @@ def why_not() -> str | None:
     return None
 
 
+# as docs/production.md has it: a head that is started anew finds out in five seconds which nodes have died, instead of in fifteen
+HEAD_SETTINGS = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+}
+
+
 class Node:
     """One Ray node in its namespace."""
 
@@ -216,7 +224,7 @@ class Machines:
             stderr=subprocess.DEVNULL,
             cwd=self.root,
         )
-        self.env["RAY_REDIS_ADDRESS"] = f"{address}:{GCS_PORT}"
+        self.env |= {"RAY_REDIS_ADDRESS": f"{address}:{GCS_PORT}", **HEAD_SETTINGS}
         until(lambda: socket.create_connection((address, GCS_PORT), timeout=1).close() is None, "Redis listens")
 
     def small_disks(self) -> None:
