@@ -7,8 +7,11 @@ import json
 import socket
 from pathlib import Path
 
+import pytest
 from conftest import Stack
 from place import Place, ask, end, until
+
+from serveconf.proxy.ports import port_is_free
 
 ASYNC_INIT = """
     import asyncio
@@ -122,6 +125,8 @@ def test_a_constructor_calls_what_is_bound_to_it_also_while_all_of_it_starts(sta
 
 
 def test_a_spec_with_the_control_apis_port_is_served_and_the_control_api_moves(tmp_path: Path) -> None:
+    if not port_is_free("127.0.0.1", 8001):
+        pytest.skip("another program has port 8001")
     place = Place()
     (tmp_path / "web.py").write_text("from fastapi import FastAPI\napp = FastAPI()\napp.get('/')(lambda: 'hi')\n")
     file = tmp_path / "serve.yaml"
