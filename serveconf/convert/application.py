@@ -43,7 +43,8 @@ def application(
     """The deployment's data. ``bound``: its import path names a bound application, or a function that builds one."""
     import_path = _import_path(app.get("import_path"), join(place, "import_path"), note)
     seen = see(folders, import_path) if import_path else None
-    listed = [one for one in app.get("deployments") or [] if isinstance(one, Mapping)]
+    given = app.get("deployments")
+    listed = [one for one in given if isinstance(one, Mapping)] if isinstance(given, list) else []
     chosen = _ingress(listed, seen, place, note)
     options = listed[chosen] if chosen is not None else {}
     entry: dict[str, Any] = {"name": _name(app, options, index, place, note), "import_path": import_path}

@@ -137,7 +137,8 @@ def _config_of(document: Any) -> Config | str | None:
         return _from_manifest({"metadata": document.get("metadata"), "spec": holder})
     if document.get("kind") == "List" and isinstance(document.get("items"), list):
         return next((one for one in map(_config_of, document["items"]) if one is not None), None)
-    listed = [one for one in document.get("deployments") or [] if isinstance(one, dict)]
+    given = document.get("deployments")
+    listed = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     own = [one for one in listed if "import_path" in one]
     if "applications" in document:
         name = document.get("name")

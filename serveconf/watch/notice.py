@@ -6,6 +6,7 @@ A thread of its own, because the system's queue of changes must be emptied while
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +34,8 @@ _SILENT = (
     "lustre",
     "ocfs",
 )
+
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # space, tab, newline and backslash, in proc_pid_mountinfo(5)
 
 
 class Notice:
@@ -104,7 +107,7 @@ def tells_nothing(folder: str) -> bool:
     with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
         for line in mounts:
             before, _, after = line.partition(" - ")
-            point = before.split(" ")[4].encode().decode("unicode_escape")
+            point = _ESCAPED.sub(lambda one: chr(int(one[1], 8)), before.split(" ")[4])
             inside = real == point or real.startswith(point.rstrip("/") + "/")
             if inside and len(point) >= len(best):
                 best, kind = point, after.split(" ")[0]

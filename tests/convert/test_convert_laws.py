@@ -122,7 +122,13 @@ def test_what_is_a_config_becomes_a_spec_that_says_no_more_than_it_did(folder: P
         load_file(folder / "serve.yaml", env={"Y": "1"}, unsupported=frozenset())
     except SpecInvalid as invalid:
         found = {problem.code for problem in invalid.problems}
-        assert found <= {"import_path", "duplicate_prefix", "duplicate_name"}  # as wrong there as here
+        assert found <= {
+            "import_path",
+            "duplicate_prefix",
+            "duplicate_name",
+            "conflict",
+            "range",
+        }  # as wrong there as here
     assert said(folder, config) == (code, out, err)
 
 
