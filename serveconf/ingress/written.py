@@ -77,12 +77,17 @@ def forget(written: Written) -> None:
         _watching.remove(written)
 
 
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in _EVENTS or not _watching:  # asked for every event of the process: nothing may come before this
+def _hook(
+    event: str,
+    arguments: tuple[Any, ...],
+    events: frozenset[str] = _EVENTS,  # its own, as the interpreter clears modules at its end and asks on
+    watching: list[Written] = _watching,
+) -> None:
+    if event not in events or not watching:  # asked for every event of the process: nothing may come before this
         return
     try:
         for path in _paths(event, arguments):
-            for written in tuple(_watching):
+            for written in tuple(watching):
                 written.note(path)
     except Exception:  # noqa: BLE001 - the app must never fail because of who looks on
         pass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,3 +107,16 @@ def test_paths_are_bounded(folder: Path) -> None:
     for number in range(MOST + 5):
         found.note(f"{folder}/{number}")
     assert len(found.paths) == MOST
+
+
+def test_what_is_opened_while_the_interpreter_ends_is_no_fault() -> None:
+    """It clears modules, and asks the hook of what is opened after that."""
+    code = (
+        "from serveconf.ingress import written\n"
+        "written.watch_writes('/nowhere')\n"
+        "for name in [name for name in vars(written) if not name.startswith('__')]:\n"
+        "    setattr(written, name, None)\n"
+        "open('/dev/null', 'w').close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
