@@ -19,6 +19,7 @@ import random
 import signal
 import statistics
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -410,6 +411,7 @@ def main() -> None:
     parser.add_argument("--kills", type=float, default=0.02, help="share of rounds in which something is killed")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nothing is left then either
     place, began = Place(), time.monotonic()
     whole = False
     try:

@@ -16,6 +16,7 @@ import pty
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -177,6 +178,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=30)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between a save that is live and the next")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nothing is left then either
     place = Place()
     try:
         measure(place, args.edits, args.pause)
