@@ -15,6 +15,7 @@ class CircuitBreaker:
     """Opens when of the last ``window_s`` seconds' answers (``min_requests`` at least) more than ``max_error_rate`` were 5xx.
 
     Open, everybody gets 503 with ``Retry-After`` for ``open_s``; then one request is let through, and its answer decides.
+    A request that ends without an answer, as one whose client leaves, counts as none: a time limit stands inside of it.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class CircuitBreaker:
                 )
                 return
             is_trial = self._is_trying = True
-        status = 0  # without an answer: its client went away, which says nothing of the deployment
+        status = 0  # without an answer: its client went away, or a middleware around this one ended it
 
         async def noting(message: Message) -> None:
             nonlocal status
