@@ -16,6 +16,7 @@ _TABLE: tuple[tuple[str, bool, str, str | None], ...] = (
     ("found unknown escape", False, "unknown escape in double-quoted text", _BACKSLASH),
     ("expected escape sequence", False, "incomplete escape in double-quoted text", _BACKSLASH),
     ("hexdecimal", False, "incomplete escape in double-quoted text", _BACKSLASH),
+    ("invalid Unicode character escape", False, "this escape is half a character", "write the character, or \\U and eight digits"),
     ("could not find expected ':'", True, "this key has no ':' behind it", None),
     ("did not find expected key", False, "the indentation does not fit the lines above", None),
     ("did not find expected '-' indicator", False, "the indentation does not fit the lines above", None),
