@@ -39,6 +39,7 @@ class Http2Protocol(ZttpH2Protocol):
         self._edge = edge
         self._taken = Stall()
         self._granted = Stall()
+        self._given = 0  # bytes of answers so far
         self._idle = Stall()
         self._room = asyncio.Event()  # something came from the client: it may have made room for more of its answers
         self._awaits = Wait.HEAD
@@ -68,6 +69,7 @@ class Http2Protocol(ZttpH2Protocol):
         while _kept(cycle) > self._edge.limits.max_unsent_bytes and not cycle.disconnected:
             self._room.clear()
             await self._room.wait()
+        self._given += len(message.get("body", b""))
         await send(message)
 
     def data_received(self, data: bytes) -> None:
@@ -85,7 +87,7 @@ class Http2Protocol(ZttpH2Protocol):
         taken, kept = taken_by(self.transport), sum(map(_kept, self.cycles.values()))
         stalled_s = max(
             self._taken.seconds(taken, now) if taken is not None else 0.0,
-            self._granted.seconds(kept, now) if kept else 0.0,
+            self._granted.seconds(self._given - kept, now) if kept else 0.0,
         )
         if not kept:
             self._granted = Stall()

@@ -322,6 +322,29 @@ def test_a_client_that_gives_no_room_for_too_long_is_cut(fresh):
     assert 1 not in connection.ended
 
 
+def test_a_client_that_makes_room_little_by_little_is_never_cut(fresh):
+    app, running, client = fresh
+    connection = Connection(client, window=0)
+    connection.say(head(1, "/large"))
+    connection.until(lambda one: 1 in one.statuses)
+    (protocol,) = running.edge.connections
+    piece, got = LARGE.to_bytes(4, "big"), 0
+    for years in range(1, 11):
+        connection.say(frame(WINDOW_UPDATE, 0, 0, piece), frame(WINDOW_UPDATE, 0, 1, piece))
+        got += LARGE
+        connection.until(lambda one, got=got: len(one.bodies[1]) == got)
+
+        async def looked_at_when_as_much_as_before_waits(now=years * 3e7, got=got):
+            limit = running.edge.limits.max_unsent_bytes
+            while app.sent * LARGE - got <= limit:
+                await asyncio.sleep(0.001)
+            protocol.sweep(now)
+
+        running.run(looked_at_when_as_much_as_before_waits())
+    connection.say(frame(RST_STREAM, 0, 1, CANCEL), head(3, "/empty"))
+    connection.until_over(3)
+
+
 def test_a_drain_ends_what_began_and_then_says_goaway(fresh):
     app, running, client = fresh
     connection = Connection(client)
