@@ -7,6 +7,7 @@ what cannot be told from it is said to be unknown, and the caller decides.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ class _Reader:
 
     def _parsed(self, module: str) -> _Place | None:
         names = tuple(module.split("."))
-        if not all(name.isidentifier() for name in names):  # nothing at all, or what leads out of the folder
+        if not all(re.fullmatch(r"[\w-]+", name) for name in names):  # nothing at all, or what leads out of the folder
             return None
         *above, last = names
         for folder in self._folders:

@@ -128,6 +128,12 @@ def test_names_are_followed_through_modules_packages_and_relative_imports(code: 
     assert see([code], "shop:Gate") == door()
 
 
+def test_a_module_may_have_a_dash_in_its_name(code: Path) -> None:
+    (code / "shop-api").mkdir()
+    (code / "shop-api" / "main.py").write_text(HEAD + "app = Door.bind()\n")
+    assert see([code], "shop-api.main:app") == door()
+
+
 def test_imports_in_a_circle_end(code: Path) -> None:
     (code / "one.py").write_text("from two import app\n")
     (code / "two.py").write_text("from one import app\n")
