@@ -191,17 +191,14 @@ class FakeCluster:
         self.on_change()
 
     def _place(self, order: ReplicaOrder) -> NodeState | None:
-        """The nodes in turn, or of those that say what is free the one with fewest of its deployment.
-
-        None where each has as many as it may have: it starts for ever.
-        """
+        """The nodes in turn, or of those that say what is free the one with fewest of its deployment; None: each has as many as
+        it may have, so that it starts for ever."""
         staying = [node for node in self._nodes if not node.drains] or self._nodes
         most = order.deployment.spec.get("max_replicas_per_node")
         mine = (order.stack, order.deployment.name)
         there = Counter(r.node_id for r in self._replicas.values() if (r.stack, r.deployment) == mine)
         if most is None:
-            free = [node for node in staying if node.available]
-            if free:
+            if free := [node for node in staying if node.available]:
                 return min(free, key=lambda node: there[node.id])
             return staying[len(self._replicas) % len(staying)]
         return next((node for node in staying if there[node.id] < most), None)
