@@ -52,9 +52,8 @@ def decode_backup(data: bytes) -> Backup:
     number = first.removeprefix(MAGIC)
     if not first.startswith(MAGIC) or not number.isdigit():
         raise BadBackup("this is no backup of serveconf", hint="'serveconf backup FILE' writes one")
-    if number.lstrip(b"0") not in (
-        b"%d" % known for known in range(1, FORMAT + 1)
-    ):  # it may be longer than int() takes
+    known = (b"%d" % version for version in range(1, FORMAT + 1))
+    if number.lstrip(b"0") not in known:  # as text: it may be longer than int() takes
         raise BadBackup("the backup was written by a newer serveconf", hint="use that version, or a newer one")
     digest, _, body = rest.partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:

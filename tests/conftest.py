@@ -27,10 +27,8 @@ for name in ("http_proxy", "https_proxy", "all_proxy"):  # nothing here is asked
     os.environ.pop(name, None)
     os.environ.pop(name.upper(), None)
 
-os.environ |= {
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-}  # commits are signed, hooked or named by no one
+# commits are signed, hooked or named by no one
+os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

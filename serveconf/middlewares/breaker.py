@@ -69,8 +69,10 @@ class CircuitBreaker:
         finally:
             if is_trial:
                 self._is_trying = False
-            if status:
-                self._decide(failed=status >= 500) if is_trial else self._note(failed=status >= 500)
+            if status and is_trial:
+                self._decide(failed=status >= 500)
+            elif status:
+                self._note(failed=status >= 500)
 
     def _decide(self, *, failed: bool) -> None:
         """The one request that was let through says whether it goes on."""

@@ -135,13 +135,8 @@ class JWT:
             self._keys = KeySet.import_key_set(response.json())
             self._fetched = monotonic()
             self._good.clear()
-        except (
-            httpx.HTTPError,
-            ValueError,
-            KeyError,
-            TypeError,
-            JoseError,
-        ) as error:  # what it sent may be no set of keys
+        # TypeError: what it sent may be no set of keys
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, JoseError) as error:
             log.warning("the issuer's keys could not be fetched", extra={"url": self._url, "why": str(error)})
             self._fetched = monotonic() - self._refresh_s + _RETRY_S  # and not at every request
 

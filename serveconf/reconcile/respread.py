@@ -18,9 +18,7 @@ from serveconf.reconcile.ports import Clock, NodeState
 from serveconf.reconcile.rollout import limits
 
 STEADY_S = 30.0  # for so long it has stood on one node, and another has had room
-MOVE_S = (
-    60.0  # for one to have moved, beyond the time that a start may take; one that has not by then stays where it is
-)
+MOVE_S = 60.0  # for one to have moved, beyond the time that a start may take; past it, it stays where it is
 AGAIN_S = 600.0  # after a move that has not changed it, as where the room was taken meanwhile
 
 

@@ -71,8 +71,5 @@ def _read() -> dict[str, Refused]:
 def _write(known: dict[str, Refused]) -> None:
     try:
         write_private(_file(), msgspec.json.encode(known))
-    except (
-        DiskFull,
-        OSError,
-    ) as error:  # a container may have a home that nobody writes to; it is tried once more, and that is all
+    except (DiskFull, OSError) as error:  # nobody may be able to write there: it is tried once more, and that is all
         log.warning("the quarantine can't be kept: %s", error)

@@ -12,6 +12,17 @@ from urllib.parse import parse_qs, urlsplit
 from serveconf import __version__
 from serveconf.credentials import prove
 
+RESULT = {
+    "event": "result",
+    "stack": "shop",
+    "revision": 2,
+    "changed": True,
+    "outcome": "applied",
+    "actions": [],
+    "receipt": {"requests": 3, "failed": 0, "max_gap_ms": 1.0, "duration_s": 0.5},
+    "problems": [],
+}
+
 
 class Odd:
     """What it answers: ``said`` by method and path, each a list of which one goes after the other, and the last one stays."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from odd import Odd, lines
+from odd import RESULT, Odd, lines
 from typer.testing import CliRunner, Result
 
 from serveconf.cli import events as events_module
@@ -19,16 +19,6 @@ from serveconf.client import Client
 from serveconf.credentials import fingerprint, read_only, webhook_secret
 from serveconf.home import Record, read_record, write_record
 
-RESULT = {
-    "event": "result",
-    "stack": "shop",
-    "revision": 2,
-    "changed": True,
-    "outcome": "applied",
-    "actions": [],
-    "receipt": {"requests": 3, "failed": 0, "max_gap_ms": 1.0, "duration_s": 0.5},
-    "problems": [],
-}
 DONE = {key: value for key, value in RESULT.items() if key != "event"}
 
 

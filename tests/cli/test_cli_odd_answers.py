@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-from odd import Odd, lines
+from odd import RESULT, Odd, lines
 from typer.testing import CliRunner, Result
 
 from serveconf import submit
@@ -17,16 +17,6 @@ from serveconf.client import Client
 from serveconf.errors import InternalError, NotFound, Unauthorized, Unreachable
 
 HTML = b"<html><body>Please sign in</body></html>"
-RESULT = {
-    "event": "result",
-    "stack": "shop",
-    "revision": 2,
-    "changed": True,
-    "outcome": "applied",
-    "actions": [],
-    "receipt": {"requests": 3, "failed": 0, "max_gap_ms": 1.0, "duration_s": 0.5},
-    "problems": [],
-}
 PHASE = {"event": "phase", "phase": "starting", "message": "revision 2 of stack shop"}
 
 

@@ -22,9 +22,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from stopped_clock import Clock
 
 import serveconf.middlewares as guards
-from serveconf.middlewares import breaker, rate, tokens
+from serveconf.middlewares import rate, tokens
 from serveconf.middlewares.compress import choose_encoding
 from serveconf.middlewares.keys import check_password, hash_key, hash_password
 
@@ -77,24 +78,6 @@ def get(app: App, path: str = "/", **headers: str) -> httpx.Response:
             return await session.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
     return asyncio.run(once())
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (rate, breaker, tokens):
-        monkeypatch.setattr(module, "monotonic", clock)
-    return clock
 
 
 def websocket(app: App, *headers: tuple[bytes, bytes]) -> list[dict[str, Any]]:

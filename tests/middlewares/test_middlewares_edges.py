@@ -23,6 +23,7 @@ import pytest
 from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
+from stopped_clock import Clock
 
 import serveconf.middlewares as guards
 from serveconf.middlewares import addresses, breaker, keys, rate, tokens
@@ -83,24 +84,6 @@ def ask(app: App, *received: dict[str, Any], **scope: Any) -> Messages:
 def status(app: App, *fields: tuple[bytes, bytes], **scope: Any) -> int:
     found: int = ask(app, headers=list(fields), **scope)[0]["status"]
     return found
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (rate, breaker, tokens):
-        monkeypatch.setattr(module, "monotonic", clock)
-    return clock
 
 
 GUARDS: dict[str, App] = {
