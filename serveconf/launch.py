@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from serveconf.admin.port import control_port_in_use
@@ -162,10 +167,14 @@ class Bootstrap:
 
     def __init__(self, control: tuple[str, int], access: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "serveconf.cluster.bootstrap", control[0], str(control[1])]
-        pipe = subprocess.PIPE
-        env = {**os.environ, **access}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child has ended
         self._child = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=home_folder(), env=env
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=home_folder(),
+            env={**os.environ, **access},
         )
 
     def run(self, ray_address: str, http: tuple[str, int] | None, tell: Tell) -> tuple[Record, bool]:
@@ -175,18 +184,8 @@ class Bootstrap:
         """
         tell(f"starting the controller on Ray at {ray_address}")
         began = time.monotonic()
-        try:
-            output, errors = self._child.communicate(
-                json.dumps({"ray": ray_address, "http": http}) + "\n", timeout=BOOTSTRAP_S
-            )
-            told = json.loads(output.strip().splitlines()[-1])
-        except subprocess.TimeoutExpired as error:
-            raise OperatorError(
-                f"the controller did not start within {BOOTSTRAP_S:g} s", code="bootstrap_failed"
-            ) from error
-        except (IndexError, ValueError) as error:
-            last = "\n  ".join(errors.strip().splitlines()[-5:])
-            raise OperatorError(f"the controller could not be started:\n  {last}", code="bootstrap_failed") from error
+        told = self._asked({"ray": ray_address, "http": http})
+        threading.Thread(target=self._end, name="bootstrap", daemon=True).start()  # Ray takes its time to let go
         if told.get("error"):
             raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", "bootstrap_failed"))
         if told["started"] and told["open"]:
@@ -197,4 +196,25 @@ class Bootstrap:
     def stop(self) -> None:
         """It is not needed any more."""
         self._child.kill()
-        self._child.communicate()
+        self._end()
+
+    def _asked(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The one line that it answers with; it has not ended by then."""
+        assert self._child.stdin is not None and self._child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its last words say why
+            self._child.stdin.write(json.dumps(question).encode() + b"\n")
+            self._child.stdin.flush()
+        if not select.select([self._child.stdout], [], [], BOOTSTRAP_S)[0]:
+            raise OperatorError(f"the controller did not start within {BOOTSTRAP_S:g} s", code="bootstrap_failed")
+        try:
+            told: dict[str, Any] = json.loads(self._child.stdout.readline())
+        except ValueError as error:
+            self._child.wait()
+            self._errors.seek(0)
+            last = "\n  ".join(self._errors.read().decode(errors="replace").strip().splitlines()[-5:])
+            raise OperatorError(f"the controller could not be started:\n  {last}", code="bootstrap_failed") from error
+        return told
+
+    def _end(self) -> None:
+        with self._child, self._errors:
+            pass

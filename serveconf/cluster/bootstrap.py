@@ -1,7 +1,8 @@
 """``python -m serveconf.cluster.bootstrap HOST PORT``: connect to Ray, find or start the controller.
 
 The commands run it as a child, so that they need not import Ray. It imports while Ray may still be starting, then reads
-one JSON line, Ray's address and the port that the proxies will want, and prints one: address and token, or error.
+one JSON line, Ray's address and the port that the proxies will want, and prints one: address and token, or error. Who has
+read that need not wait for its end.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from serveconf.cluster.controller import find_controller, start_controller
-from serveconf.cluster.ray_engine import asks_for_no_token, connect, take_token
+from serveconf.cluster.ray_session import asks_for_no_token, connect, disconnect, take_token
 from serveconf.cluster.settings import ControllerSettings
 from serveconf.errors import OperatorError, ServeconfError
 from serveconf.proxy.ports import port_in_use, port_is_free
@@ -28,8 +29,8 @@ def _code_bytes() -> int | None:
     return int(said) * 1_000_000 or None if said else None
 
 
-def main() -> None:
-    """Print where the control API is."""
+def main(answer: TextIO) -> None:
+    """Write there where the control API is."""
     host, port = sys.argv[1:3]
     line = sys.stdin.readline()
     if not line:  # whoever started it has given up
@@ -47,8 +48,11 @@ def main() -> None:
         told = {"address": address.url, "token": address.token, "started": started, "open": asks_for_no_token()}
     except ServeconfError as error:
         told = {"error": error.message, "hint": error.hint or "", "code": error.code}
-    print(json.dumps(told), flush=True)
+    print(json.dumps(told), file=answer, flush=True)
+    disconnect()
 
 
 if __name__ == "__main__":
-    main()
+    with os.fdopen(os.dup(1), "w") as answer:
+        os.dup2(2, 1)  # whatever else is printed here is no answer
+        main(answer)

@@ -1,4 +1,4 @@
-"""Ray as the engine: the one place that imports it, with ``ray_groups``, and the one actor class.
+"""Ray as the engine: the one place that imports it, with ``ray_groups`` and ``ray_session``, and the one actor class.
 
 Names are Ray's actor names in our namespace, so that whoever connects to the cluster finds everything again. Ray's many
 errors become three: dead is dead only where Ray says so, whatever can pass by itself is asked again.
@@ -7,7 +7,6 @@ errors become three: dead is dead only where Ray says so, whatever can pass by i
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import re
@@ -310,37 +309,6 @@ def kill_actor(actor: Any, *, restart: bool = False) -> None:
     if not restart:
         actor.call.remote("end_soon")
     ray.kill(actor, no_restart=not restart)
-
-
-def connect(address: str, *, hint: str) -> None:
-    """Connect this process to a cluster. Raises OperatorError, with ``hint``, where that can't be done."""
-    try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise OperatorError(f"Ray at {address} can't be used: {error}", hint=hint, code="ray_unreachable") from error
-
-
-def asks_for_no_token() -> bool:
-    """Whether the cluster that we are connected to has asked for no token."""
-    try:
-        from ray._private.authentication.authentication_utils import is_token_auth_enabled
-    except ImportError:  # a Ray that knows no tokens
-        return True
-    return not is_token_auth_enabled()
-
-
-def take_token() -> None:
-    """A cluster of this machine asks for a token where its user has one: take it, as ray.init(address="auto") does.
-
-    For a cluster that RAY_ADDRESS names Ray leaves that to RAY_AUTH_MODE, and so do we.
-    """
-    if "RAY_ADDRESS" in os.environ:
-        return
-    try:
-        from ray._private.authentication import authentication_token_setup as setup
-    except ImportError:  # a Ray from before tokens were taken by default
-        return
-    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 async def _stored(function: Any, *args: Any, **kwargs: Any) -> Any:

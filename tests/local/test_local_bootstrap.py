@@ -22,16 +22,19 @@ class Ray:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.there = False
         self.connected: list[str] = []
+        self.connections: list[str] = []
         self.started: list[ControllerSettings] = []
         self.fails: Exception | None = None
         monkeypatch.setattr(bootstrap, "take_token", lambda: None)
         monkeypatch.setattr(bootstrap, "connect", self._connect)
+        monkeypatch.setattr(bootstrap, "disconnect", self.connected.clear)
         monkeypatch.setattr(bootstrap, "find_controller", lambda: object() if self.there else None)
         monkeypatch.setattr(bootstrap, "start_controller", self._start)
         monkeypatch.setattr(bootstrap, "asks_for_no_token", lambda: True)
 
     def _connect(self, address: str, *, hint: str) -> None:
         self.connected.append(address)
+        self.connections.append(address)
         if self.fails is not None:
             raise self.fails
 
@@ -47,42 +50,41 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     return Ray(monkeypatch)
 
 
-def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], **asked: Any) -> Any:
-    """What it prints when it is asked."""
+def told(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Any:
+    """What it answers when it is asked."""
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"ray": "10.0.0.1:6379", "http": None, **asked}) + "\n"))
-    bootstrap.main()
-    (line,) = capsys.readouterr().out.splitlines()
+    answer = io.StringIO()
+    bootstrap.main(answer)
+    (line,) = answer.getvalue().splitlines()
     return json.loads(line)
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_it_says_where_the_controller_is_and_whether_it_was_started_just_now(
-    ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: bool
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
     ray.there = there
-    answer = told(monkeypatch, capsys)
+    answer = told(monkeypatch)
     assert answer == {"address": READY.url, "token": "t0", "started": not there, "open": True}
-    assert ray.connected == ["10.0.0.1:6379"]
+    assert ray.connections == ["10.0.0.1:6379"] and ray.connected == []
     assert ray.started == [ControllerSettings(host="127.0.0.1", port=8001)]
 
 
 def test_a_port_that_the_proxies_will_want_is_looked_at_before_there_is_a_controller(
-    ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         http = ["127.0.0.1", taken.getsockname()[1]]
-        refused = told(monkeypatch, capsys, http=http)
+        refused = told(monkeypatch, http=http)
         assert refused["code"] == PortInUse.code and str(http[1]) in refused["error"]
         assert ray.started == []
         ray.there = True  # its own proxies have it
-        assert told(monkeypatch, capsys, http=http)["address"] == READY.url
+        assert told(monkeypatch, http=http)["address"] == READY.url
 
 
-def test_what_the_cluster_says_is_told_with_what_to_do(
-    ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_cluster_says_is_told_with_what_to_do(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     ray.fails = OperatorError("Ray at 10.0.0.1:6379 can't be reached", hint="is it running?", code="no_ray")
-    assert told(monkeypatch, capsys) == {
+    assert told(monkeypatch) == {
         "error": "Ray at 10.0.0.1:6379 can't be reached",
         "hint": "is it running?",
         "code": "no_ray",
@@ -92,25 +94,24 @@ def test_what_the_cluster_says_is_told_with_what_to_do(
 
 @pytest.mark.parametrize(("said", "kept"), [("", None), ("0", None), ("250", 250_000_000)])
 def test_what_the_store_may_keep_of_code_is_read_from_the_environment(
-    ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, kept: int | None
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, said: str, kept: int | None
 ) -> None:
     monkeypatch.setenv("SERVECONF_CODE_MB", said)
-    told(monkeypatch, capsys)
+    told(monkeypatch)
     assert ray.started[0].code_bytes == kept
 
 
 @pytest.mark.parametrize("said", ["much", "-1", "1.5", "1 GB"])
 def test_what_is_no_number_of_megabytes_is_said_and_nothing_is_started(
-    ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     monkeypatch.setenv("SERVECONF_CODE_MB", said)
-    assert f"is a number of megabytes, not '{said}'" in told(monkeypatch, capsys)["error"]
+    assert f"is a number of megabytes, not '{said}'" in told(monkeypatch)["error"]
     assert ray.started == []
 
 
-def test_one_whose_starter_has_given_up_does_nothing(
-    ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_whose_starter_has_given_up_does_nothing(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    bootstrap.main()
-    assert (capsys.readouterr().out, ray.connected, ray.started) == ("", [], [])
+    answer = io.StringIO()
+    bootstrap.main(answer)
+    assert (answer.getvalue(), ray.connections, ray.started) == ("", [], [])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from serveconf import launch
@@ -35,7 +35,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
 
     def does(what: str) -> None:
         script = tmp_path / "python"
-        script.write_text(f"#!{real}\nimport json, sys, time\nasked = json.loads(sys.stdin.readline())\n{what}\n")
+        script.write_text(f"#!{real}\nimport json, os, sys, time\nasked = json.loads(sys.stdin.readline())\n{what}\n")
         script.chmod(0o755)
         monkeypatch.setattr(launch.sys, "executable", str(script))
 
@@ -63,7 +63,7 @@ def started(ray: str | None = "10.0.0.9:6379", said: list[str] | None = None) ->
 
 
 def test_the_child_is_told_the_ray_and_says_where_the_controller_is(child: Child, rays: list[str]) -> None:
-    child(f"print('noise'); print(json.dumps({{**{READY}, 'token': asked['ray']}}))")
+    child(f"print('noise', file=sys.stderr); print(json.dumps({{**{READY}, 'token': asked['ray']}}))")
     found = started()
     assert found.started and found.client.address == "http://127.0.0.1:1"
     assert (read_record().address, read_record().token, read_record().ray) == (
@@ -163,6 +163,13 @@ def test_a_cluster_elsewhere_is_never_started_from_here(rays: list[str]) -> None
     assert rays == []
 
 
-def test_json_of_the_child_is_the_last_line(child: Child, rays: list[str]) -> None:
-    child(f"print(json.dumps({{'error': 'early'}})); print(json.dumps({READY}))")
-    assert started().client.address == json.loads(json.dumps(READY))["address"]
+def test_a_child_that_has_answered_is_not_waited_for(child: Child, rays: list[str], tmp_path: Path) -> None:
+    child(
+        f"print(json.dumps({{**{READY}, 'token': str(os.getpid())}}), flush=True)\n"
+        f"while not os.path.exists({str(tmp_path / 'end')!r}): time.sleep(0.01)"
+    )
+    assert started().started
+    letting_go = psutil.Process(int(read_record().token))
+    assert letting_go.is_running()
+    (tmp_path / "end").touch()
+    letting_go.wait(30)
