@@ -3,7 +3,8 @@
     python benchmarks/instant.py [--rounds N] [--only NAME,…]
 
 serveconf's modules are compiled beforehand, as pip does it: in a checkout PYTHONDONTWRITEBYTECODE would have each process do it.
-One cluster for all of it. Medians over the rounds; the ratio is to ``python -c "import ray, fastapi"``, timed between the others.
+One cluster for all of it, beside Ray Serve's figures where ``ray[serve]`` is installed. Medians over the rounds; the ratio is
+to ``python -c "import ray, fastapi"``, timed between the others.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import instant_on_ray_serve
 import psutil
 from apply import Load
 
@@ -75,19 +77,19 @@ class Bench:
         (self.folder / stack / f"{module}.py").write_text(APP.format(word=word, more=more))
         return word
 
-    def get(self, path: str, timeout_s: float = 10.0) -> Any:
+    def get(self, path: str, timeout_s: float = 10.0, port: int | None = None) -> Any:
         """The answer, or None."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=timeout_s) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=timeout_s) as response:
                 return json.load(response)
         except (urllib.error.URLError, OSError, ValueError):
             return None
 
-    def until(self, path: str, what: Callable[[Any], object], limit_s: float = 120.0) -> float:
+    def until(self, path: str, what: Callable[[Any], object], limit_s: float = 120.0, port: int | None = None) -> float:
         """Seconds until the answer is such."""
         began = time.monotonic()
         while time.monotonic() - began < limit_s:
-            answer = self.get(path)
+            answer = self.get(path, port=port)
             if answer is not None and what(answer):
                 return time.monotonic() - began
             time.sleep(0.005)
@@ -273,6 +275,20 @@ def commands(bench: Bench) -> dict[str, float]:
     return found
 
 
+def on_ray_serve(bench: Bench) -> dict[str, float]:
+    """The same, where it is installed."""
+    if not instant_on_ray_serve.is_installed():
+        print("# Ray Serve: ray[serve] is not installed, nothing to compare with", file=sys.stderr)
+        return {}
+    port = free_port()
+    return instant_on_ray_serve.measure(
+        bench.folder,
+        port,
+        until=lambda what: bench.until("/app/", what, port=port),
+        get=lambda: bench.get("/app/", port=port),
+    )
+
+
 PARTS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "python": python_start,
     "edits": edits,
@@ -282,6 +298,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "scaling": scaling,
     "apps": small_apps,
     "commands": commands,
+    "ray_serve": on_ray_serve,
 }
 
 
