@@ -166,14 +166,19 @@ def _stop_started() -> None:
     shut_down(chosen.address, chosen.token, tell)
 
 
-def reach(loaded: Loaded, say: Callable[[str], None] = tell) -> Found:
-    """The control API, started where there is none, after a look at the ports that the spec will need."""
+def reach(loaded: Loaded, say: Callable[[str], None] | None = None) -> Found:
+    """The control API, started where there is none, after a look at the ports that the spec will need.
+
+    ``say``: is told what is being started, where something else than a start is shown.
+    """
+    from serveconf.cli.starting_view import StartingView
     from serveconf.control_port import check_apart
     from serveconf.launch import find_or_start
 
     if chosen.address:
         check_apart(loaded, chosen.address)
-    return find_or_start(chosen.address, chosen.token, http=loaded.front, tell=say)
+    with StartingView(sys.stderr, live=colors(sys.stderr)) as view:
+        return find_or_start(chosen.address, chosen.token, http=loaded.front, tell=say or view.tell)
 
 
 def watch_apply(client: Client, operation: str, loaded: Said | None) -> dict[str, Any]:
