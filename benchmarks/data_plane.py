@@ -1,8 +1,9 @@
 """What the proxy hop costs: one FastAPI app behind proxy and replica, against uvicorn serving it directly.
 
-    python benchmarks/data_plane.py [--rounds 5] [--seconds 3] [--only c16,c64,scale] [--beside-ray]
+    python benchmarks/data_plane.py [--rounds 5] [--seconds 3] [--only c16,c64,scale] [--beside-ray] [--with-nginx]
 
-Needs wrk. With ``--beside-ray`` a Ray without work runs on the machine meanwhile. Rounds are interleaved, direct and
+Needs wrk. With ``--beside-ray`` a Ray without work runs on the machine meanwhile; with ``--with-nginx`` the same app is measured
+behind nginx, too, as what a proxy in C costs on this machine. Rounds are interleaved, direct and
 proxied legs alternate, and the table shows the medians of the ratios of a round, so that a noisy machine disturbs both
 alike. ``us of CPU`` is what the processes of a leg spent per request (``ms of CPU``: per 10 MB of body). Memory, routing
 and Ray Serve (where it is installed) follow. Everything runs on 127.0.0.1 and is stopped at the end.
@@ -25,11 +26,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import data_plane_app
+import data_plane_nginx as nginx
 import data_plane_on_ray as on_ray
 import data_plane_scale as scale
 from data_plane_app import FILE, MIB, PREFIX
@@ -159,10 +161,10 @@ def legs(seconds: float, folder: Path) -> dict[str, Leg]:
 
 @dataclass(frozen=True)
 class Running:
-    """The base URLs of the direct and of the proxied app, and the processes behind each."""
+    """The base URLs of the direct, of the proxied app and, where asked for, of that behind nginx; the processes behind each."""
 
-    bases: tuple[str, str]
-    pids: tuple[tuple[int, ...], tuple[int, ...]]  # direct; proxy and replica
+    bases: tuple[str, ...]
+    pids: tuple[tuple[int, ...], ...]  # direct; proxy and replica; nginx and uvicorn
     port: int  # of the proxy
 
 
@@ -176,8 +178,8 @@ def cpu_seconds(pids: tuple[int, ...]) -> float:
 
 
 @contextlib.contextmanager
-def processes(folder: Path) -> Iterator[Running]:
-    """Both, while they run."""
+def processes(folder: Path, *, with_nginx: bool = False) -> Iterator[Running]:
+    """All of them, while they run."""
     path, secret = str(folder / "replica.sock"), secrets.token_hex(32)
     os.environ[FILE] = str(on_ray.make_file(folder))
     one, two = free_port(), free_port()
@@ -185,11 +187,17 @@ def processes(folder: Path) -> Iterator[Running]:
     try:
         wait_for(lambda: os.path.exists(path))
         started += [start("direct", str(one)), start("proxy", str(two), path, secret)]
-        bases = f"http://127.0.0.1:{one}", f"http://127.0.0.1:{two}{PREFIX}"
-        for base in bases:
-            wait_for(lambda base=base: urllib.request.urlopen(base + "/hello").status == 200)  # type: ignore[misc]
+        bases: tuple[str, ...] = f"http://127.0.0.1:{one}", f"http://127.0.0.1:{two}{PREFIX}"
         behind, plain, front = (process.pid for process in started)
-        yield Running(bases, ((plain,), (front, behind)), two)
+        pids: tuple[tuple[int, ...], ...] = (plain,), (front, behind)
+        with contextlib.ExitStack() as stack:
+            if with_nginx:
+                started.append(start("direct", str(folder / "uvicorn.sock")))
+                base, pid = stack.enter_context(nginx.in_front_of(str(folder / "uvicorn.sock"), folder))
+                bases, pids = (*bases, base), (*pids, (pid, started[-1].pid))
+            for base in bases:
+                wait_for(lambda base=base: urllib.request.urlopen(base + "/hello").status == 200)  # type: ignore[misc]
+            yield Running(bases, pids, two)
     finally:
         for process in started:
             process.send_signal(signal.SIGTERM)
@@ -216,13 +224,13 @@ def wait_for(done: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def measure(rounds: int, seconds: float, only: set[str], beside_ray: bool) -> None:
+def measure(rounds: int, seconds: float, only: set[str], *, beside_ray: bool, with_nginx: bool) -> None:
     """Run and print the tables."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if beside_ray:
             stack.enter_context(on_ray.idle_ray())
-        running = stack.enter_context(processes(folder))
+        running = stack.enter_context(processes(folder, with_nginx=with_nginx))
         measure_ratios(running, rounds, seconds, folder, only)
         if not only or "scale" in only:
             measure_scale(running)
@@ -233,40 +241,46 @@ def measure(rounds: int, seconds: float, only: set[str], beside_ray: bool) -> No
 
 
 def measure_ratios(running: Running, rounds: int, seconds: float, folder: Path, only: set[str]) -> None:
-    """Proxied against direct."""
+    """Proxied against direct, and nginx against direct."""
     chosen = {key: leg for key, leg in legs(seconds, folder).items() if not only or key in only}
     if not chosen:
         return
-    found: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
-    spent: dict[str, list[tuple[float, float]]] = {key: [] for key in chosen}
+    found: dict[str, list[list[float]]] = {key: [] for key in chosen}
+    spent: dict[str, list[list[float]]] = {key: [] for key in chosen}
+    order = range(len(running.bases))
     for number in range(rounds):
         for key, leg in chosen.items():
-            result, cpu = [0.0, 0.0], [0.0, 0.0]
-            for which in (0, 1) if number % 2 == 0 else (1, 0):
+            result, cpu = [0.0] * len(order), [0.0] * len(order)
+            for which in order if number % 2 == 0 else reversed(order):
                 before = cpu_seconds(running.pids[which])
                 result[which] = leg.run(running.bases[which])
                 cpu[which] = cpu_seconds(running.pids[which]) - before
-            found[key].append((result[0], result[1]))
-            spent[key].append((cpu[0], cpu[1]))
-    print(f"{'':46}{'direct':>10}{'proxied':>10}{'ratio':>8}{'wanted':>10}    us (or ms) of CPU")
+            found[key].append(result)
+            spent[key].append(cpu)
+    with_nginx = len(order) > 2
+    nginx_head = f"{'nginx':>10}{'ratio':>8}" if with_nginx else ""
+    print(f"{'':46}{'direct':>10}{'proxied':>10}{'ratio':>8}{'wanted':>10}{nginx_head}    us (or ms) of CPU")
     for key, leg in chosen.items():
-        one, two = medians(found[key])
-        ratio = statistics.median(proxied / plain for plain, proxied in found[key])
+        plain, *others = medians(found[key])
+        ratios = [statistics.median(row[which] / row[0] for row in found[key]) for which in order]
         unit, digits = (1e4, 1) if "MB/s" in leg.title else (1e6, 0)
         cpu_note = ""
         if "/s" in leg.title:
             per = [
-                (a / (x * seconds) * unit, b / (y * seconds) * unit)
-                for (a, b), (x, y) in zip(spent[key], found[key], strict=True)
+                [cpu / (rate * seconds) * unit for cpu, rate in zip(costs, rates, strict=True)]
+                for costs, rates in zip(spent[key], found[key], strict=True)
             ]
             cpu_note = " / ".join(f"{spent:.{digits}f}" for spent in medians(per))
-        print(f"{leg.title:46}{one:10.2f}{two:10.2f}{ratio:8.2f}{leg.wanted:>10}    {cpu_note}")
+        nginx_row = f"{others[1]:10.2f}{ratios[2]:8.2f}" if with_nginx else ""
+        print(
+            f"{leg.title:46}{plain:10.2f}{others[0]:10.2f}{ratios[1]:8.2f}{leg.wanted:>10}{nginx_row}    {cpu_note}",
+            flush=True,
+        )
 
 
-def medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    """Of the first ones, and of the second ones."""
-    one, two = (statistics.median(values) for values in zip(*pairs, strict=True))
-    return one, two
+def medians(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Of each column."""
+    return tuple(statistics.median(values) for values in zip(*rows, strict=True))
 
 
 def measure_scale(running: Running) -> None:
@@ -323,10 +337,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--only", default="", help="comma-separated: c1,c16,…,scale,memory,ray")
     parser.add_argument("--beside-ray", action="store_true", help="with a Ray without work on the machine")
+    parser.add_argument("--with-nginx", action="store_true", help="the app behind nginx, too")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed")
-    measure(arguments.rounds, arguments.seconds, set(filter(None, arguments.only.split(","))), arguments.beside_ray)
+    if arguments.with_nginx and not nginx.is_installed():
+        raise SystemExit("nginx is not installed")
+    only = set(filter(None, arguments.only.split(",")))
+    measure(
+        arguments.rounds,
+        arguments.seconds,
+        only,
+        beside_ray=arguments.beside_ray,
+        with_nginx=arguments.with_nginx,
+    )
 
 
 if __name__ == "__main__":

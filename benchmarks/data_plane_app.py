@@ -1,6 +1,6 @@
 """The app that ``data_plane.py`` measures, and the processes that serve it: uvicorn, or a proxy and a replica.
 
-python benchmarks/data_plane_app.py direct PORT | replica SOCKET SECRET | proxy PORT SOCKET SECRET
+python benchmarks/data_plane_app.py direct PORT|SOCKET | replica SOCKET SECRET | proxy PORT SOCKET SECRET
 """
 
 from __future__ import annotations
@@ -125,11 +125,12 @@ def make_app() -> FastAPI:
     return app
 
 
-def direct(port: int) -> None:
-    """uvicorn with the app, mounted below the same prefix by root_path."""
+def direct(place: str) -> None:
+    """uvicorn with the app, on a port or a socket."""
     import uvicorn
 
-    uvicorn.run(make_app(), port=port, log_level="warning", access_log=False)
+    where = {"port": int(place)} if place.isdecimal() else {"uds": place}
+    uvicorn.run(make_app(), **where, log_level="warning", access_log=False)  # type: ignore[arg-type]
 
 
 def replica(path: str, secret: str) -> None:
@@ -216,7 +217,7 @@ def main() -> None:
         leave_out(part)
     match role:
         case "direct":
-            direct(int(rest[0]))
+            direct(rest[0])
         case "replica":
             replica(*rest)
         case "proxy":
