@@ -3,8 +3,8 @@
 To wake a sleeping process on another core takes longer than most of what is then done. So when all is answered the event
 loop goes on polling its sockets for a moment, as network stacks and hypervisors do, where what came before has shown that
 the next thing comes within that moment. Where requests come more slowly nothing is polled, and a wrong guess costs
-``POLL_S`` of one core once. It polls only on a core that nobody else wants: where this thread has had to wait for its core,
-it leaves it alone for a while. ``SERVECONF_POLLING=0`` in a replica's environment is its switch.
+``POLL_S`` of one core once. On each turn it yields its core to whoever wants it, and where somebody has wanted most of it, it
+leaves it alone for a while. ``SERVECONF_POLLING=0`` in a replica's environment is its switch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from time import monotonic
 POLL_S = 500e-6
 STREAK = 16  # so many requests in a row that came in time, before it polls for the next one
 LOOK_S = 0.02  # how long it polls before it sees whether others want this core
-MOST_WAITED = 0.05  # the part of that time for which this thread may have waited for a core
+MOST_WAITED = 0.5
 FIRST_REST_S = 0.25  # and how long it does not poll where it was more; each time in a row twice as long
 LONGEST_REST_S = 8.0
 

@@ -113,10 +113,16 @@ def test_a_core_that_others_want_is_left_to_them_and_tried_again_later(clock):
     waited = [0.0]
     poll = BusyPoll(lambda: waited[0])
     assert polled(poll, clock, 0.5) > 100
-    waited[0] += 0.01  # of the next look's 20 ms
+    waited[0] += 0.8 * polling.LOOK_S
     assert polled(poll, clock, polling.LOOK_S) > 0
     assert polled(poll, clock, polling.FIRST_REST_S - 2 * polling.LOOK_S) == 0
     assert polled(poll, clock, polling.FIRST_REST_S) > 0
+
+
+def test_a_proxy_or_a_client_that_works_on_this_core_for_the_same_request_is_not_taken_for_others(clock):
+    before = clock.now
+    poll = BusyPoll(lambda: 0.4 * (clock.now - before))
+    assert polled(poll, clock, 1) > 0.9 * 1 / (POLL_S / 10)
 
 
 def test_the_rest_gets_longer_while_others_want_the_core(clock):
