@@ -28,6 +28,7 @@ PASSED = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("RAY_*", "SERVECONF_LOG_FORMAT"),
 )
+OURS = {"RAY_worker_niceness": "0"}  # with Ray's own 15 what serves stands still while what starts imports, at 0
 NEVER = ("SERVECONF_TOKEN*", "RAY_AUTH_*")  # whatever the user says
 NOT_BY_PATTERN = ("SERVECONF_*", "RAY_ADDRESS", "RAY_JOB_*")  # of another cluster
 
@@ -36,7 +37,7 @@ def clean_environment(shell: Mapping[str, str], mark: str) -> dict[str, str]:
     """What the processes of a local Ray get: what they need of ``shell``, and how to reach one another."""
     wanted = [name.strip() for name in shell.get(PASS, "").split(",") if name.strip()]
     kept = {name: value for name, value in shell.items() if _passes(name, wanted)}
-    return {**kept, **access(), MARK: mark}
+    return {**OURS, **kept, **access(), MARK: mark}
 
 
 def _passes(name: str, wanted: list[str]) -> bool:

@@ -52,6 +52,7 @@ log = get_logger("controller")
 
 LITTLE = 0.001  # of a resource of which a node has 1, to be there at all
 CLEAR_S = 15.0  # for another node to take away what the cluster has left there: a process has to start
+LATER_S = 5.0  # before one that comes back gets anything ready, and from then on while others have to start
 LAST_WORD_S = 0.2  # for the answer to a shutdown to be sent
 
 
@@ -155,10 +156,18 @@ class Controller:
         said = "the controller died and has come back" if self._restarted else "the controller is ready"
         events.note(kind="controller", message=said, data={"pid": os.getpid()})
         self._tasks.start(server.serve(app), name="control API")
-        self._tasks.start(preflight.warm_up(), name="preflight")
+        self._tasks.start(self._warm_up(preflight, reconciler), name="preflight")
         self._address = ControllerAddress(url=url, token=token, pid=os.getpid())
         self._ready.set()
         log.info("controller ready", address=url, stacks=len(stacks.names()))
+
+    async def _warm_up(self, preflight: EnginePreflight, reconciler: Reconciler) -> None:
+        """One that comes back, as in an upgrade, leaves the cores to what has to start."""
+        while self._restarted:
+            await asyncio.sleep(LATER_S)
+            if not reconciler.is_busy():
+                break
+        await preflight.warm_up()
 
     async def _bound(self) -> AdminServer:
         """The control API's server, with its port. One that comes back and finds the port taken waits for it, and reconciles."""

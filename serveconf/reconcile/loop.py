@@ -48,7 +48,7 @@ class Reconciler:
         self._workers: dict[str, Worker] = {}
         self._passes: dict[str, StackPass] = {}
         self._front = Worker("proxies", self.proxies.once)
-        self._standbys = Standbys(cluster, stacks, clock, lambda: self.proxies.is_replacing)
+        self._standbys = Standbys(cluster, stacks, self.is_busy, clock)
         self._warm = Worker("standbys", self._standbys.once)
         self._wake = asyncio.Event()
         self._room = Room(
@@ -65,6 +65,10 @@ class Reconciler:
         )
         cluster.on_change = self.look_again
         stacks.on_change = lambda stack: self.look_again()
+
+    def is_busy(self) -> bool:
+        """Whether an apply, an upgrade or a start is on: what only keeps something warm waits."""
+        return self.stacks.are_busy(self.cluster.observe()) or self.proxies.is_replacing
 
     def look_again(self) -> None:
         """Something may have changed."""

@@ -30,11 +30,9 @@ class Kind:
 
 
 class Standbys:
-    """Keeps them: one is started at a time on a node, and none while an apply or a start is on, or others must have the cores."""
+    """Keeps them: one is started at a time on a node, and none while others must have the cores (``must_wait``)."""
 
-    def __init__(
-        self, cluster: Cluster, stacks: Stacks, clock: Clock, must_wait: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, cluster: Cluster, stacks: Stacks, must_wait: Callable[[], bool], clock: Clock) -> None:
         self._cluster = cluster
         self._stacks = stacks
         self._must_wait = must_wait
@@ -47,7 +45,7 @@ class Standbys:
         kinds = kinds_of(goals)
         observed, nodes = self._cluster.observe(), [node for node in self._cluster.nodes() if not node.drains]
         await self._end_surplus(kinds, observed, nodes)
-        if self._stacks.are_busy(observed) or self._must_wait():
+        if self._must_wait():
             return BUSY_S
         there = _by_node(observed.standbys)
         return min([IDLE_S, *[await self._look_at(node, there.get(node.id, []), kinds) for node in nodes]])

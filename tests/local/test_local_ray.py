@@ -186,8 +186,15 @@ NEEDED = {
 )
 def test_apps_get_of_the_shell_what_a_process_needs_and_what_is_named(wanted: str, more: set[str]) -> None:
     found = clean_environment({**SHELL, "SERVECONF_PASS_ENV": wanted}, "m")
-    assert set(found) == NEEDED | more | set(access()) | {MARK}
+    assert set(found) == NEEDED | more | set(access()) | {MARK, "RAY_worker_niceness"}
     assert {name: found[name] for name in NEEDED | more} == {name: SHELL[name] for name in NEEDED | more}
+
+
+@pytest.mark.parametrize(("said", "kept"), [({}, "0"), ({"RAY_worker_niceness": "5"}, "5")])
+def test_what_serves_is_no_less_than_what_starts_unless_the_user_says_otherwise(
+    said: dict[str, str], kept: str
+) -> None:
+    assert clean_environment(said, "m")["RAY_worker_niceness"] == kept
 
 
 def test_the_folder_of_rays_files_is_made_and_told_where_it_can_not_be(monkeypatch, tmp_path):
