@@ -17,7 +17,7 @@ from time import monotonic
 POLL_S = 500e-6
 STREAK = 16  # so many requests in a row that came in time, before it polls for the next one
 LOOK_S = 0.02  # how long it polls before it sees whether others want this core
-MOST_WAITED = 0.5
+MOST_WAITED = 0.5  # the part of that time for which it may have waited for the core; its own proxy and client take 0.35
 FIRST_REST_S = 0.25  # and how long it does not poll where it was more; each time in a row twice as long
 LONGEST_REST_S = 8.0
 
