@@ -30,6 +30,7 @@ KILL_GRACE_S = 5.0  # beyond the drain time
 RETURN_S = 1.0  # for a replica that drains to say whether it can serve on
 AGAIN_S = 0.2  # between two tries to reach an actor that is away
 HEAR_S = 90.0  # for news of its loop, which come after a minute at the latest
+LOST_S = 5.0  # a call that waits for something is made anew
 AWAY_S = 2.0  # out of reach for so long it is replaced: its node may have died, which the engine says much later
 
 S = TypeVar("S", ReplicaState, ProxyState, StandbyState)
@@ -204,7 +205,7 @@ class Handle(Generic[S]):
 
     async def _get_ready(self) -> None:
         try:
-            state: S = await self._call("wait_ready", timeout_s=self.care.ready_s)
+            state = await self._when_ready()
         except Silent:
             why = await self._why_late()
             self._become(
@@ -214,6 +215,19 @@ class Handle(Generic[S]):
         if type(state) is not type(self.state):
             state = replace(self.state, phase=Phase.FAILED, message="its process never became what it was to be")
         self._become(_still_there(state, self.state))
+
+    async def _when_ready(self) -> S:
+        """What it is when it is ready, or has failed. Asked anew now and then: a call may be lost, and nobody hears of it."""
+        now = asyncio.get_running_loop().time
+        until = now() + self.care.ready_s
+        while True:
+            left_s = until - now()
+            try:
+                state: S = await self._call("wait_ready", timeout_s=min(left_s, LOST_S))
+                return state
+            except Silent:
+                if left_s <= LOST_S:
+                    raise
 
     async def _why_late(self) -> str:
         """Whether it was never placed, or does not get through its start."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from labs import QUICK, FakeEngineLab, replica
+
+from serveconf.cluster import handle
+from serveconf.cluster.engine import Silent
+from serveconf.testing.engine import FakeActor
 
 pytestmark = pytest.mark.anyio
 
@@ -18,6 +23,29 @@ async def test_one_that_hangs_while_it_drains_is_ended_by_force_and_gone() -> No
     await lab.cluster.stop_replica(name, drain_s=0)
     await lab.until(lambda: lab.phase(name) is None)
     assert lab.fake.actors == {}
+    lab.actors.close()
+
+
+async def test_one_whose_word_that_it_is_ready_was_lost_on_its_way_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    really = FakeActor.call
+
+    async def loses_the_first(actor: FakeActor, method: str, *args: Any, timeout_s: float | None = None) -> Any:
+        asked.append(method)
+        if method == "wait_ready" and asked.count(method) == 1:
+            assert timeout_s is not None
+            await asyncio.sleep(timeout_s)
+            raise Silent("no answer")
+        return await really(actor, method, *args, timeout_s=timeout_s)
+
+    monkeypatch.setattr(handle, "LOST_S", 0.05)
+    monkeypatch.setattr(FakeActor, "call", loses_the_first)
+    lab = FakeEngineLab()
+    name, _ = await replica(lab, **QUICK)
+    await lab.until(lambda: lab.phase(name) in ("Ready", "Failed"))
+    assert (lab.phase(name), asked.count("wait_ready")) == ("Ready", 2)
     lab.actors.close()
 
 
