@@ -173,6 +173,7 @@ class Bootstrap:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            bufsize=0,
             cwd=home_folder(),
             env={**os.environ, **access},
         )
@@ -185,12 +186,12 @@ class Bootstrap:
         tell(f"starting the controller on Ray at {ray_address}")
         began = time.monotonic()
         told = self._asked({"ray": ray_address, "http": http})
-        threading.Thread(target=self._end, name="bootstrap", daemon=True).start()  # Ray takes its time to let go
         if told.get("error"):
             raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", "bootstrap_failed"))
         if told["started"] and told["open"]:
             tell(OPEN_RAY.format(ray_address))
         tell(f"controller ready in {time.monotonic() - began:.1f} s: {told['address']}")
+        threading.Thread(target=self._end, name="bootstrap", daemon=True).start()  # Ray takes its time to let go
         return Record(address=told["address"], token=told["token"]), told["started"]
 
     def stop(self) -> None:
@@ -216,5 +217,7 @@ class Bootstrap:
         return told
 
     def _end(self) -> None:
-        with self._child, self._errors:
+        """May be called twice, at once too."""
+        with self._child:
             pass
+        self._errors.close()

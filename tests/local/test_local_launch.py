@@ -163,10 +163,23 @@ def test_a_cluster_elsewhere_is_never_started_from_here(rays: list[str]) -> None
     assert rays == []
 
 
+def test_a_child_that_ends_before_it_is_asked_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "python"
+    script.write_text(f"#!{sys.executable}\nraise SystemExit('ImportError: no module named ray')\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(launch.sys, "executable", str(script))
+    bootstrap = launch.Bootstrap(("127.0.0.1", free_port()), {})
+    bootstrap._child.wait()
+    with pytest.raises(OperatorError, match="could not be started:\n  ImportError: no module named ray"):
+        bootstrap.run("10.0.0.9:6379", None, lambda message: None)
+    bootstrap.stop()
+    bootstrap.stop()
+
+
 def test_a_child_that_has_answered_is_not_waited_for(child: Child, rays: list[str], tmp_path: Path) -> None:
     child(
-        f"print(json.dumps({{**{READY}, 'token': str(os.getpid())}}), flush=True)\n"
-        f"while not os.path.exists({str(tmp_path / 'end')!r}): time.sleep(0.01)"
+        f"until = time.monotonic() + 60; print(json.dumps({{**{READY}, 'token': str(os.getpid())}}), flush=True)\n"
+        f"while not os.path.exists({str(tmp_path / 'end')!r}) and time.monotonic() < until: time.sleep(0.01)"
     )
     assert started().started
     letting_go = psutil.Process(int(read_record().token))
