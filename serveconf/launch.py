@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import selectors
 import subprocess
 import sys
 import tempfile
@@ -27,6 +27,8 @@ from serveconf.ray_env import forget_token
 from serveconf.versions import compare
 
 BOOTSTRAP_S = 120.0
+END_S = 10.0  # for a child that could not start the controller to end
+FAILED = "bootstrap_failed"
 OPEN_RAY = (
     "warning: the Ray at {} asks for no token: whoever reaches its ports can run code on it and read every secret that is "
     "applied; start it with RAY_AUTH_MODE=token (docs/security.md)"
@@ -187,7 +189,8 @@ class Bootstrap:
         began = time.monotonic()
         told = self._asked({"ray": ray_address, "http": http})
         if told.get("error"):
-            raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", "bootstrap_failed"))
+            self._wait()  # it may be taking back what it has started
+            raise OperatorError(told["error"], hint=told.get("hint"), code=told.get("code", FAILED))
         if told["started"] and told["open"]:
             tell(OPEN_RAY.format(ray_address))
         tell(f"controller ready in {time.monotonic() - began:.1f} s: {told['address']}")
@@ -200,24 +203,43 @@ class Bootstrap:
         self._end()
 
     def _asked(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The one line that it answers with; it has not ended by then."""
+        """The line that it answers with; it has not ended by then."""
         assert self._child.stdin is not None and self._child.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended; its last words say why
             self._child.stdin.write(json.dumps(question).encode() + b"\n")
-            self._child.stdin.flush()
-        if not select.select([self._child.stdout], [], [], BOOTSTRAP_S)[0]:
-            raise OperatorError(f"the controller did not start within {BOOTSTRAP_S:g} s", code="bootstrap_failed")
-        try:
-            told: dict[str, Any] = json.loads(self._child.stdout.readline())
-        except ValueError as error:
-            self._child.wait()
-            self._errors.seek(0)
-            last = "\n  ".join(self._errors.read().decode(errors="replace").strip().splitlines()[-5:])
-            raise OperatorError(f"the controller could not be started:\n  {last}", code="bootstrap_failed") from error
-        return told
+        until, unread = time.monotonic() + BOOTSTRAP_S, b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._child.stdout, selectors.EVENT_READ)
+            while selector.select(max(0.0, until - time.monotonic())):
+                piece = os.read(self._child.stdout.fileno(), 1 << 16)
+                if not piece:
+                    raise OperatorError(f"the controller could not be started:\n  {self._last()}", code=FAILED)
+                *lines, unread = (unread + piece).split(b"\n")
+                if (told := next(filter(None, map(_answer_in, lines)), None)) is not None:
+                    return told
+        raise OperatorError(f"the controller did not start within {BOOTSTRAP_S:g} s", code=FAILED)
+
+    def _last(self) -> str:
+        """What it has said on stderr, in its last lines."""
+        self._wait()
+        self._errors.seek(0)
+        return "\n  ".join(self._errors.read().decode(errors="replace").strip().splitlines()[-5:])
+
+    def _wait(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(END_S)
 
     def _end(self) -> None:
         """May be called twice, at once too."""
         with self._child:
             pass
         self._errors.close()
+
+
+def _answer_in(line: bytes) -> dict[str, Any] | None:
+    """The answer, where the line is one, and nothing that an import has printed."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) and told.keys() & {"address", "error"} else None

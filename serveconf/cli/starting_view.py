@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import TracebackType
 from typing import TextIO
@@ -28,9 +29,10 @@ class StartingView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):  # the terminal has gone; what was started is there all the same
+                self._live.stop()
+                self._print(visible(self._last or ""))
             self._live = None
-            self._print(self._last)
 
     def tell(self, message: str) -> None:
         """The next thing has begun, so the last one has ended."""
@@ -47,7 +49,6 @@ class StartingView:
         """What the changing line says at this moment."""
         return [f"{paint(f'{time.monotonic() - self._since:.1f} s', dim=True, on=True)}  {visible(self._last or '')}"]
 
-    def _print(self, message: str | None) -> None:
-        if message is not None:
-            self._stream.write(message + "\n")
-            self._stream.flush()
+    def _print(self, message: str) -> None:
+        self._stream.write(message + "\n")
+        self._stream.flush()

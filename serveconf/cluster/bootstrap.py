@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from typing import Any, TextIO
 
 from serveconf.cluster.controller import find_controller, start_controller
@@ -18,6 +19,7 @@ from serveconf.cluster.settings import ControllerSettings
 from serveconf.errors import OperatorError, ServeconfError
 from serveconf.proxy.ports import port_in_use, port_is_free
 
+LET_GO_S = 10.0  # for Ray, which may be ending itself
 TOKEN_HINT = "if the cluster asks for a token, set RAY_AUTH_MODE=token as it was set where the cluster was started"
 
 
@@ -49,7 +51,11 @@ def main(answer: TextIO) -> None:
     except ServeconfError as error:
         told = {"error": error.message, "hint": error.hint or "", "code": error.code}
     print(json.dumps(told), file=answer, flush=True)
+    limit = threading.Timer(LET_GO_S, os._exit, (0,))  # nobody may be there any more who would end it
+    limit.daemon = True
+    limit.start()
     disconnect()
+    limit.cancel()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from serveconf.cluster.engine import Surroundings
 from serveconf.cluster.logs import write_logs
-from serveconf.cluster.niceness import take_normal_priority
+from serveconf.cluster.niceness import work_as_it_started
 from serveconf.cluster.own_log import read_log_of, read_own_log
 from serveconf.runtime.shared_output import be_patient
 
@@ -101,10 +101,10 @@ def _end_soon() -> None:
 
 
 def set_up_process() -> None:
-    """Write our log lines, which are lost where their disk is full; take the cores that others leave, and as many open files as
-    the system lets us: each connection is one.
+    """Write our log lines, which are lost where their disk is full; take as large a share of the cores as what starts, and as
+    many open files as the system lets us: each connection is one.
     """
-    take_normal_priority()
+    work_as_it_started()
     be_patient()
     write_logs()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

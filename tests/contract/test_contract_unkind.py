@@ -45,7 +45,7 @@ async def test_one_whose_word_that_it_is_ready_was_lost_on_its_way_is_asked_agai
     lab = FakeEngineLab()
     name, _ = await replica(lab, **QUICK)
     await lab.until(lambda: lab.phase(name) in ("Ready", "Failed"))
-    assert (lab.phase(name), asked.count("wait_ready")) == ("Ready", 2)
+    assert lab.phase(name) == "Ready" and asked.count("wait_ready") >= 2
     lab.actors.close()
 
 

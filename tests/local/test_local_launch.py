@@ -63,7 +63,7 @@ def started(ray: str | None = "10.0.0.9:6379", said: list[str] | None = None) ->
 
 
 def test_the_child_is_told_the_ray_and_says_where_the_controller_is(child: Child, rays: list[str]) -> None:
-    child(f"print('noise', file=sys.stderr); print(json.dumps({{**{READY}, 'token': asked['ray']}}))")
+    child(f"print('noise'); print(json.dumps(['noise'])); print(json.dumps({{**{READY}, 'token': asked['ray']}}))")
     found = started()
     assert found.started and found.client.address == "http://127.0.0.1:1"
     assert (read_record().address, read_record().token, read_record().ray) == (
@@ -174,6 +174,19 @@ def test_a_child_that_ends_before_it_is_asked_says_why(tmp_path: Path, monkeypat
         bootstrap.run("10.0.0.9:6379", None, lambda message: None)
     bootstrap.stop()
     bootstrap.stop()
+
+
+def test_a_child_that_could_not_start_it_is_left_to_end_by_itself(
+    child: Child, rays: list[str], tmp_path: Path
+) -> None:
+    taken_back = tmp_path / "taken back"
+    child(
+        "print(json.dumps({'error': 'Ray is full', 'hint': 'wait', 'code': 'no_room'}), flush=True)\n"
+        f"time.sleep(0.2); open({str(taken_back)!r}, 'w').close()"
+    )
+    with pytest.raises(OperatorError, match="Ray is full"):
+        started()
+    assert taken_back.exists()
 
 
 def test_a_child_that_has_answered_is_not_waited_for(child: Child, rays: list[str], tmp_path: Path) -> None:
